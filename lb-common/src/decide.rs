@@ -1,0 +1,422 @@
+//! The packet decision: what is done with a packet, why, and what is remembered of it.
+//!
+//! [`decide()`] follows a packet that arrives from the network, [`decide_reply`] one that leaves the node. Both read only; what
+//! is to be written is in [`Decision::learn`], and [`Decision::remember`] hands it to a [`Store`]. Step numbers are those of the
+//! packet walk in ARCHITECTURE.md.
+
+mod discovery;
+mod known;
+mod pick;
+
+use crate::{
+    flows::{FlowHash, flow_hash},
+    layout::{
+        Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FlowSlot, Link, LinkKey, LocalPortKey, Mac, Neighbour,
+        PeerKey, Port, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Vip, phase,
+    },
+    meta::{Kind, Meta},
+    packet::{protocol, tcp_flags},
+    reason::Reason,
+};
+
+/// The maps, read.
+pub trait Lookup {
+    /// `CONFIG`.
+    fn config(&self) -> &Config;
+    /// The current tick, see [`Config::tick_shift`].
+    fn tick(&self) -> u32;
+    /// `LINKS`.
+    fn link(&self, key: &LinkKey) -> Option<Link>;
+    /// `NEIGHBOURS`; `None` for a node or segment that there is no place for.
+    fn neighbour(&self, node: u16, segment: u16) -> Option<Neighbour>;
+    /// `PEERS`: the node with this MAC.
+    fn peer(&self, key: &PeerKey) -> Option<u16>;
+    /// `VIPS`.
+    fn vip(&self, address: &Addr) -> Option<Vip>;
+    /// `SERVICES`.
+    fn service(&self, key: &ServiceKey) -> Option<Service>;
+    /// `TABLE`.
+    fn row(&self, index: u32) -> Option<Row>;
+    /// `BACKENDS`.
+    fn backend(&self, index: u32) -> Option<Backend>;
+    /// `FLOWS`: the flow's slot on this CPU.
+    fn flow(&self, hash: FlowHash, service: ServiceId) -> Option<FlowSlot>;
+    /// `CONNS`.
+    fn conn(&self, key: &ConnKey) -> Option<Conn>;
+    /// `REVERSE`.
+    fn reverse(&self, key: &ReverseKey) -> Option<Reverse>;
+    /// `LOCAL_PORTS`: whether the endpoint serves a VIP.
+    fn local_port(&self, key: &LocalPortKey) -> bool;
+    /// `SOURCES`: whether a prefix of this service holds the address.
+    fn source(&self, service: u32, address: &Addr) -> bool;
+    /// `ECHO_BUDGET` of this CPU.
+    fn echo_budget(&self) -> EchoBudget;
+}
+
+/// The maps, written by what a packet teaches.
+pub trait Store {
+    /// Puts a flow into `FLOWS`, at [`crate::flows::place`].
+    fn put_flow(&mut self, hash: FlowHash, slot: FlowSlot);
+    /// Frees a flow's slot.
+    fn remove_flow(&mut self, hash: FlowHash, service: ServiceId);
+    /// Puts a connection into `CONNS`.
+    fn put_conn(&mut self, key: &ConnKey, conn: &Conn);
+    /// Sets time and phase of a connection, if it is known.
+    fn touch_conn(&mut self, key: &ConnKey, tick: u32, phase: u8);
+    /// Adds phase bits to a connection, if it is known.
+    fn mark_conn(&mut self, key: &ConnKey, phase: u8);
+    /// Removes a connection.
+    fn remove_conn(&mut self, key: &ConnKey);
+    /// Puts a connection into `REVERSE`.
+    fn put_reverse(&mut self, key: &ReverseKey, reverse: &Reverse);
+    /// Sets time and phase of a connection, if it is known.
+    fn touch_reverse(&mut self, key: &ReverseKey, tick: u32, phase: u8);
+    /// Counts an echo reply of this CPU.
+    fn spend_echo(&mut self, budget: EchoBudget);
+}
+
+/// What happens to a packet, why, and what is learned from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What happens to it.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// What is remembered.
+    pub learn: Learn,
+    /// The service that is counted, if there is one.
+    pub service: Option<ServiceId>,
+    /// The backend that is counted, if there is one.
+    pub backend: Option<BackendRef>,
+    /// [`event`] bits, counted for service and backend.
+    pub events: u8,
+}
+
+/// Bits of [`Decision::events`].
+pub mod event {
+    /// A flow was picked.
+    pub const NEW_FLOW: u8 = 1;
+    /// A SYN is delivered to a pod of this node.
+    pub const DELIVERED: u8 = 2;
+    /// A pod's first reply is sent as the VIP.
+    pub const ANSWERED: u8 = 4;
+    /// The client completes a handshake.
+    pub const COMPLETED: u8 = 8;
+}
+
+/// What happens to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// On to the kernel, as it is.
+    Pass,
+    /// Dropped.
+    Drop,
+    /// An ARP request or neighbour solicitation turns into its answer and goes back.
+    Advertise {
+        /// The MAC that is told.
+        mac: Mac,
+    },
+    /// An echo request turns into its reply and goes back.
+    EchoReply,
+    /// To a pod of this node: the destination is replaced, then on to the kernel.
+    Deliver {
+        /// The pod's address.
+        address: Addr,
+        /// The pod's port.
+        port: Port,
+    },
+    /// To another node in the segment: only MACs and TTL change, and the packet leaves by the link by which it came.
+    Forward {
+        /// The node's MAC.
+        mac: Mac,
+        /// The TTL or hop limit with which it leaves.
+        ttl: u8,
+    },
+    /// From a pod to a client: the source is replaced, and the packet goes on.
+    Restore {
+        /// The VIP.
+        address: Addr,
+        /// The VIP's port.
+        port: Port,
+    },
+}
+
+/// What is remembered of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learn {
+    /// Nothing.
+    Nothing,
+    /// The flow goes to a backend of another node.
+    Elsewhere {
+        /// Where in `FLOWS`.
+        hash: FlowHash,
+        /// What.
+        slot: FlowSlot,
+        /// A `CONNS` entry says otherwise, and goes.
+        forget_conn: bool,
+    },
+    /// The connection goes to a pod of this node.
+    Here {
+        /// For `CONNS`.
+        conn: Conn,
+        /// For `REVERSE`.
+        reverse: Reverse,
+        /// A slot of `FLOWS` says otherwise, and goes.
+        forget_flow: Option<(FlowHash, ServiceId)>,
+    },
+    /// The connection is left to the kernel.
+    Kernel {
+        /// For `CONNS`.
+        conn: Conn,
+        /// A slot of `FLOWS` says otherwise, and goes.
+        forget_flow: Option<(FlowHash, ServiceId)>,
+    },
+    /// The pod's answer must leave as the VIP, but the connection is not this node's.
+    ReverseOnly {
+        /// The pod.
+        pod: Addr,
+        /// The pod's port.
+        pod_port: Port,
+        /// For `REVERSE`.
+        reverse: Reverse,
+    },
+    /// A known connection goes on.
+    ConnSeen {
+        /// Its phase.
+        phase: u8,
+        /// The tick.
+        tick: u32,
+    },
+    /// A known connection's pod has answered.
+    ReplySeen {
+        /// What `REVERSE` said of the connection.
+        reverse: Reverse,
+        /// Its phase now.
+        phase: u8,
+        /// The tick.
+        tick: u32,
+    },
+    /// An echo reply was spent.
+    Echo {
+        /// The budget after it.
+        budget: EchoBudget,
+    },
+}
+
+/// Decides on a packet that arrives from the network.
+#[inline(always)]
+pub fn decide(meta: &Meta, maps: &impl Lookup) -> Decision {
+    match meta.kind {
+        Kind::Tcp | Kind::Udp => balance(meta, maps),
+        Kind::ArpRequest | Kind::NeighbourSolicitation => discovery::resolve(meta, maps),
+        Kind::EchoRequest => discovery::echo(meta, maps),
+        Kind::Fragment => unbalanced(meta, maps, Reason::Fragment),
+        Kind::ExtensionHeader => unbalanced(meta, maps, Reason::ExtensionHeader),
+        Kind::IcmpError => unbalanced(meta, maps, Reason::IcmpError),
+        Kind::OtherProtocol => unbalanced(meta, maps, Reason::OtherProtocol),
+        Kind::Malformed => Decision::pass(Reason::Malformed),
+        Kind::Other => Decision::pass(Reason::NotIp),
+    }
+}
+
+/// TCP and UDP, steps 3 to 8.
+#[inline(always)]
+fn balance(meta: &Meta, maps: &impl Lookup) -> Decision {
+    let Some(service) = maps.service(&meta.service_key()) else {
+        return no_service(meta, maps);
+    };
+    let hash = flow_hash(meta, &maps.config().flow_key);
+    let slot = maps.flow(hash, service.id);
+    if let Some(slot) = slot {
+        if let Some(decision) = known::elsewhere(meta, maps, hash, slot) {
+            return decision;
+        }
+    }
+
+    let arrival = match Arrival::of(meta, maps) {
+        Ok(arrival) => arrival,
+        Err(reason) => return Decision::pass(reason),
+    };
+    if arrival.sender.is_some() && maps.source(0, &meta.source) {
+        return Decision::pass(Reason::PeerOwnTraffic);
+    }
+
+    let conn = maps.conn(&meta.conn_key());
+    if let Some(conn) = conn {
+        if let Some(decision) = known::here(meta, maps, &service, &conn) {
+            return decision;
+        }
+    }
+    pick::pick(meta, maps, &service, &arrival, &pick::Stale { hash, flow: slot.is_some(), conn: conn.is_some() })
+}
+
+/// Decides on a packet that leaves the node, step 9.
+#[inline(always)]
+pub fn decide_reply(meta: &Meta, maps: &impl Lookup) -> Decision {
+    if !matches!(meta.kind, Kind::Tcp | Kind::Udp) || !maps.local_port(&meta.local_port_key()) {
+        return Decision::pass(Reason::ReplyNotLocalPort);
+    }
+    match maps.reverse(&meta.reverse_key()) {
+        Some(reverse) => known::reply(meta, maps, reverse),
+        None => Decision::pass(Reason::ReplyUnknown),
+    }
+}
+
+/// A packet that some rule keeps from being balanced; it only counts as such if it is for a VIP.
+#[inline(always)]
+fn unbalanced(meta: &Meta, maps: &impl Lookup, reason: Reason) -> Decision {
+    Decision::pass(if maps.vip(&meta.destination).is_some() { reason } else { Reason::NotVip })
+}
+
+/// Never back to the router, which would send it here again.
+#[inline(always)]
+fn no_service(meta: &Meta, maps: &impl Lookup) -> Decision {
+    if maps.vip(&meta.destination).is_none() {
+        return Decision::pass(Reason::NotVip);
+    }
+    match Arrival::of(meta, maps) {
+        Ok(_) => Decision::drop(Reason::NoSuchPort),
+        Err(reason) => Decision::pass(reason),
+    }
+}
+
+/// Where a packet came in, and from whom.
+struct Arrival {
+    segment: u16,
+    /// The node that sent it, `None` for a client.
+    sender: Option<u16>,
+}
+
+impl Arrival {
+    /// XDP runs before the NIC's MAC filter: what is for another MAC is not ours, even if it is for a VIP.
+    #[inline(always)]
+    fn of(meta: &Meta, maps: &impl Lookup) -> Result<Self, Reason> {
+        let Some(link) = maps.link(&meta.link_key()) else {
+            return Err(Reason::NotOurLink);
+        };
+        if link.mac != meta.destination_mac {
+            return Err(Reason::NotOurMac);
+        }
+        let sender = maps.peer(&PeerKey { segment: link.segment, mac: meta.source_mac });
+        Ok(Self { segment: link.segment, sender })
+    }
+}
+
+/// Whether the packet may begin a flow: a SYN, and any UDP packet.
+#[inline(always)]
+fn is_opening(meta: &Meta) -> bool {
+    meta.protocol == protocol::UDP || is_syn(meta)
+}
+
+/// Whether the packet asks for a new TCP connection.
+#[inline(always)]
+fn is_syn(meta: &Meta) -> bool {
+    meta.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN
+}
+
+/// What a client's TCP packet shows of its connection, beside that it goes on.
+#[inline(always)]
+fn client_phase(meta: &Meta) -> u8 {
+    let mut bits = 0;
+    if meta.tcp_flags & tcp_flags::FIN != 0 {
+        bits |= phase::CLIENT_FIN;
+    }
+    if meta.tcp_flags & tcp_flags::RST != 0 {
+        bits |= phase::RESET;
+    }
+    bits
+}
+
+impl Decision {
+    #[inline(always)]
+    const fn new(verdict: Verdict, reason: Reason) -> Self {
+        Self { verdict, reason, learn: Learn::Nothing, service: None, backend: None, events: 0 }
+    }
+
+    /// To the kernel.
+    #[inline(always)]
+    const fn pass(reason: Reason) -> Self {
+        Self::new(Verdict::Pass, reason)
+    }
+
+    #[inline(always)]
+    const fn drop(reason: Reason) -> Self {
+        Self::new(Verdict::Drop, reason)
+    }
+
+    #[inline(always)]
+    const fn count(mut self, service: ServiceId, backend: Option<BackendRef>, events: u8) -> Self {
+        self.service = Some(service);
+        self.backend = backend;
+        self.events = events;
+        self
+    }
+
+    #[inline(always)]
+    const fn learn(mut self, learn: Learn) -> Self {
+        self.learn = learn;
+        self
+    }
+
+    /// Writes what is remembered of the packet.
+    #[inline(always)]
+    pub fn remember(&self, meta: &Meta, store: &mut impl Store) {
+        match self.learn {
+            Learn::Nothing => {}
+            Learn::Elsewhere { hash, slot, forget_conn } => {
+                store.put_flow(hash, slot);
+                if forget_conn {
+                    store.remove_conn(&meta.conn_key());
+                }
+            }
+            Learn::Here { conn, reverse, forget_flow } => {
+                store.put_conn(&meta.conn_key(), &conn);
+                store.put_reverse(&reverse_key(meta, conn.pod, conn.pod_port), &reverse);
+                if let Some((hash, service)) = forget_flow {
+                    store.remove_flow(hash, service);
+                }
+            }
+            Learn::Kernel { conn, forget_flow } => {
+                store.put_conn(&meta.conn_key(), &conn);
+                if let Some((hash, service)) = forget_flow {
+                    store.remove_flow(hash, service);
+                }
+            }
+            Learn::ReverseOnly { pod, pod_port, reverse } => {
+                store.put_reverse(&reverse_key(meta, pod, pod_port), &reverse);
+            }
+            Learn::ConnSeen { phase, tick } => store.touch_conn(&meta.conn_key(), tick, phase),
+            Learn::ReplySeen { reverse, phase, tick } => {
+                store.touch_reverse(&meta.reverse_key(), tick, phase);
+                if phase != reverse.phase {
+                    store.mark_conn(&conn_key_of_reply(meta, &reverse), phase);
+                }
+            }
+            Learn::Echo { budget } => store.spend_echo(budget),
+        }
+    }
+}
+
+/// The key under which a pod's replies to a client's packet are found.
+#[inline(always)]
+fn reverse_key(meta: &Meta, pod: Addr, pod_port: Port) -> ReverseKey {
+    ReverseKey {
+        pod,
+        client: meta.source,
+        pod_port,
+        client_port: meta.source_port,
+        protocol: meta.protocol as u32,
+    }
+}
+
+/// The key under which the client's side of a pod's reply is found.
+#[inline(always)]
+fn conn_key_of_reply(meta: &Meta, reverse: &Reverse) -> ConnKey {
+    ConnKey {
+        client: meta.destination,
+        vip: reverse.vip,
+        client_port: meta.destination_port,
+        vip_port: reverse.vip_port,
+        protocol: meta.protocol as u32,
+    }
+}

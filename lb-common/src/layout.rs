@@ -1,0 +1,709 @@
+//! What every map holds: keys and values, shared by the programs and by user space.
+//!
+//! All structs are `repr(C)` integers with explicit padding, so that every byte of a key is defined. Addresses are 16 bytes in
+//! network order, IPv4 as `::ffff:a.b.c.d` (RFC 4291 2.5.5.2); ports are in network order too ([`Port`]). "Tick" is the data
+//! path's clock: `jiffies64 >> tick_shift`, about a second, see [`Config::tick_shift`].
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::hash::HashKey;
+
+/// Layout of the *state* maps (`FLOWS`, `CONNS`, `REVERSE`), which live through upgrades.
+pub const STATE_VERSION: u32 = 1;
+/// Layout of all other maps, which are rebuilt by a new agent.
+pub const CONFIG_VERSION: u32 = 1;
+/// What nodes must agree on: the row hash, the row algorithm and the rules between peers.
+pub const ALGORITHM_VERSION: u32 = 1;
+
+/// Candidates in a row.
+pub const CANDIDATES: usize = 4;
+/// Marks an empty place in a row; no service has that many backends.
+pub const NO_CANDIDATE: u16 = 0xffff;
+/// Segments a node can have links in; [`Vip`] keeps a bit for each.
+pub const MAX_SEGMENTS: u32 = 32;
+/// Slots in one line of `FLOWS`.
+pub const FLOW_SLOTS: usize = 4;
+/// Largest index of a backend: [`BackendRef`] has 24 bits for it.
+pub const MAX_BACKENDS: u32 = 1 << 24;
+
+/// Plain data: `repr(C)`, no padding, and every bit pattern is a value.
+///
+/// # Safety
+/// The implementor has exactly these properties; reading it from and writing it to bytes is then sound.
+pub unsafe trait Plain: Copy + Sized + 'static {
+    /// The value's bytes, as they stand in a map.
+    fn as_bytes(&self) -> &[u8] {
+        // SAFETY: by the trait's contract there is no padding, so every byte is initialised.
+        unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
+    }
+
+    /// The value that stands in the bytes of a map; `None` unless there are exactly as many as it has.
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == size_of::<Self>()).then(|| {
+            // SAFETY: the length was compared, every bit pattern is a value, and the read may be unaligned.
+            unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() }
+        })
+    }
+}
+
+macro_rules! plain {
+    ($($type:ty: $size:literal),* $(,)?) => {$(
+        // SAFETY: `repr(C)` integers; the size below is the sum of the fields, so there is no padding.
+        unsafe impl Plain for $type {}
+        const _: () = assert!(size_of::<$type>() == $size && align_of::<$type>() <= 8);
+    )*};
+}
+
+macro_rules! offsets {
+    ($($type:ty { $($field:ident: $offset:literal),* $(,)? })*) => {
+        $($(const _: () = assert!(core::mem::offset_of!($type, $field) == $offset);)*)*
+    };
+}
+
+/// An IPv6 address, or an IPv4 address in its v4-mapped form; network order.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Addr {
+    /// Four words as they stand on the wire.
+    pub words: [u32; 4],
+}
+
+impl Addr {
+    /// `::`, the unspecified address.
+    pub const UNSPECIFIED: Self = Self { words: [0; 4] };
+
+    /// The v4-mapped form of an IPv4 address given as it stands on the wire.
+    #[inline(always)]
+    pub const fn from_v4_wire(word: u32) -> Self {
+        Self { words: [0, 0, 0xffff_u32.to_be(), word] }
+    }
+
+    /// Whether this is an IPv4 address in its v4-mapped form.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.words[0] == 0 && self.words[1] == 0 && self.words[2] == 0xffff_u32.to_be()
+    }
+
+    /// Whether this is `::`.
+    #[inline(always)]
+    pub const fn is_unspecified(&self) -> bool {
+        self.words[0] | self.words[1] | self.words[2] | self.words[3] == 0
+    }
+
+    /// The address as a number, for printing and ordering in user space.
+    pub fn to_ip(self) -> IpAddr {
+        let mut octets = [0; 16];
+        for (octets, word) in octets.chunks_exact_mut(4).zip(self.words) {
+            octets.copy_from_slice(&word.to_ne_bytes());
+        }
+        Ipv6Addr::from(octets).to_canonical()
+    }
+}
+
+impl From<Ipv4Addr> for Addr {
+    fn from(address: Ipv4Addr) -> Self {
+        Self::from_v4_wire(u32::from_ne_bytes(address.octets()))
+    }
+}
+
+impl From<Ipv6Addr> for Addr {
+    fn from(address: Ipv6Addr) -> Self {
+        let o = address.octets();
+        let word = |i: usize| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]]);
+        Self { words: [word(0), word(4), word(8), word(12)] }
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => v4.into(),
+            IpAddr::V6(v6) => v6.into(),
+        }
+    }
+}
+
+/// An Ethernet address, as three words of its six bytes as they stand on the wire.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Mac {
+    /// The six bytes, two by two.
+    pub words: [u16; 3],
+}
+
+impl Mac {
+    /// `ff:ff:ff:ff:ff:ff`.
+    pub const BROADCAST: Self = Self { words: [0xffff; 3] };
+
+    /// Whether the group bit is set: broadcast and multicast (IEEE 802.3 3.2.3).
+    #[inline(always)]
+    pub const fn is_group(&self) -> bool {
+        self.words[0] & 1 == 1
+    }
+
+    /// The six bytes.
+    pub fn octets(self) -> [u8; 6] {
+        let [[a, b], [c, d], [e, f]] = self.words.map(u16::to_ne_bytes);
+        [a, b, c, d, e, f]
+    }
+}
+
+impl From<[u8; 6]> for Mac {
+    fn from(o: [u8; 6]) -> Self {
+        Self { words: [[o[0], o[1]], [o[2], o[3]], [o[4], o[5]]].map(u16::from_ne_bytes) }
+    }
+}
+
+/// A port in network order.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Port {
+    /// The number as it stands on the wire.
+    pub wire: u16,
+}
+
+impl Port {
+    /// A port by its number.
+    #[inline(always)]
+    pub const fn new(number: u16) -> Self {
+        Self { wire: number.to_be() }
+    }
+
+    /// The port's number.
+    #[inline(always)]
+    pub const fn number(self) -> u16 {
+        u16::from_be(self.wire)
+    }
+}
+
+/// `CONFIG[0]`: what the programs know of this node.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Config {
+    /// Key of the hash into `FLOWS`: random, of this node, never on the wire.
+    pub flow_key: HashKey,
+    /// Key of the hash of flows to rows: from the cluster's seed, the same on every node.
+    pub row_key: HashKey,
+    /// When the agent's promise to be there ends, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub lease_deadline: u64,
+    /// This node's index in `NEIGHBOURS` and [`Backend::node`].
+    pub node: u32,
+    /// [`ALGORITHM_VERSION`] of the tables.
+    pub algorithm: u32,
+    /// Lines of `FLOWS` for each CPU, a power of two.
+    pub flow_lines: u32,
+    /// Jiffies to ticks: the kernel's HZ, rounded to a power of two, as a shift (7 for 100, 8 for 250 and 300, 10 for 1000).
+    pub tick_shift: u32,
+    /// Ticks after which an idle UDP entry misses once its pod has answered.
+    pub udp_idle: u32,
+    /// Ticks after which an idle UDP entry misses before its pod has answered.
+    pub udp_unanswered_idle: u32,
+    /// Ticks of silence after which a closed TCP connection misses.
+    pub closing_idle: u32,
+    /// Echo replies for each CPU and tick.
+    pub echo_limit: u32,
+}
+
+/// Key of `LINKS`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct LinkKey {
+    /// The NIC's interface index.
+    pub ifindex: u32,
+    /// VLAN id of the frame, 0 for none (a priority tag has the id 0 too).
+    pub vlan: u32,
+}
+
+/// `LINKS`: a NIC and VLAN on which this node takes packets.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Link {
+    /// The segment that the link is in: an index local to this node.
+    pub segment: u16,
+    /// The link's own MAC: packets to any other are not ours.
+    pub mac: Mac,
+    /// [`link_mode`]: how packets are taken from the link.
+    pub mode: u32,
+    /// None is defined yet.
+    pub flags: u32,
+}
+
+/// Values of [`Link::mode`].
+pub mod link_mode {
+    /// XDP in the driver.
+    pub const NATIVE: u32 = 1;
+    /// XDP in the driver, with packets of several buffers (kernel 5.18).
+    pub const NATIVE_FRAGS: u32 = 2;
+}
+
+/// `NEIGHBOURS[node × MAX_SEGMENTS + segment]`: a node as reached in a segment.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Neighbour {
+    /// Its MAC in that segment.
+    pub mac: Mac,
+    /// [`reach`].
+    pub reach: u8,
+    /// [`node_state`].
+    pub state: u8,
+    /// 1 if the node may answer as the VIP from this segment (direct server return), else its backends are left to the kernel.
+    pub dsr_capable: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// Values of [`Neighbour::reach`].
+pub mod reach {
+    /// Nothing is known of this node in this segment.
+    pub const NONE: u8 = 0;
+    /// The node has a leg in the segment, and its MAC is known.
+    pub const SEGMENT: u8 = 1;
+    /// This node itself.
+    pub const SELF: u8 = 2;
+}
+
+/// Values of [`Neighbour::state`].
+pub mod node_state {
+    /// Takes new flows.
+    pub const READY: u8 = 0;
+    /// New flows avoid it, established ones stay.
+    pub const SUSPECT: u8 = 1;
+    /// Nothing is sent to it.
+    pub const GONE: u8 = 2;
+}
+
+/// Key of `PEERS`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct PeerKey {
+    /// The segment in which the packet arrived.
+    pub segment: u16,
+    /// Its source MAC.
+    pub mac: Mac,
+}
+
+/// `PEERS`: the node that has a MAC.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Peer {
+    /// Its index.
+    pub node: u32,
+}
+
+/// `VIPS`, by address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Vip {
+    /// Segments in which ARP and NDP for the address are answered by one of the nodes (bit per segment).
+    pub announced: u32,
+    /// Segments in which this node is the one that answers (bit per segment).
+    pub owned: u32,
+    /// [`vip_flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Vip::flags`].
+pub mod vip_flags {
+    /// Echo requests are answered; without it they are dropped.
+    pub const ECHO: u32 = 1;
+}
+
+/// Key of `SERVICES`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ServiceKey {
+    /// The VIP.
+    pub address: Addr,
+    /// The VIP's port.
+    pub port: Port,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// `SERVICES`: one port of one VIP.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Service {
+    /// [`ServiceId`], never given again to another service while a flow could still name it.
+    pub id: ServiceId,
+    /// First row of the table in `TABLE`.
+    pub table_offset: u32,
+    /// Rows in the table: a power of two, or 0 if there are none.
+    pub table_length: u32,
+    /// First of the service's backends in `BACKENDS`.
+    pub backend_offset: u32,
+    /// Places in `BACKENDS` that belong to the service, gone backends and free places included.
+    pub backend_length: u32,
+    /// [`service_flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Service::flags`].
+pub mod service_flags {
+    /// New flows are left to the kernel.
+    pub const KERNEL: u32 = 1;
+    /// No endpoint is ready: new flows are left to the kernel, and nothing is remembered of them.
+    pub const NO_ENDPOINTS: u32 = 2;
+    /// Affinity ClientIP: the row hash leaves the ports out.
+    pub const AFFINITY: u32 = 4;
+}
+
+/// A service's index (low 16 bits, also its place in `SERVICE_STATS`) and generation (high 16 bits, never 0).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ServiceId {
+    /// Generation and index.
+    pub raw: u32,
+}
+
+impl ServiceId {
+    /// An id from its parts.
+    pub const fn new(index: u16, generation: u16) -> Self {
+        Self { raw: (generation as u32) << 16 | index as u32 }
+    }
+
+    /// Place in `SERVICE_STATS`.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self.raw & 0xffff
+    }
+
+    /// How often the index has been given.
+    pub const fn generation(self) -> u16 {
+        (self.raw >> 16) as u16
+    }
+}
+
+/// `TABLE`: the candidates of one slot, the first of them for new flows.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Row {
+    /// Places among the service's backends, [`NO_CANDIDATE`] for none.
+    pub candidates: [u16; CANDIDATES],
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Self { candidates: [NO_CANDIDATE; CANDIDATES] }
+    }
+}
+
+/// `BACKENDS`: a pod's address and port.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Backend {
+    /// The pod's address.
+    pub address: Addr,
+    /// The pod's port.
+    pub port: Port,
+    /// The pod's node.
+    pub node: u16,
+    /// [`backend_state`].
+    pub state: u8,
+    /// Counts the backends that have had this index; never 0 for one in use.
+    pub generation: u8,
+    /// Zero.
+    pub pad: u16,
+    /// When the state last changed, in seconds of `CLOCK_BOOTTIME`: a gone backend's index rests before it is given again.
+    pub since: u32,
+}
+
+/// Values of [`Backend::state`].
+pub mod backend_state {
+    /// The place is free.
+    pub const FREE: u8 = 0;
+    /// Takes new flows.
+    pub const READY: u8 = 1;
+    /// In a slice, but not picked for new flows.
+    pub const DRAINING: u8 = 2;
+    /// In no slice; TCP connections that are known go on.
+    pub const GONE: u8 = 3;
+    /// Its node has no agent, or no way to it is known: new flows are left to the kernel.
+    pub const KERNEL: u8 = 4;
+}
+
+/// A backend's index (24 bits) and generation (8 bits), as flows remember it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct BackendRef {
+    /// Generation in the high byte, index below.
+    pub raw: u32,
+}
+
+impl BackendRef {
+    /// A reference from its parts; `index` below [`MAX_BACKENDS`].
+    #[inline(always)]
+    pub const fn new(index: u32, generation: u8) -> Self {
+        Self { raw: (generation as u32) << 24 | index & (MAX_BACKENDS - 1) }
+    }
+
+    /// Place in `BACKENDS` and `BACKEND_STATS`.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self.raw & (MAX_BACKENDS - 1)
+    }
+
+    /// [`Backend::generation`] of the backend that was meant.
+    #[inline(always)]
+    pub const fn generation(self) -> u8 {
+        (self.raw >> 24) as u8
+    }
+}
+
+/// One remembered flow to a backend of another node.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowSlot {
+    /// High half of the flow's hash.
+    pub tag: u32,
+    /// The service; 0 marks a free slot.
+    pub service: ServiceId,
+    /// The backend.
+    pub backend: BackendRef,
+    /// Tick of the last packet, low 16 bits.
+    pub time: u16,
+    /// The segment on which the flow arrives and is forwarded.
+    pub segment: u16,
+}
+
+/// `FLOWS[cpu × flow_lines + line]`: one cache line of slots.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowLine {
+    /// The slots, in no order.
+    pub slots: [FlowSlot; FLOW_SLOTS],
+}
+
+/// Key of `CONNS`: a connection as the client sees it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ConnKey {
+    /// The client.
+    pub client: Addr,
+    /// The VIP.
+    pub vip: Addr,
+    /// The client's port.
+    pub client_port: Port,
+    /// The VIP's port.
+    pub vip_port: Port,
+    /// IP protocol number.
+    pub protocol: u32,
+}
+
+/// `CONNS`: what this node does with a connection.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Conn {
+    /// The pod's address, if [`conn_kind::LOCAL`].
+    pub pod: Addr,
+    /// The backend, for counters and to tell whether it is gone.
+    pub backend: BackendRef,
+    /// Tick of the last packet.
+    pub time: u32,
+    /// The pod's port.
+    pub pod_port: Port,
+    /// [`conn_kind`].
+    pub kind: u8,
+    /// [`phase`].
+    pub phase: u8,
+}
+
+/// Values of [`Conn::kind`].
+pub mod conn_kind {
+    /// Delivered to a pod of this node.
+    pub const LOCAL: u8 = 1;
+    /// Left to the kernel.
+    pub const KERNEL: u8 = 2;
+}
+
+/// Bits of [`Conn::phase`] and [`Reverse::phase`]: what has been seen of a connection.
+pub mod phase {
+    /// The client has sent more than its first packet.
+    pub const CONTINUED: u8 = 1;
+    /// The pod has answered.
+    pub const ANSWERED: u8 = 2;
+    /// The client has sent FIN.
+    pub const CLIENT_FIN: u8 = 4;
+    /// The pod has sent FIN.
+    pub const POD_FIN: u8 = 8;
+    /// Either has sent RST.
+    pub const RESET: u8 = 16;
+
+    /// Whether nothing more is expected than what is still on its way.
+    #[inline(always)]
+    pub const fn is_closing(phase: u8) -> bool {
+        phase & RESET != 0 || phase & (CLIENT_FIN | POD_FIN) == CLIENT_FIN | POD_FIN
+    }
+}
+
+/// Key of `REVERSE`: a connection as the pod sees it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ReverseKey {
+    /// The pod.
+    pub pod: Addr,
+    /// The client.
+    pub client: Addr,
+    /// The pod's port.
+    pub pod_port: Port,
+    /// The client's port.
+    pub client_port: Port,
+    /// IP protocol number.
+    pub protocol: u32,
+}
+
+/// `REVERSE`: the address that the client has spoken to.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reverse {
+    /// The VIP.
+    pub vip: Addr,
+    /// The service, for counters.
+    pub service: ServiceId,
+    /// The backend, for counters.
+    pub backend: BackendRef,
+    /// Tick of the last packet.
+    pub time: u32,
+    /// The VIP's port.
+    pub vip_port: Port,
+    /// [`phase`], as far as the pod's packets show it.
+    pub phase: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// Key of `LOCAL_PORTS`: an endpoint of this node.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct LocalPortKey {
+    /// The pod's address.
+    pub address: Addr,
+    /// The pod's port.
+    pub port: Port,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// `LOCAL_PORTS`: the key is all there is to know.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LocalPort {
+    /// Services that have the endpoint.
+    pub services: u32,
+}
+
+/// Key of `SOURCES`, a longest-prefix match: `prefix_length` counts the 32 bits of `service` too.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SourceKey {
+    /// Bits of `service` and `address` that must agree: 32 to 160.
+    pub prefix_length: u32,
+    /// [`ServiceId::raw`], or 0: addresses of nodes and pods.
+    pub service: u32,
+    /// The client's address.
+    pub address: Addr,
+}
+
+/// `SOURCES`: the client is allowed, or for service 0 is a node or a pod.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Source {
+    /// 1.
+    pub allow: u32,
+}
+
+/// `REASONS[reason]`, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ReasonCount {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+}
+
+/// `SERVICE_STATS[id.index()]` and `BACKEND_STATS[index]`, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Packets from clients.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// Flows that were picked.
+    pub new_flows: u64,
+    /// SYNs delivered to a pod of this node.
+    pub delivered: u64,
+    /// First replies of pods, sent as the VIP.
+    pub answered: u64,
+    /// Handshakes completed by the client.
+    pub completed: u64,
+}
+
+/// `ECHO_BUDGET[0]`, per CPU: echo replies in the current tick.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EchoBudget {
+    /// The tick.
+    pub tick: u32,
+    /// Replies in it.
+    pub spent: u32,
+}
+
+/// Key of `NAMES`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct NameKey {
+    /// [`name_kind`].
+    pub kind: u32,
+    /// Node index, or [`ServiceId::raw`].
+    pub index: u32,
+}
+
+/// Values of [`NameKey::kind`].
+pub mod name_kind {
+    /// A node, by index.
+    pub const NODE: u32 = 1;
+    /// A service's port as `namespace/name:port/protocol`, by id.
+    pub const SERVICE: u32 = 2;
+}
+
+/// `NAMES`: who an index is, for the next agent, `status`, `explain` and a person with `bpftool`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Name {
+    /// UTF-8, filled up with zeros.
+    pub text: [u8; 256],
+}
+
+plain! {
+    u32: 4,
+    Addr: 16, Mac: 6, Port: 2, HashKey: 128,
+    Config: 296, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 12, ServiceKey: 20, ServiceId: 4, Service: 24,
+    Row: 8, Backend: 28, BackendRef: 4, FlowSlot: 16, FlowLine: 64, ConnKey: 40, Conn: 28, ReverseKey: 40, Reverse: 32,
+    LocalPortKey: 20, LocalPort: 4, SourceKey: 24, Source: 4, ReasonCount: 16, Stats: 48, EchoBudget: 8, NameKey: 8, Name: 256,
+}
+
+offsets! {
+    Config { flow_key: 0, row_key: 128, lease_deadline: 256, node: 264, algorithm: 268, flow_lines: 272, tick_shift: 276,
+        udp_idle: 280, udp_unanswered_idle: 284, closing_idle: 288, echo_limit: 292 }
+    Link { segment: 0, mac: 2, mode: 8, flags: 12 }
+    Neighbour { mac: 0, reach: 6, state: 7, dsr_capable: 8, pad: 9 }
+    PeerKey { segment: 0, mac: 2 }
+    Vip { announced: 0, owned: 4, flags: 8 }
+    ServiceKey { address: 0, port: 16, protocol: 18, pad: 19 }
+    Service { id: 0, table_offset: 4, table_length: 8, backend_offset: 12, backend_length: 16, flags: 20 }
+    Backend { address: 0, port: 16, node: 18, state: 20, generation: 21, pad: 22, since: 24 }
+    FlowSlot { tag: 0, service: 4, backend: 8, time: 12, segment: 14 }
+    ConnKey { client: 0, vip: 16, client_port: 32, vip_port: 34, protocol: 36 }
+    Conn { pod: 0, backend: 16, time: 20, pod_port: 24, kind: 26, phase: 27 }
+    ReverseKey { pod: 0, client: 16, pod_port: 32, client_port: 34, protocol: 36 }
+    Reverse { vip: 0, service: 16, backend: 20, time: 24, vip_port: 28, phase: 30, pad: 31 }
+    LocalPortKey { address: 0, port: 16, protocol: 18, pad: 19 }
+    SourceKey { prefix_length: 0, service: 4, address: 8 }
+    Stats { packets: 0, bytes: 8, new_flows: 16, delivered: 24, answered: 32, completed: 40 }
+}

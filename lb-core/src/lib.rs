@@ -1,0 +1,5 @@
+//! What Magnetite decides, without doing any of it: snapshots in, plans out.
+//!
+//! Nothing here reads a clock, opens a socket or knows a runtime; the compiler keeps it so by the list of dependencies.
+
+pub mod model;

@@ -1,0 +1,346 @@
+//! The validated model: what the sources say, in types that cannot be wrong.
+//!
+//! A [`Snapshot`] is the whole of what is known of the cluster at one moment. Objects that could not be decoded are not in it;
+//! they are problems that the decoder reports beside it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    num::NonZeroU16,
+};
+
+use ipnet::IpNet;
+
+/// Namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Name of a node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeName(pub String);
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// All that is known of the cluster at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// UID of Namespace `kube-system`, from which the cluster's seed comes; `None` if the source has no such object.
+    pub cluster_uid: Option<String>,
+    /// Nodes.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// Services of type LoadBalancer that are ours to serve.
+    pub services: BTreeMap<ObjectName, Service>,
+    /// Address pools, by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Layer 2 advertisements, by name.
+    pub l2_advertisements: BTreeMap<String, L2Advertisement>,
+}
+
+/// A machine of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its labels.
+    pub labels: Labels,
+    /// Addresses of type InternalIP.
+    pub addresses: Vec<IpAddr>,
+    /// Networks of its pods.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Has the label `node.kubernetes.io/exclude-from-external-load-balancers`.
+    pub excluded: bool,
+    /// Has the condition NetworkUnavailable.
+    pub network_unavailable: bool,
+}
+
+/// A Service of type LoadBalancer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its labels.
+    pub labels: Labels,
+    /// Families of its cluster addresses in order; at least one.
+    pub families: Vec<Family>,
+    /// Its ports, at least one.
+    pub ports: Vec<ServicePort>,
+    /// `externalTrafficPolicy`.
+    pub policy: TrafficPolicy,
+    /// `sessionAffinity: ClientIP`.
+    pub client_ip_affinity: bool,
+    /// Addresses asked for (annotation or `spec.loadBalancerIP`), at most one of a family.
+    pub requested: Vec<IpAddr>,
+    /// Pool asked for.
+    pub requested_pool: Option<String>,
+    /// `status.loadBalancer.ingress` as found in the input: the Service keeps it.
+    pub ingress: Vec<IpAddr>,
+    /// `magnetite.io/forwarding`.
+    pub forwarding: Forwarding,
+    /// `magnetite.io/echo`.
+    pub echo: Echo,
+    /// `magnetite.io/table-size`.
+    pub table_size: Option<TableSize>,
+    /// The endpoints behind each port, by the port's place in [`Self::ports`].
+    pub endpoints: Vec<BTreeSet<Endpoint>>,
+}
+
+/// Address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(address: &IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its name, empty if the Service has only one port.
+    pub name: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its number.
+    pub port: NonZeroU16,
+}
+
+/// A transport protocol that is balanced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// IP protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => lb_common::packet::protocol::TCP,
+            Self::Udp => lb_common::packet::protocol::UDP,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+/// `externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TrafficPolicy {
+    /// All endpoints.
+    Cluster,
+    /// Endpoints of the node that takes the packet.
+    Local,
+}
+
+/// `magnetite.io/forwarding`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Forwarding {
+    /// The data path wherever it can, the kernel where it cannot.
+    Auto,
+    /// The same, said explicitly.
+    Dsr,
+    /// The kernel.
+    Kernel,
+}
+
+/// `magnetite.io/echo`: when an echo request to the VIP is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Echo {
+    /// Always.
+    Always,
+    /// While an endpoint of a service at the address is ready.
+    Ready,
+}
+
+/// Length of a table, a power of two (`magnetite.io/table-size`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TableSize {
+    /// Slots.
+    pub length: u32,
+    /// The length before it grew: for a day, candidates 2 and 3 come from there.
+    pub previous: Option<u32>,
+}
+
+/// A pod's address and port behind a Service's port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Address.
+    pub address: IpAddr,
+    /// Target port.
+    pub port: NonZeroU16,
+    /// The node that runs the pod, if the slice names one.
+    pub node: Option<NodeName>,
+    /// Whether it takes new flows.
+    pub condition: EndpointCondition,
+}
+
+/// Whether an endpoint takes new flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EndpointCondition {
+    /// Takes new flows.
+    Ready,
+    /// Terminating, but serving: takes new flows only if no endpoint is ready.
+    ServingTerminating,
+    /// In a slice, but takes none.
+    NotReady,
+}
+
+/// `IPAddressPool`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its labels.
+    pub labels: Labels,
+    /// Ranges in the order of the object.
+    pub ranges: Vec<AddressRange>,
+    /// `autoAssign`.
+    pub auto_assign: bool,
+    /// `avoidBuggyIPs`.
+    pub avoid_buggy: bool,
+}
+
+/// Addresses from `first` to `last`, of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AddressRange {
+    first: IpAddr,
+    last: IpAddr,
+}
+
+impl AddressRange {
+    /// `None` if the ends are of different families, or the last is before the first.
+    pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
+        (Family::of(&first) == Family::of(&last) && first <= last).then_some(Self { first, last })
+    }
+
+    /// The lowest address.
+    pub const fn first(&self) -> IpAddr {
+        self.first
+    }
+
+    /// The highest address.
+    pub const fn last(&self) -> IpAddr {
+        self.last
+    }
+
+    /// Whether the address is in the range.
+    pub fn contains(&self, address: &IpAddr) -> bool {
+        Family::of(address) == Family::of(&self.first) && (self.first..=self.last).contains(address)
+    }
+
+    /// Whether the two have an address in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        Family::of(&self.first) == Family::of(&other.first) && self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// `L2Advertisement`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct L2Advertisement {
+    /// Names of pools; with no names and no selectors, all pools.
+    pub pools: BTreeSet<String>,
+    /// Selectors of pools by label.
+    pub pool_selectors: Vec<Selector>,
+    /// Selectors of nodes; none means all.
+    pub node_selectors: Vec<Selector>,
+    /// Interfaces, exact names; none means all.
+    pub interfaces: BTreeSet<String>,
+}
+
+/// A Kubernetes label selector: all requirements must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Selector {
+    /// The requirements; none selects everything.
+    pub requirements: Vec<Requirement>,
+}
+
+/// One requirement of a selector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// Label.
+    pub key: String,
+    /// What must hold.
+    pub operator: Operator,
+}
+
+/// What a requirement asks of a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// Its value is one of these.
+    In(BTreeSet<String>),
+    /// It is absent, or its value is none of these.
+    NotIn(BTreeSet<String>),
+    /// It is there.
+    Exists,
+    /// It is absent.
+    DoesNotExist,
+}
+
+impl Selector {
+    /// Whether the labels meet every requirement.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.requirements.iter().all(|r| {
+            let value = labels.get(&r.key);
+            match &r.operator {
+                Operator::In(values) => value.is_some_and(|v| values.contains(v)),
+                Operator::NotIn(values) => value.is_none_or(|v| !values.contains(v)),
+                Operator::Exists => value.is_some(),
+                Operator::DoesNotExist => value.is_none(),
+            }
+        })
+    }
+}
+
+/// What this machine knows of its network: from netlink, or from the file of `--links`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Ethernet links that are up and routed (have an address), by name.
+    pub links: BTreeMap<String, NodeLink>,
+    /// MACs of neighbours as resolved, by link name and address.
+    pub neighbours: BTreeMap<(String, IpAddr), [u8; 6]>,
+}
+
+/// A link of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeLink {
+    /// Interface index of the NIC that the programs are attached to.
+    pub ifindex: u32,
+    /// VLAN on that NIC, 0 for none.
+    pub vlan: u16,
+    /// MAC.
+    pub mac: [u8; 6],
+    /// Addresses with their prefix lengths.
+    pub prefixes: BTreeSet<IpNet>,
+}
