@@ -12,10 +12,10 @@ use crate::{
     flows::{FlowHash, flow_hash},
     layout::{
         Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FlowSlot, Link, LinkKey, LocalPortKey, Mac, Neighbour,
-        PeerKey, Port, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Vip, phase,
+        PeerKey, Port, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Vip, conn_kind, phase,
     },
     meta::{Kind, Meta},
-    packet::{protocol, tcp_flags},
+    packet::tcp_flags,
     reason::Reason,
 };
 
@@ -28,7 +28,7 @@ pub trait Lookup {
     /// `LINKS`.
     fn link(&self, key: &LinkKey) -> Option<Link>;
     /// `NEIGHBOURS`; `None` for a node or segment that there is no place for.
-    fn neighbour(&self, node: u16, segment: u16) -> Option<Neighbour>;
+    fn neighbour(&self, node: u16, segment: u16) -> Option<&Neighbour>;
     /// `PEERS`: the node with this MAC.
     fn peer(&self, key: &PeerKey) -> Option<u16>;
     /// `VIPS`.
@@ -36,9 +36,9 @@ pub trait Lookup {
     /// `SERVICES`.
     fn service(&self, key: &ServiceKey) -> Option<Service>;
     /// `TABLE`.
-    fn row(&self, index: u32) -> Option<Row>;
+    fn row(&self, index: u32) -> Option<&Row>;
     /// `BACKENDS`.
-    fn backend(&self, index: u32) -> Option<Backend>;
+    fn backend(&self, index: u32) -> Option<&Backend>;
     /// `FLOWS`: the flow's slot on this CPU.
     fn flow(&self, hash: FlowHash, service: ServiceId) -> Option<FlowSlot>;
     /// `CONNS`.
@@ -141,65 +141,50 @@ pub enum Verdict {
     },
 }
 
-/// What is remembered of a packet.
+/// What is remembered of a packet, beside what the rest of the decision says: the pod or VIP, the service, the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Learn {
     /// Nothing.
     Nothing,
-    /// The flow goes to a backend of another node.
+    /// `FLOWS`: the flow goes to the backend, which is on another node.
     Elsewhere {
         /// Where in `FLOWS`.
         hash: FlowHash,
-        /// What.
-        slot: FlowSlot,
+        /// The segment in which it arrives and is forwarded.
+        segment: u16,
         /// A `CONNS` entry says otherwise, and goes.
         forget_conn: bool,
     },
-    /// The connection goes to a pod of this node.
+    /// `CONNS` and `REVERSE`: the connection goes to the pod, which is on this node.
     Here {
-        /// For `CONNS`.
-        conn: Conn,
-        /// For `REVERSE`.
-        reverse: Reverse,
         /// A slot of `FLOWS` says otherwise, and goes.
-        forget_flow: Option<(FlowHash, ServiceId)>,
+        forget_flow: Option<FlowHash>,
     },
-    /// The connection is left to the kernel.
+    /// `CONNS`: the connection is left to the kernel.
     Kernel {
-        /// For `CONNS`.
-        conn: Conn,
+        /// Its phase.
+        phase: u8,
         /// A slot of `FLOWS` says otherwise, and goes.
-        forget_flow: Option<(FlowHash, ServiceId)>,
+        forget_flow: Option<FlowHash>,
     },
-    /// The pod's answer must leave as the VIP, but the connection is not this node's.
-    ReverseOnly {
-        /// The pod.
-        pod: Addr,
-        /// The pod's port.
-        pod_port: Port,
-        /// For `REVERSE`.
-        reverse: Reverse,
-    },
-    /// A known connection goes on.
+    /// `REVERSE`: the pod's answer must leave as the VIP, but the connection is not this node's.
+    ReverseOnly,
+    /// `CONNS`: a known connection goes on.
     ConnSeen {
         /// Its phase.
         phase: u8,
-        /// The tick.
-        tick: u32,
     },
-    /// A known connection's pod has answered.
+    /// `REVERSE`: a known connection's pod has sent something.
     ReplySeen {
-        /// What `REVERSE` said of the connection.
-        reverse: Reverse,
-        /// Its phase now.
+        /// Its phase.
         phase: u8,
-        /// The tick.
-        tick: u32,
+        /// The phase is new to `CONNS`.
+        mark_conn: bool,
     },
-    /// An echo reply was spent.
+    /// `ECHO_BUDGET`: an echo reply was spent.
     Echo {
-        /// The budget after it.
-        budget: EchoBudget,
+        /// Replies in this tick, with this one.
+        spent: u32,
     },
 }
 
@@ -241,7 +226,7 @@ fn balance(meta: &Meta, maps: &impl Lookup) -> Decision {
         return Decision::pass(Reason::PeerOwnTraffic);
     }
 
-    let conn = maps.conn(&meta.conn_key());
+    let conn = maps.conn(meta.conn_key());
     if let Some(conn) = conn {
         if let Some(decision) = known::here(meta, maps, &service, &conn) {
             return decision;
@@ -256,7 +241,7 @@ pub fn decide_reply(meta: &Meta, maps: &impl Lookup) -> Decision {
     if !matches!(meta.kind, Kind::Tcp | Kind::Udp) || !maps.local_port(&meta.local_port_key()) {
         return Decision::pass(Reason::ReplyNotLocalPort);
     }
-    match maps.reverse(&meta.reverse_key()) {
+    match maps.reverse(meta.reverse_key()) {
         Some(reverse) => known::reply(meta, maps, reverse),
         None => Decision::pass(Reason::ReplyUnknown),
     }
@@ -305,7 +290,7 @@ impl Arrival {
 /// Whether the packet may begin a flow: a SYN, and any UDP packet.
 #[inline(always)]
 fn is_opening(meta: &Meta) -> bool {
-    meta.protocol == protocol::UDP || is_syn(meta)
+    meta.is_udp() || is_syn(meta)
 }
 
 /// Whether the packet asks for a new TCP connection.
@@ -360,63 +345,58 @@ impl Decision {
 
     /// Writes what is remembered of the packet.
     #[inline(always)]
-    pub fn remember(&self, meta: &Meta, store: &mut impl Store) {
+    pub fn remember(&self, meta: &Meta, tick: u32, store: &mut impl Store) {
+        let service = self.service.unwrap_or_default();
+        let backend = self.backend.unwrap_or_default();
         match self.learn {
             Learn::Nothing => {}
-            Learn::Elsewhere { hash, slot, forget_conn } => {
-                store.put_flow(hash, slot);
+            Learn::Elsewhere { hash, segment, forget_conn } => {
+                store.put_flow(hash, FlowSlot { tag: hash.tag(), service, backend, time: tick as u16, segment });
                 if forget_conn {
-                    store.remove_conn(&meta.conn_key());
+                    store.remove_conn(meta.conn_key());
                 }
             }
-            Learn::Here { conn, reverse, forget_flow } => {
-                store.put_conn(&meta.conn_key(), &conn);
-                store.put_reverse(&reverse_key(meta, conn.pod, conn.pod_port), &reverse);
-                if let Some((hash, service)) = forget_flow {
+            Learn::Here { forget_flow } => {
+                let (pod, pod_port) = self.translation();
+                let conn = Conn { pod, backend, time: tick, pod_port, kind: conn_kind::LOCAL, phase: 0 };
+                store.put_conn(meta.conn_key(), &conn);
+                store.put_reverse(&meta.reverse_key_of(pod, pod_port), &meta.reverse_of(service, backend, tick));
+                if let Some(hash) = forget_flow {
                     store.remove_flow(hash, service);
                 }
             }
-            Learn::Kernel { conn, forget_flow } => {
-                store.put_conn(&meta.conn_key(), &conn);
-                if let Some((hash, service)) = forget_flow {
+            Learn::Kernel { phase, forget_flow } => {
+                let (pod, pod_port) = (Addr::UNSPECIFIED, Port { wire: 0 });
+                let conn = Conn { pod, backend, time: tick, pod_port, kind: conn_kind::KERNEL, phase };
+                store.put_conn(meta.conn_key(), &conn);
+                if let Some(hash) = forget_flow {
                     store.remove_flow(hash, service);
                 }
             }
-            Learn::ReverseOnly { pod, pod_port, reverse } => {
-                store.put_reverse(&reverse_key(meta, pod, pod_port), &reverse);
+            Learn::ReverseOnly => {
+                let (pod, pod_port) = self.translation();
+                store.put_reverse(&meta.reverse_key_of(pod, pod_port), &meta.reverse_of(service, backend, tick));
             }
-            Learn::ConnSeen { phase, tick } => store.touch_conn(&meta.conn_key(), tick, phase),
-            Learn::ReplySeen { reverse, phase, tick } => {
-                store.touch_reverse(&meta.reverse_key(), tick, phase);
-                if phase != reverse.phase {
-                    store.mark_conn(&conn_key_of_reply(meta, &reverse), phase);
+            Learn::ConnSeen { phase } => store.touch_conn(meta.conn_key(), tick, phase),
+            Learn::ReplySeen { phase, mark_conn } => {
+                store.touch_reverse(meta.reverse_key(), tick, phase);
+                if mark_conn {
+                    let (vip, vip_port) = self.translation();
+                    store.mark_conn(&meta.conn_key_of_reply(vip, vip_port), phase);
                 }
             }
-            Learn::Echo { budget } => store.spend_echo(budget),
+            Learn::Echo { spent } => store.spend_echo(EchoBudget { tick, spent }),
         }
     }
-}
 
-/// The key under which a pod's replies to a client's packet are found.
-#[inline(always)]
-fn reverse_key(meta: &Meta, pod: Addr, pod_port: Port) -> ReverseKey {
-    ReverseKey {
-        pod,
-        client: meta.source,
-        pod_port,
-        client_port: meta.source_port,
-        protocol: meta.protocol as u32,
-    }
-}
-
-/// The key under which the client's side of a pod's reply is found.
-#[inline(always)]
-fn conn_key_of_reply(meta: &Meta, reverse: &Reverse) -> ConnKey {
-    ConnKey {
-        client: meta.destination,
-        vip: reverse.vip,
-        client_port: meta.destination_port,
-        vip_port: reverse.vip_port,
-        protocol: meta.protocol as u32,
+    /// The address and port that the packet gets; none for a verdict that translates nothing.
+    #[inline(always)]
+    fn translation(&self) -> (Addr, Port) {
+        match self.verdict {
+            Verdict::Deliver { address, port } | Verdict::Restore { address, port } => (address, port),
+            Verdict::Pass | Verdict::Drop | Verdict::Advertise { .. } | Verdict::EchoReply | Verdict::Forward { .. } => {
+                (Addr::UNSPECIFIED, Port { wire: 0 })
+            }
+        }
     }
 }

@@ -14,21 +14,32 @@ pub fn flow_hash(meta: &Meta, key: &HashKey) -> FlowHash {
     let [d0, d1, d2, d3] = meta.destination.words;
     let [a, b, c] = meta.source_mac.words.map(u32::from);
     let [d, e, f] = meta.destination_mac.words.map(u32::from);
-    let protocol_and_vlan = meta.protocol as u32 | (meta.vlan as u32) << 16;
+    let protocol_and_vlan = meta.protocol | (meta.vlan as u32) << 16;
     let macs = [a | b << 16, c | d << 16, e | f << 16];
     let raw = key.hash([
         s0, s1, s2, s3, d0, d1, d2, d3, meta.ports(), protocol_and_vlan, macs[0], macs[1], macs[2], meta.ifindex,
     ]);
-    FlowHash { line: raw as u32, tag: (raw >> 32) as u32 }
+    FlowHash { raw }
 }
 
 /// Where a flow stands in `FLOWS`, and how it is told from others there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowHash {
-    /// Line, before it is cut to [`crate::layout::Config::flow_lines`].
-    pub line: u32,
+    raw: u64,
+}
+
+impl FlowHash {
+    /// The flow's line among `lines`, which is a power of two.
+    #[inline(always)]
+    pub const fn line(self, lines: u32) -> u32 {
+        self.raw as u32 & lines.wrapping_sub(1)
+    }
+
     /// [`FlowSlot::tag`].
-    pub tag: u32,
+    #[inline(always)]
+    pub const fn tag(self) -> u32 {
+        (self.raw >> 32) as u32
+    }
 }
 
 /// The flow's slot in its line.

@@ -19,6 +19,8 @@ pub const ALGORITHM_VERSION: u32 = 1;
 pub const CANDIDATES: usize = 4;
 /// Marks an empty place in a row; no service has that many backends.
 pub const NO_CANDIDATE: u16 = 0xffff;
+/// [`Backend::node`] of a backend whose node has no agent, or none that is known.
+pub const NO_NODE: u16 = 0xffff;
 /// Segments a node can have links in; [`Vip`] keeps a bit for each.
 pub const MAX_SEGMENTS: u32 = 32;
 /// Slots in one line of `FLOWS`.
@@ -398,7 +400,7 @@ pub struct Backend {
     pub address: Addr,
     /// The pod's port.
     pub port: Port,
-    /// The pod's node.
+    /// Index of the pod's node, [`NO_NODE`] if it has no agent.
     pub node: u16,
     /// [`backend_state`].
     pub state: u8,
@@ -420,8 +422,6 @@ pub mod backend_state {
     pub const DRAINING: u8 = 2;
     /// In no slice; TCP connections that are known go on.
     pub const GONE: u8 = 3;
-    /// Its node has no agent, or no way to it is known: new flows are left to the kernel.
-    pub const KERNEL: u8 = 4;
 }
 
 /// A backend's index (24 bits) and generation (8 bits), as flows remember it.
@@ -608,6 +608,16 @@ pub struct SourceKey {
     pub address: Addr,
 }
 
+/// The part of [`SourceKey`] behind the length, which the look-up compares.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SourcePrefix {
+    /// [`SourceKey::service`].
+    pub service: u32,
+    /// [`SourceKey::address`].
+    pub address: Addr,
+}
+
 /// `SOURCES`: the client is allowed, or for service 0 is a node or a pod.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -685,7 +695,7 @@ plain! {
     Addr: 16, Mac: 6, Port: 2, HashKey: 128,
     Config: 296, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 12, ServiceKey: 20, ServiceId: 4, Service: 24,
     Row: 8, Backend: 28, BackendRef: 4, FlowSlot: 16, FlowLine: 64, ConnKey: 40, Conn: 28, ReverseKey: 40, Reverse: 32,
-    LocalPortKey: 20, LocalPort: 4, SourceKey: 24, Source: 4, ReasonCount: 16, Stats: 48, EchoBudget: 8, NameKey: 8, Name: 256,
+    LocalPortKey: 20, LocalPort: 4, SourceKey: 24, SourcePrefix: 20, Source: 4, ReasonCount: 16, Stats: 48, EchoBudget: 8, NameKey: 8, Name: 256,
 }
 
 offsets! {

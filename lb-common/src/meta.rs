@@ -1,8 +1,10 @@
 //! What the decision needs to know of a packet.
 
-use crate::layout::{Addr, ConnKey, LinkKey, LocalPortKey, Mac, Port, ReverseKey, ServiceKey};
+use crate::layout::{Addr, BackendRef, ConnKey, LinkKey, LocalPortKey, Mac, Port, Reverse, ReverseKey, ServiceId, ServiceKey};
 
 /// A parsed packet: everything [`crate::decide()`] reads, in plain integers.
+///
+/// It begins as a [`ConnKey`] or [`ReverseKey`] does, according to who sent the packet, so that no key is copied.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
@@ -10,14 +12,16 @@ pub struct Meta {
     pub source: Addr,
     /// IP destination; the target of an ARP request or neighbour solicitation.
     pub destination: Addr,
-    /// Ethernet source.
-    pub source_mac: Mac,
-    /// Ethernet destination.
-    pub destination_mac: Mac,
     /// Source port of TCP and UDP, else 0.
     pub source_port: Port,
     /// Destination port of TCP and UDP, else 0.
     pub destination_port: Port,
+    /// IP protocol number, 0 if there is no IP.
+    pub protocol: u32,
+    /// Ethernet source.
+    pub source_mac: Mac,
+    /// Ethernet destination.
+    pub destination_mac: Mac,
     /// The NIC on which the packet arrived, or by which it leaves.
     pub ifindex: u32,
     /// Bytes of the frame.
@@ -28,8 +32,6 @@ pub struct Meta {
     pub l3: u8,
     /// Offset of the header behind IP.
     pub l4: u8,
-    /// IP protocol number, 0 if there is no IP.
-    pub protocol: u8,
     /// TCP flags, else 0.
     pub tcp_flags: u8,
     /// TTL or hop limit.
@@ -38,11 +40,21 @@ pub struct Meta {
     pub kind: Kind,
     /// Whether the packet is IPv6.
     pub v6: bool,
-    /// Zero.
-    pub pad: [u8; 3],
 }
 
 const _: () = assert!(size_of::<Meta>() == 68);
+const _: () = {
+    use core::mem::offset_of;
+    assert!(offset_of!(Meta, source) == offset_of!(ConnKey, client) && offset_of!(Meta, source) == offset_of!(ReverseKey, pod));
+    assert!(offset_of!(Meta, destination) == offset_of!(ConnKey, vip));
+    assert!(offset_of!(Meta, destination) == offset_of!(ReverseKey, client));
+    assert!(offset_of!(Meta, source_port) == offset_of!(ConnKey, client_port));
+    assert!(offset_of!(Meta, source_port) == offset_of!(ReverseKey, pod_port));
+    assert!(offset_of!(Meta, destination_port) == offset_of!(ConnKey, vip_port));
+    assert!(offset_of!(Meta, destination_port) == offset_of!(ReverseKey, client_port));
+    assert!(offset_of!(Meta, protocol) == offset_of!(ConnKey, protocol));
+    assert!(offset_of!(Meta, protocol) == offset_of!(ReverseKey, protocol));
+};
 
 /// What a packet is, as far as the decision tells packets apart.
 #[repr(u8)]
@@ -82,37 +94,77 @@ impl Meta {
     /// The service that the packet is for.
     #[inline(always)]
     pub fn service_key(&self) -> ServiceKey {
-        ServiceKey { address: self.destination, port: self.destination_port, protocol: self.protocol, pad: 0 }
+        ServiceKey { address: self.destination, port: self.destination_port, protocol: self.protocol as u8, pad: 0 }
     }
 
     /// The connection of a packet from a client.
     #[inline(always)]
-    pub fn conn_key(&self) -> ConnKey {
-        ConnKey {
-            client: self.source,
-            vip: self.destination,
-            client_port: self.source_port,
-            vip_port: self.destination_port,
-            protocol: self.protocol as u32,
-        }
+    pub fn conn_key(&self) -> &ConnKey {
+        // SAFETY: `Meta` begins with the fields of a `ConnKey`, as asserted above; both are `repr(C)`.
+        unsafe { &*core::ptr::from_ref(self).cast() }
     }
 
     /// The connection of a packet from a pod.
     #[inline(always)]
-    pub fn reverse_key(&self) -> ReverseKey {
+    pub fn reverse_key(&self) -> &ReverseKey {
+        // SAFETY: `Meta` begins with the fields of a `ReverseKey`, as asserted above; both are `repr(C)`.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+
+    /// Whether the packet is TCP that can be balanced.
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.kind, Kind::Tcp)
+    }
+
+    /// Whether the packet is UDP that can be balanced.
+    #[inline(always)]
+    pub fn is_udp(&self) -> bool {
+        matches!(self.kind, Kind::Udp)
+    }
+
+    /// The key under which a pod's replies to this client's packet are found.
+    #[inline(always)]
+    pub fn reverse_key_of(&self, pod: Addr, pod_port: Port) -> ReverseKey {
         ReverseKey {
-            pod: self.source,
+            pod,
+            client: self.source,
+            pod_port,
+            client_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+
+    /// What is to become of a pod's replies to this client's packet.
+    #[inline(always)]
+    pub fn reverse_of(&self, service: ServiceId, backend: BackendRef, tick: u32) -> Reverse {
+        Reverse {
+            vip: self.destination,
+            service,
+            backend,
+            time: tick,
+            vip_port: self.destination_port,
+            phase: 0,
+            pad: 0,
+        }
+    }
+
+    /// The key under which the client's side of this pod's reply is found.
+    #[inline(always)]
+    pub fn conn_key_of_reply(&self, vip: Addr, vip_port: Port) -> ConnKey {
+        ConnKey {
             client: self.destination,
-            pod_port: self.source_port,
+            vip,
             client_port: self.destination_port,
-            protocol: self.protocol as u32,
+            vip_port,
+            protocol: self.protocol,
         }
     }
 
     /// The endpoint that sent the packet.
     #[inline(always)]
     pub fn local_port_key(&self) -> LocalPortKey {
-        LocalPortKey { address: self.source, port: self.source_port, protocol: self.protocol, pad: 0 }
+        LocalPortKey { address: self.source, port: self.source_port, protocol: self.protocol as u8, pad: 0 }
     }
 
     /// Both ports in one word, as they stand on the wire.

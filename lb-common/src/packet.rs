@@ -280,7 +280,7 @@ impl<P: PacketMut> InPlace<P> {
         }
 
         let transport = addresses.subtract(old_port.wire as u32).add(port.wire as u32);
-        if meta.protocol == protocol::TCP {
+        if meta.is_tcp() {
             let checksum: u16 = self.0.load(l4 + 16)?;
             self.0.store(l4 + 16, transport.update(checksum))?;
         } else {

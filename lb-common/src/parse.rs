@@ -16,21 +16,20 @@ pub fn parse(packet: &impl Packet, ifindex: u32) -> Meta {
     let mut meta = Meta {
         source: Addr::UNSPECIFIED,
         destination: Addr::UNSPECIFIED,
-        source_mac: Mac { words: [0; 3] },
-        destination_mac: Mac { words: [0; 3] },
         source_port: Port { wire: 0 },
         destination_port: Port { wire: 0 },
+        protocol: 0,
+        source_mac: Mac { words: [0; 3] },
+        destination_mac: Mac { words: [0; 3] },
         ifindex,
         length: packet.length() as u32,
         vlan: 0,
         l3: 14,
         l4: 14,
-        protocol: 0,
         tcp_flags: 0,
         ttl: 0,
         kind: Kind::Other,
         v6: false,
-        pad: [0; 3],
     };
     meta.kind = ethernet(packet, &mut meta).unwrap_or(Kind::Malformed);
     meta
@@ -80,7 +79,7 @@ fn ipv4(packet: &impl Packet, meta: &mut Meta) -> Option<Kind> {
     meta.source = Addr::from_v4_wire(header.source);
     meta.destination = Addr::from_v4_wire(header.destination);
     meta.ttl = ttl;
-    meta.protocol = protocol;
+    meta.protocol = protocol as u32;
     meta.l4 = meta.l3 + header_length as u8;
 
     let truthful = version_and_length >> 4 == 4
@@ -94,7 +93,7 @@ fn ipv4(packet: &impl Packet, meta: &mut Meta) -> Option<Kind> {
     if u16::from_be(header.fragment) & 0x3fff != 0 {
         return Some(Kind::Fragment);
     }
-    transport(packet, meta, total_length - header_length)
+    transport(packet, meta, protocol, total_length - header_length)
 }
 
 #[inline(always)]
@@ -106,7 +105,7 @@ fn ipv6(packet: &impl Packet, meta: &mut Meta) -> Option<Kind> {
     meta.source = Addr { words: header.source };
     meta.destination = Addr { words: header.destination };
     meta.ttl = hop_limit;
-    meta.protocol = next;
+    meta.protocol = next as u32;
     meta.l4 = meta.l3 + 40;
 
     // A v4-mapped address on the wire would be taken for IPv4 in every map (and is not to be forwarded, RFC 4942 2.2).
@@ -117,13 +116,13 @@ fn ipv6(packet: &impl Packet, meta: &mut Meta) -> Option<Kind> {
     if u32::from_be(header.version_and_flow) >> 28 != 6 || meta.l4 as usize + payload_length > packet.length() {
         return None;
     }
-    transport(packet, meta, payload_length)
+    transport(packet, meta, next, payload_length)
 }
 
 /// `length` is what IP says of the bytes behind its header, and is within the frame.
 #[inline(always)]
-fn transport(packet: &impl Packet, meta: &mut Meta, length: usize) -> Option<Kind> {
-    match (meta.protocol, meta.v6) {
+fn transport(packet: &impl Packet, meta: &mut Meta, protocol: u8, length: usize) -> Option<Kind> {
+    match (protocol, meta.v6) {
         (protocol::TCP, _) => tcp(packet, meta, length),
         (protocol::UDP, _) => udp(packet, meta, length),
         (protocol::ICMP, false) => icmp(packet, meta, length),

@@ -2,7 +2,7 @@
 
 use super::{Arrival, Decision, Learn, Lookup, Verdict};
 use crate::{
-    layout::{EchoBudget, vip_flags},
+    layout::vip_flags,
     meta::{Kind, Meta},
     reason::Reason,
 };
@@ -53,5 +53,5 @@ pub(super) fn echo(meta: &Meta, maps: &impl Lookup) -> Decision {
         return Decision::drop(Reason::EchoLimited);
     }
     Decision::new(Verdict::EchoReply, Reason::EchoAnswered)
-        .learn(Learn::Echo { budget: EchoBudget { tick, spent: spent + 1 } })
+        .learn(Learn::Echo { spent: spent + 1 })
 }

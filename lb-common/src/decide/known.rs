@@ -5,7 +5,7 @@ use crate::{
     flows::FlowHash,
     layout::{Backend, Conn, FlowSlot, Reverse, Service, backend_state, conn_kind, node_state, phase, reach},
     meta::Meta,
-    packet::{protocol, tcp_flags},
+    packet::tcp_flags,
     reason::Reason,
 };
 
@@ -19,7 +19,7 @@ pub(super) fn elsewhere(meta: &Meta, maps: &impl Lookup, hash: FlowHash, slot: F
     let holds = slot.backend.generation() == backend.generation
         && neighbour.reach == reach::SEGMENT
         && neighbour.state != node_state::GONE
-        && if meta.protocol == protocol::UDP {
+        && if meta.is_udp() {
             backend.state != backend_state::GONE && idle as u32 <= maps.config().udp_idle
         } else {
             !is_syn(meta) || backend.state == backend_state::READY && neighbour.state == node_state::READY
@@ -33,7 +33,7 @@ pub(super) fn elsewhere(meta: &Meta, maps: &impl Lookup, hash: FlowHash, slot: F
     let learn = if idle == 0 {
         Learn::Nothing
     } else {
-        Learn::Elsewhere { hash, slot: FlowSlot { time: now, ..slot }, forget_conn: false }
+        Learn::Elsewhere { hash, segment: slot.segment, forget_conn: false }
     };
     let verdict = Verdict::Forward { mac: neighbour.mac, ttl: meta.ttl - 1 };
     Some(Decision::new(verdict, Reason::FlowForwarded).learn(learn).count(slot.service, Some(slot.backend), 0))
@@ -45,7 +45,7 @@ pub(super) fn here(meta: &Meta, maps: &impl Lookup, service: &Service, conn: &Co
     let config = maps.config();
     let tick = maps.tick();
     let idle = tick.wrapping_sub(conn.time);
-    let is_udp = meta.protocol == protocol::UDP;
+    let is_udp = meta.is_udp();
     let silence_allowed = if is_udp && conn.phase & phase::ANSWERED != 0 {
         config.udp_idle
     } else if is_udp {
@@ -61,14 +61,14 @@ pub(super) fn here(meta: &Meta, maps: &impl Lookup, service: &Service, conn: &Co
 
     // A new connection from the same port begins its life anew.
     let phase = if is_syn(meta) { 0 } else { conn.phase | phase::CONTINUED | client_phase(meta) };
-    let learn = if idle == 0 && phase == conn.phase { Learn::Nothing } else { Learn::ConnSeen { phase, tick } };
+    let learn = if idle == 0 && phase == conn.phase { Learn::Nothing } else { Learn::ConnSeen { phase } };
     if conn.kind != conn_kind::LOCAL {
         return Some(Decision::pass(Reason::ConnKernel).learn(learn).count(service.id, None, 0));
     }
 
     if is_udp || is_syn(meta) {
         let backend = maps.backend(conn.backend.index())?;
-        if !may_continue(&backend, conn, is_udp) {
+        if !may_continue(backend, conn, is_udp) {
             return None;
         }
     }
@@ -93,7 +93,7 @@ pub(super) fn reply(meta: &Meta, maps: &impl Lookup, reverse: Reverse) -> Decisi
     let tick = maps.tick();
     let answers_syn = meta.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN | tcp_flags::ACK;
     let mut phase = if answers_syn { phase::ANSWERED } else { reverse.phase };
-    if meta.protocol == protocol::UDP {
+    if meta.is_udp() {
         phase |= phase::ANSWERED;
     }
     if meta.tcp_flags & tcp_flags::FIN != 0 {
@@ -106,7 +106,7 @@ pub(super) fn reply(meta: &Meta, maps: &impl Lookup, reverse: Reverse) -> Decisi
     let learn = if phase == reverse.phase && tick == reverse.time {
         Learn::Nothing
     } else {
-        Learn::ReplySeen { reverse, phase, tick }
+        Learn::ReplySeen { phase, mark_conn: phase != reverse.phase }
     };
     let verdict = Verdict::Restore { address: reverse.vip, port: reverse.vip_port };
     Decision::new(verdict, Reason::ReplyRestored).learn(learn).count(

@@ -1,15 +1,14 @@
 //! Step 6 to 8: where a packet goes of which nothing is known.
 
-use super::{Arrival, Decision, Learn, Lookup, Verdict, client_phase, event, is_opening, is_syn};
+use super::{Arrival, Decision, Learn, Lookup, Verdict, event, is_opening, is_syn};
 use crate::{
     flows::FlowHash,
     hash::HashKey,
     layout::{
-        Addr, Backend, BackendRef, CANDIDATES, Conn, FlowSlot, NO_CANDIDATE, Neighbour, Reverse, ReverseKey, Row, Service,
-        backend_state, conn_kind, node_state, phase, reach, service_flags,
+        Addr, Backend, BackendRef, CANDIDATES, NO_CANDIDATE, NO_NODE, Neighbour, Row, Service, backend_state, node_state, phase,
+        reach, service_flags,
     },
     meta::Meta,
-    packet::protocol,
     reason::Reason,
 };
 
@@ -37,9 +36,9 @@ pub(super) fn pick(meta: &Meta, maps: &impl Lookup, service: &Service, arrival: 
         return picker.leave_to_kernel(Reason::NoReadyCandidate);
     };
     match (is_opening(meta), arrival.sender) {
-        (true, None) => picker.open_from_client(&row),
-        (true, Some(_)) => picker.open_from_peer(&row),
-        (false, sender) => picker.walk(&row, sender),
+        (true, None) => picker.open_from_client(row),
+        (true, Some(_)) => picker.open_from_peer(row),
+        (false, sender) => picker.walk(row, sender),
     }
 }
 
@@ -53,19 +52,19 @@ pub fn row_index(meta: &Meta, service: &Service, key: &HashKey) -> u32 {
 
 /// Hash of a flow to its row.
 #[inline(always)]
-pub fn row_hash(key: &HashKey, client: &Addr, vip: &Addr, ports: u32, protocol: u8) -> u64 {
+pub fn row_hash(key: &HashKey, client: &Addr, vip: &Addr, ports: u32, protocol: u32) -> u64 {
     let [c0, c1, c2, c3] = client.words;
     let [v0, v1, v2, v3] = vip.words;
-    key.hash([c0, c1, c2, c3, v0, v1, v2, v3, ports, protocol as u32])
+    key.hash([c0, c1, c2, c3, v0, v1, v2, v3, ports, protocol])
 }
 
 /// A candidate of the row that is a backend.
-struct Candidate {
+struct Candidate<'a> {
     index: u32,
-    backend: Backend,
+    backend: &'a Backend,
 }
 
-impl Candidate {
+impl Candidate<'_> {
     #[inline(always)]
     fn reference(&self) -> BackendRef {
         BackendRef::new(self.index, self.backend.generation)
@@ -89,7 +88,7 @@ impl<L: Lookup> Picker<'_, L> {
     /// 6a: the first ready candidate whose node is not suspect; if all are, the first ready one.
     #[inline(always)]
     fn open_from_client(&self, row: &Row) -> Decision {
-        let mut chosen: Option<Candidate> = None;
+        let mut chosen: Option<Candidate<'_>> = None;
         for position in 0..CANDIDATES {
             let Some(candidate) = self.candidate(row, position) else { continue };
             if !candidate.is_ready() {
@@ -109,7 +108,7 @@ impl<L: Lookup> Picker<'_, L> {
         match self.neighbour(&chosen) {
             Some(n) if n.dsr_capable == 0 => self.leave_to_kernel(Reason::NotCapable),
             Some(n) if n.reach == reach::SELF => self.deliver(&chosen, Reason::NewDelivered),
-            Some(n) if n.reach == reach::SEGMENT => self.forward(&chosen, &n),
+            Some(n) if n.reach == reach::SEGMENT => self.forward(&chosen, n),
             _ => self.leave_to_kernel(Reason::NotCapable),
         }
     }
@@ -130,86 +129,85 @@ impl<L: Lookup> Picker<'_, L> {
     /// 6c: some node of the row may know the connection. Nodes are visited in the order of their first candidate.
     #[inline(always)]
     fn walk(&self, row: &Row, sender: Option<u16>) -> Decision {
-        let here = self.maps.config().node as u16;
-        let mut own: Option<Candidate> = None;
-        let mut next: Option<Neighbour> = None;
-        for position in 0..CANDIDATES {
-            let Some(candidate) = self.candidate(row, position) else { continue };
-            let node = candidate.backend.node;
-            if node == here {
-                if own.is_none() {
-                    own = Some(candidate);
-                    // A peer has asked the nodes before this one; a client's packet has been nowhere yet.
-                    if sender.is_some() {
-                        next = None;
-                    }
-                }
-            } else if next.is_none() && Some(node) != sender && !self.is_earlier(row, position, node) {
-                next = self.neighbour(&candidate).filter(|n| n.reach == reach::SEGMENT && n.state != node_state::GONE);
+        let nodes = self.nodes(row);
+        let here = nodes.iter().position(|node| *node as u32 == self.maps.config().node);
+        // A peer has asked the nodes before this one; a client's packet has been nowhere yet.
+        let first = match (sender, here) {
+            (Some(_), Some(here)) => here + 1,
+            _ => 0,
+        };
+        for position in first..CANDIDATES {
+            let node = nodes[position];
+            let is_visited = nodes[..position].contains(&node);
+            if node == NO_NODE || Some(position) == here || Some(node) == sender || is_visited {
+                continue;
+            }
+            let Some(next) = self.maps.neighbour(node, self.arrival.segment) else { continue };
+            if next.reach != reach::SEGMENT || next.state == node_state::GONE {
+                continue;
+            }
+            if self.meta.ttl <= 1 {
+                return Decision::pass(Reason::TtlExceeded);
+            }
+            let ttl = if self.meta.ttl > WALK_TTL { WALK_TTL } else { self.meta.ttl - 1 };
+            return Decision::new(Verdict::Forward { mac: next.mac, ttl }, Reason::Walked).count(self.service.id, None, 0);
+        }
+        match here.and_then(|here| self.candidate(row, here)) {
+            Some(own) => self.end_walk(&own),
+            None => Decision::pass(Reason::WalkKernel).count(self.service.id, None, 0),
+        }
+    }
+
+    /// The candidates' nodes.
+    #[inline(always)]
+    fn nodes(&self, row: &Row) -> [u16; CANDIDATES] {
+        let mut nodes = [NO_NODE; CANDIDATES];
+        for (position, node) in nodes.iter_mut().enumerate() {
+            if let Some(candidate) = self.candidate(row, position) {
+                *node = candidate.backend.node;
             }
         }
-        match (next, own) {
-            (Some(next), _) if self.meta.ttl > 1 => {
-                let ttl = if self.meta.ttl > WALK_TTL { WALK_TTL } else { self.meta.ttl - 1 };
-                Decision::new(Verdict::Forward { mac: next.mac, ttl }, Reason::Walked).count(self.service.id, None, 0)
-            }
-            (Some(_), _) => Decision::pass(Reason::TtlExceeded),
-            (None, Some(own)) => self.end_walk(&own),
-            (None, None) => Decision::pass(Reason::WalkKernel).count(self.service.id, None, 0),
-        }
+        nodes
     }
 
     /// Step 7, for a flow that begins.
     #[inline(always)]
-    fn deliver(&self, chosen: &Candidate, reason: Reason) -> Decision {
-        let backend = &chosen.backend;
-        let tick = self.maps.tick();
-        let reverse = self.reverse(chosen, tick);
-        if self.is_taken(chosen, &reverse) {
+    fn deliver(&self, chosen: &Candidate<'_>, reason: Reason) -> Decision {
+        let backend = chosen.backend;
+        if self.is_taken(chosen) {
             return self.leave_to_kernel(Reason::ReverseTaken);
         }
-        let conn = Conn {
-            pod: backend.address,
-            backend: chosen.reference(),
-            time: tick,
-            pod_port: backend.port,
-            kind: conn_kind::LOCAL,
-            phase: 0,
-        };
-        let delivered = if self.meta.protocol == protocol::UDP { 0 } else { event::DELIVERED };
-        Decision::new(Verdict::Deliver { address: backend.address, port: backend.port }, reason)
-            .learn(Learn::Here { conn, reverse, forget_flow: self.stale_flow() })
+        let (pod, pod_port) = (backend.address, backend.port);
+        let delivered = if self.meta.is_udp() { 0 } else { event::DELIVERED };
+        Decision::new(Verdict::Deliver { address: pod, port: pod_port }, reason)
+            .learn(Learn::Here { forget_flow: self.stale_flow() })
             .count(self.service.id, Some(chosen.reference()), event::NEW_FLOW | delivered)
     }
 
     /// Step 8, for a flow that begins.
     #[inline(always)]
-    fn forward(&self, chosen: &Candidate, neighbour: &Neighbour) -> Decision {
+    fn forward(&self, chosen: &Candidate<'_>, neighbour: &Neighbour) -> Decision {
         if self.meta.ttl <= 1 {
             return Decision::pass(Reason::TtlExceeded);
         }
-        let slot = FlowSlot {
-            tag: self.stale.hash.tag,
-            service: self.service.id,
-            backend: chosen.reference(),
-            time: self.maps.tick() as u16,
-            segment: self.arrival.segment,
-        };
         Decision::new(Verdict::Forward { mac: neighbour.mac, ttl: self.meta.ttl - 1 }, Reason::NewForwarded)
-            .learn(Learn::Elsewhere { hash: self.stale.hash, slot, forget_conn: self.stale.conn })
+            .learn(Learn::Elsewhere {
+                hash: self.stale.hash,
+                segment: self.arrival.segment,
+                forget_conn: self.stale.conn,
+            })
             .count(self.service.id, Some(chosen.reference()), event::NEW_FLOW)
     }
 
     /// No node knows the connection: the pod's RST, sent as the VIP, frees the client at once.
     #[inline(always)]
-    fn end_walk(&self, own: &Candidate) -> Decision {
+    fn end_walk(&self, own: &Candidate<'_>) -> Decision {
         let (pod, pod_port) = (own.backend.address, own.backend.port);
-        let reverse = self.reverse(own, self.maps.tick());
-        if self.is_taken(own, &reverse) {
+        if self.is_taken(own) {
             return Decision::pass(Reason::ReverseTaken).count(self.service.id, None, 0);
         }
         Decision::new(Verdict::Deliver { address: pod, port: pod_port }, Reason::WalkEnded)
-            .learn(Learn::ReverseOnly { pod, pod_port, reverse })
+            .learn(Learn::ReverseOnly)
             .count(self.service.id, Some(own.reference()), 0)
     }
 
@@ -220,19 +218,12 @@ impl<L: Lookup> Picker<'_, L> {
         if !is_opening(self.meta) {
             return decision;
         }
-        let conn = Conn {
-            pod: Addr::UNSPECIFIED,
-            backend: BackendRef::default(),
-            time: self.maps.tick(),
-            pod_port: crate::layout::Port { wire: 0 },
-            kind: conn_kind::KERNEL,
-            phase: if is_syn(self.meta) { 0 } else { phase::ANSWERED } | client_phase(self.meta),
-        };
-        decision.learn(Learn::Kernel { conn, forget_flow: self.stale_flow() })
+        let phase = if is_syn(self.meta) { 0 } else { phase::ANSWERED };
+        decision.learn(Learn::Kernel { phase, forget_flow: self.stale_flow() })
     }
 
     #[inline(always)]
-    fn candidate(&self, row: &Row, position: usize) -> Option<Candidate> {
+    fn candidate(&self, row: &Row, position: usize) -> Option<Candidate<'_>> {
         let place = row.candidates[position];
         if place == NO_CANDIDATE {
             return None;
@@ -242,68 +233,38 @@ impl<L: Lookup> Picker<'_, L> {
         (backend.state != backend_state::FREE).then_some(Candidate { index, backend })
     }
 
-    /// Whether a node has a candidate before this position.
     #[inline(always)]
-    fn is_earlier(&self, row: &Row, position: usize, node: u16) -> bool {
-        for earlier in 0..position {
-            if self.candidate(row, earlier).is_some_and(|c| c.backend.node == node) {
-                return true;
-            }
-        }
-        false
-    }
-
-    #[inline(always)]
-    fn neighbour(&self, candidate: &Candidate) -> Option<Neighbour> {
+    fn neighbour(&self, candidate: &Candidate<'_>) -> Option<&Neighbour> {
         self.maps.neighbour(candidate.backend.node, self.arrival.segment)
     }
 
     #[inline(always)]
-    fn is_here(&self, candidate: &Candidate) -> bool {
+    fn is_here(&self, candidate: &Candidate<'_>) -> bool {
         candidate.backend.node as u32 == self.maps.config().node
     }
 
     #[inline(always)]
-    fn is_suspect(&self, candidate: &Candidate) -> bool {
+    fn is_suspect(&self, candidate: &Candidate<'_>) -> bool {
         self.neighbour(candidate).is_some_and(|n| n.state != node_state::READY)
     }
 
     #[inline(always)]
-    fn stale_flow(&self) -> Option<(FlowHash, crate::layout::ServiceId)> {
-        self.stale.flow.then_some((self.stale.hash, self.service.id))
-    }
-
-    #[inline(always)]
-    fn reverse(&self, candidate: &Candidate, tick: u32) -> Reverse {
-        Reverse {
-            vip: self.meta.destination,
-            service: self.service.id,
-            backend: candidate.reference(),
-            time: tick,
-            vip_port: self.meta.destination_port,
-            phase: 0,
-            pad: 0,
-        }
+    fn stale_flow(&self) -> Option<FlowHash> {
+        self.stale.flow.then_some(self.stale.hash)
     }
 
     /// Whether the pod's replies to this client's port already leave as another VIP or port.
     #[inline(always)]
-    fn is_taken(&self, candidate: &Candidate, wanted: &Reverse) -> bool {
-        let key = ReverseKey {
-            pod: candidate.backend.address,
-            client: self.meta.source,
-            pod_port: candidate.backend.port,
-            client_port: self.meta.source_port,
-            protocol: self.meta.protocol as u32,
-        };
+    fn is_taken(&self, candidate: &Candidate<'_>) -> bool {
+        let key = self.meta.reverse_key_of(candidate.backend.address, candidate.backend.port);
         let Some(present) = self.maps.reverse(&key) else { return false };
         let config = self.maps.config();
-        let idle = wanted.time.wrapping_sub(present.time);
-        let ended = if self.meta.protocol == protocol::UDP {
+        let idle = self.maps.tick().wrapping_sub(present.time);
+        let ended = if self.meta.is_udp() {
             idle > config.udp_idle
         } else {
             idle > config.closing_idle && present.phase & (phase::RESET | phase::POD_FIN) != 0
         };
-        !ended && (present.vip != wanted.vip || present.vip_port != wanted.vip_port)
+        !ended && (present.vip != self.meta.destination || present.vip_port != self.meta.destination_port)
     }
 }

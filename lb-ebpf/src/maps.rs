@@ -1,0 +1,327 @@
+//! The maps. Sizes are those of a small cluster; the loader sets its own. Pinned by the loader, under their names.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    helpers::{bpf_get_smp_processor_id, bpf_jiffies64},
+    macros::btf_map,
+};
+use lb_common::{
+    Decision, Lookup, Meta, Reason,
+    decide::{Store, event},
+    flows::{self, FlowHash},
+    layout::{
+        Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS, FlowLine, FlowSlot, Link, LinkKey, LocalPort,
+        LocalPortKey, MAX_SEGMENTS, Name, NameKey, Neighbour, Peer, PeerKey, ReasonCount, Reverse, ReverseKey, Row, Service,
+        ServiceId, ServiceKey, Source, SourcePrefix, Stats, Vip,
+    },
+};
+
+#[btf_map]
+static CONFIG: Array<Config, 1> = Array::new();
+#[btf_map]
+static LINKS: HashMap<LinkKey, Link, 64> = HashMap::new();
+#[btf_map]
+static NEIGHBOURS: Array<Neighbour, 8192> = Array::new();
+#[btf_map]
+static PEERS: HashMap<PeerKey, Peer, 8192, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+#[btf_map]
+static VIPS: HashMap<Addr, Vip, 8192, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+#[btf_map]
+static SERVICES: HashMap<ServiceKey, Service, 16384, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+#[btf_map]
+static TABLE: Array<Row, 524288, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map]
+static BACKENDS: Array<Backend, 32768> = Array::new();
+#[btf_map]
+static FLOWS: Array<FlowLine, 65536, { BPF_F_MMAPABLE as usize }> = Array::new();
+#[btf_map]
+static CONNS: LruHashMap<ConnKey, Conn, 65536> = LruHashMap::new();
+#[btf_map]
+static REVERSE: LruHashMap<ReverseKey, Reverse, 65536> = LruHashMap::new();
+#[btf_map]
+static LOCAL_PORTS: HashMap<LocalPortKey, LocalPort, 16384, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+#[btf_map]
+static SOURCES: LpmTrie<SourcePrefix, Source, 16384> = LpmTrie::new();
+#[btf_map]
+static REASONS: PerCpuArray<ReasonCount, { Reason::COUNT }> = PerCpuArray::new();
+#[btf_map]
+static SERVICE_STATS: PerCpuArray<Stats, 16384> = PerCpuArray::new();
+#[btf_map]
+static BACKEND_STATS: PerCpuArray<Stats, 32768> = PerCpuArray::new();
+#[btf_map]
+static ECHO_BUDGET: PerCpuArray<EchoBudget, 1> = PerCpuArray::new();
+/// The parsed packet, to keep it off the stack: place 0 on arrival, 1 on departure, which may interrupt each other.
+#[btf_map]
+static SCRATCH: PerCpuArray<Meta, 2> = PerCpuArray::new();
+/// For user space alone: no program reads it.
+#[btf_map]
+static NAMES: HashMap<NameKey, Name, 16384, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Moves a parsed packet off the stack.
+#[inline(always)]
+pub fn park(place: u32, meta: Meta) -> Option<&'static Meta> {
+    let parked = SCRATCH.get_ptr_mut(place)?;
+    // SAFETY: the value is this CPU's, and no other packet is between arrival and departure on it at this place.
+    unsafe {
+        parked.write(meta);
+        Some(&*parked)
+    }
+}
+
+/// All maps, at one moment of one packet.
+pub struct Maps {
+    config: &'static Config,
+    tick: u32,
+    first_line: u32,
+}
+
+impl Maps {
+    /// `None` while the agent has not configured the node.
+    #[inline(always)]
+    pub fn open() -> Option<Self> {
+        let config = CONFIG.get(0)?;
+        if config.algorithm == 0 {
+            return None;
+        }
+        // SAFETY: neither helper takes arguments.
+        let (jiffies, cpu) = unsafe { (bpf_jiffies64(), bpf_get_smp_processor_id() as u32) };
+        let tick = (jiffies >> (config.tick_shift & 63)) as u32;
+        Some(Self { config, tick, first_line: cpu.wrapping_mul(config.flow_lines) })
+    }
+
+    #[inline(always)]
+    fn line(&self, hash: FlowHash) -> u32 {
+        self.first_line + hash.line(self.config.flow_lines)
+    }
+
+    /// Counts a packet that has arrived.
+    #[inline(always)]
+    pub fn count_arrival(&self, meta: &Meta, decision: &Decision) {
+        self.count_reason(decision.reason, meta.length);
+        if let Some(service) = decision.service {
+            add(SERVICE_STATS.get_ptr_mut(service.index()), meta.length, decision.events);
+        }
+        if let Some(backend) = decision.backend {
+            add(BACKEND_STATS.get_ptr_mut(backend.index()), meta.length, decision.events);
+        }
+    }
+
+    /// Counts a packet that leaves; for service and backend only what it means for a handshake.
+    #[inline(always)]
+    pub fn count_departure(&self, meta: &Meta, decision: &Decision) {
+        self.count_reason(decision.reason, meta.length);
+        if decision.events & event::ANSWERED == 0 {
+            return;
+        }
+        if let Some(service) = decision.service {
+            answered(SERVICE_STATS.get_ptr_mut(service.index()));
+        }
+        if let Some(backend) = decision.backend {
+            answered(BACKEND_STATS.get_ptr_mut(backend.index()));
+        }
+    }
+
+    /// Counts an outcome.
+    #[inline(always)]
+    pub fn count_reason(&self, reason: Reason, length: u32) {
+        if let Some(count) = REASONS.get_ptr_mut(reason as u32) {
+            // SAFETY: the value is this CPU's, and nobody else writes it while the program runs.
+            unsafe {
+                (*count).packets += 1;
+                (*count).bytes += length as u64;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add(stats: Option<*mut Stats>, length: u32, events: u8) {
+    let Some(stats) = stats else { return };
+    // SAFETY: the value is this CPU's, and nobody else writes it while the program runs.
+    unsafe {
+        (*stats).packets += 1;
+        (*stats).bytes += length as u64;
+        if events != 0 {
+            (*stats).new_flows += (events & event::NEW_FLOW != 0) as u64;
+            (*stats).delivered += (events & event::DELIVERED != 0) as u64;
+            (*stats).completed += (events & event::COMPLETED != 0) as u64;
+        }
+    }
+}
+
+#[inline(always)]
+fn answered(stats: Option<*mut Stats>) {
+    if let Some(stats) = stats {
+        // SAFETY: as in `add`.
+        unsafe { (*stats).answered += 1 };
+    }
+}
+
+/// The value of a hash map, copied at once: the place may be given to another key at any time.
+macro_rules! copied {
+    ($map:ident, $key:expr) => {
+        // SAFETY: the reference does not outlive this expression. A value that changes meanwhile is torn at worst between
+        // fields, which are integers, and the next packet sees it whole.
+        unsafe { $map.get($key) }.copied()
+    };
+}
+
+impl Lookup for Maps {
+    #[inline(always)]
+    fn config(&self) -> &Config {
+        self.config
+    }
+
+    #[inline(always)]
+    fn tick(&self) -> u32 {
+        self.tick
+    }
+
+    #[inline(always)]
+    fn link(&self, key: &LinkKey) -> Option<Link> {
+        copied!(LINKS, key)
+    }
+
+    #[inline(always)]
+    fn neighbour(&self, node: u16, segment: u16) -> Option<&Neighbour> {
+        NEIGHBOURS.get(node as u32 * MAX_SEGMENTS + segment as u32)
+    }
+
+    #[inline(always)]
+    fn peer(&self, key: &PeerKey) -> Option<u16> {
+        copied!(PEERS, key).map(|peer| peer.node as u16)
+    }
+
+    #[inline(always)]
+    fn vip(&self, address: &Addr) -> Option<Vip> {
+        copied!(VIPS, address)
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        copied!(SERVICES, key)
+    }
+
+    #[inline(always)]
+    fn row(&self, index: u32) -> Option<&Row> {
+        TABLE.get(index)
+    }
+
+    #[inline(always)]
+    fn backend(&self, index: u32) -> Option<&Backend> {
+        BACKENDS.get(index)
+    }
+
+    #[inline(always)]
+    fn flow(&self, hash: FlowHash, service: ServiceId) -> Option<FlowSlot> {
+        flows::find(FLOWS.get(self.line(hash))?, hash.tag(), service)
+    }
+
+    #[inline(always)]
+    fn conn(&self, key: &ConnKey) -> Option<Conn> {
+        copied!(CONNS, key)
+    }
+
+    #[inline(always)]
+    fn reverse(&self, key: &ReverseKey) -> Option<Reverse> {
+        copied!(REVERSE, key)
+    }
+
+    #[inline(always)]
+    fn local_port(&self, key: &LocalPortKey) -> bool {
+        copied!(LOCAL_PORTS, key).is_some_and(|port| port.services != 0)
+    }
+
+    #[inline(always)]
+    fn source(&self, service: u32, address: &Addr) -> bool {
+        let prefix = SourcePrefix { service, address: *address };
+        SOURCES.get(&Key::new(160, prefix)).is_some_and(|source| source.allow != 0)
+    }
+
+    #[inline(always)]
+    fn echo_budget(&self) -> EchoBudget {
+        ECHO_BUDGET.get(0).copied().unwrap_or_default()
+    }
+}
+
+impl Store for Maps {
+    #[inline(always)]
+    fn put_flow(&mut self, hash: FlowHash, slot: FlowSlot) {
+        if let Some(line) = FLOWS.get_ptr_mut(self.line(hash)) {
+            // SAFETY: the line is this CPU's; user space only reads it, or clears it whole.
+            let line = unsafe { &mut *line };
+            let place = flows::place(line, slot.tag, slot.service, slot.time) & (FLOW_SLOTS - 1);
+            line.slots[place] = slot;
+        }
+    }
+
+    #[inline(always)]
+    fn remove_flow(&mut self, hash: FlowHash, service: ServiceId) {
+        if let Some(line) = FLOWS.get_ptr_mut(self.line(hash)) {
+            // SAFETY: as in `put_flow`.
+            let line = unsafe { &mut *line };
+            for slot in &mut line.slots {
+                if slot.tag == hash.tag() && slot.service == service {
+                    *slot = FlowSlot { tag: 0, service: ServiceId { raw: 0 }, backend: BackendRef { raw: 0 }, time: 0, segment: 0 };
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn put_conn(&mut self, key: &ConnKey, conn: &Conn) {
+        // Fails only when every entry is in use by another CPU at this moment; then the connection is found by the walk.
+        let _ = CONNS.insert(key, conn, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn touch_conn(&mut self, key: &ConnKey, tick: u32, phase: u8) {
+        if let Some(conn) = CONNS.get_ptr_mut(key) {
+            // SAFETY: single integers are written; if the entry was just given to another key, it looks younger than it is.
+            unsafe {
+                (*conn).time = tick;
+                (*conn).phase = phase;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn mark_conn(&mut self, key: &ConnKey, phase: u8) {
+        if let Some(conn) = CONNS.get_ptr_mut(key) {
+            // SAFETY: as in `touch_conn`.
+            unsafe { (*conn).phase |= phase };
+        }
+    }
+
+    #[inline(always)]
+    fn remove_conn(&mut self, key: &ConnKey) {
+        // Fails only if it is not there.
+        let _ = CONNS.remove(key);
+    }
+
+    #[inline(always)]
+    fn put_reverse(&mut self, key: &ReverseKey, reverse: &Reverse) {
+        // As `put_conn`.
+        let _ = REVERSE.insert(key, reverse, BPF_ANY as u64);
+    }
+
+    #[inline(always)]
+    fn touch_reverse(&mut self, key: &ReverseKey, tick: u32, phase: u8) {
+        if let Some(reverse) = REVERSE.get_ptr_mut(key) {
+            // SAFETY: as in `touch_conn`.
+            unsafe {
+                (*reverse).time = tick;
+                (*reverse).phase = phase;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn spend_echo(&mut self, budget: EchoBudget) {
+        if let Some(place) = ECHO_BUDGET.get_ptr_mut(0) {
+            // SAFETY: the value is this CPU's.
+            unsafe { *place = budget };
+        }
+    }
+}
