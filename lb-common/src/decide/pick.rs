@@ -88,21 +88,21 @@ impl<L: Lookup> Picker<'_, L> {
     /// 6a: the first ready candidate whose node is not suspect; if all are, the first ready one.
     #[inline(always)]
     fn open_from_client(&self, row: &Row) -> Decision {
-        let mut chosen: Option<Candidate<'_>> = None;
+        let mut chosen = CANDIDATES;
         for position in 0..CANDIDATES {
             let Some(candidate) = self.candidate(row, position) else { continue };
             if !candidate.is_ready() {
                 continue;
             }
             if !self.is_suspect(&candidate) {
-                chosen = Some(candidate);
+                chosen = position;
                 break;
             }
-            if chosen.is_none() {
-                chosen = Some(candidate);
+            if chosen == CANDIDATES {
+                chosen = position;
             }
         }
-        let Some(chosen) = chosen else {
+        let Some(chosen) = self.candidate(row, chosen) else {
             return self.leave_to_kernel(Reason::NoReadyCandidate);
         };
         match self.neighbour(&chosen) {
@@ -116,14 +116,18 @@ impl<L: Lookup> Picker<'_, L> {
     /// 6b: a peer has chosen this node; it is never forwarded again.
     #[inline(always)]
     fn open_from_peer(&self, row: &Row) -> Decision {
+        let mut chosen = CANDIDATES;
         for position in 0..CANDIDATES {
-            if let Some(candidate) = self.candidate(row, position) {
-                if candidate.is_ready() && self.is_here(&candidate) {
-                    return self.deliver(&candidate, Reason::PeerDelivered);
-                }
+            let Some(candidate) = self.candidate(row, position) else { continue };
+            if candidate.is_ready() && self.is_here(&candidate) {
+                chosen = position;
+                break;
             }
         }
-        self.leave_to_kernel(Reason::PeerNoCandidate)
+        match self.candidate(row, chosen) {
+            Some(chosen) => self.deliver(&chosen, Reason::PeerDelivered),
+            None => self.leave_to_kernel(Reason::PeerNoCandidate),
+        }
     }
 
     /// 6c: some node of the row may know the connection. Nodes are visited in the order of their first candidate.
@@ -224,13 +228,16 @@ impl<L: Lookup> Picker<'_, L> {
 
     #[inline(always)]
     fn candidate(&self, row: &Row, position: usize) -> Option<Candidate<'_>> {
-        let place = row.candidates[position];
+        let place = *row.candidates.get(position)?;
         if place == NO_CANDIDATE {
             return None;
         }
         let index = self.service.backend_offset + place as u32;
         let backend = self.maps.backend(index)?;
-        (backend.state != backend_state::FREE).then_some(Candidate { index, backend })
+        if backend.state == backend_state::FREE {
+            return None;
+        }
+        Some(Candidate { index, backend })
     }
 
     #[inline(always)]
