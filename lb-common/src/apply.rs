@@ -1,14 +1,15 @@
 //! From a decision to a changed packet.
 
+use crate::checksum::Sum;
 use crate::{
     decide::{Decision, Verdict},
     layout::{Addr, Mac, Port},
     meta::{Kind, Meta},
     packet::{
-        Arp, Icmp, InPlace, INITIAL_TTL, Ipv6, LinkLayerOption, NeighbourTarget, PacketMut, Pair, Side, icmp_type, protocol,
+        Arp, INITIAL_TTL, Icmp, InPlace, Ipv6, LinkLayerOption, NeighbourTarget, PacketMut, Pair, Side,
+        icmp_type, protocol,
     },
 };
-use crate::checksum::Sum;
 
 /// What becomes of the packet once it is rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,9 @@ mod pick;
 use crate::{
     flows::{FlowHash, flow_hash},
     layout::{
-        Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FlowSlot, Link, LinkKey, LocalPortKey, Mac, Neighbour,
-        PeerKey, Port, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Vip, conn_kind, phase,
+        Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FlowSlot, Link, LinkKey, LocalPortKey,
+        Mac, Neighbour, PeerKey, Port, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Vip,
+        conn_kind, phase,
     },
     meta::{Kind, Meta},
     packet::tcp_flags,
@@ -232,7 +233,13 @@ fn balance(meta: &Meta, maps: &impl Lookup) -> Decision {
             return decision;
         }
     }
-    pick::pick(meta, maps, &service, &arrival, &pick::Stale { hash, flow: slot.is_some(), conn: conn.is_some() })
+    pick::pick(
+        meta,
+        maps,
+        &service,
+        &arrival,
+        &pick::Stale { hash, flow: slot.is_some(), conn: conn.is_some() },
+    )
 }
 
 /// Decides on a packet that leaves the node, step 9.
@@ -351,7 +358,10 @@ impl Decision {
         match self.learn {
             Learn::Nothing => {}
             Learn::Elsewhere { hash, segment, forget_conn } => {
-                store.put_flow(hash, FlowSlot { tag: hash.tag(), service, backend, time: tick as u16, segment });
+                store.put_flow(
+                    hash,
+                    FlowSlot { tag: hash.tag(), service, backend, time: tick as u16, segment },
+                );
                 if forget_conn {
                     store.remove_conn(meta.conn_key());
                 }
@@ -360,7 +370,10 @@ impl Decision {
                 let (pod, pod_port) = self.translation();
                 let conn = Conn { pod, backend, time: tick, pod_port, kind: conn_kind::LOCAL, phase: 0 };
                 store.put_conn(meta.conn_key(), &conn);
-                store.put_reverse(&meta.reverse_key_of(pod, pod_port), &meta.reverse_of(service, backend, tick));
+                store.put_reverse(
+                    &meta.reverse_key_of(pod, pod_port),
+                    &meta.reverse_of(service, backend, tick),
+                );
                 if let Some(hash) = forget_flow {
                     store.remove_flow(hash, service);
                 }
@@ -375,7 +388,10 @@ impl Decision {
             }
             Learn::ReverseOnly => {
                 let (pod, pod_port) = self.translation();
-                store.put_reverse(&meta.reverse_key_of(pod, pod_port), &meta.reverse_of(service, backend, tick));
+                store.put_reverse(
+                    &meta.reverse_key_of(pod, pod_port),
+                    &meta.reverse_of(service, backend, tick),
+                );
             }
             Learn::ConnSeen { phase } => store.touch_conn(meta.conn_key(), tick, phase),
             Learn::ReplySeen { phase, mark_conn } => {
@@ -394,9 +410,11 @@ impl Decision {
     fn translation(&self) -> (Addr, Port) {
         match self.verdict {
             Verdict::Deliver { address, port } | Verdict::Restore { address, port } => (address, port),
-            Verdict::Pass | Verdict::Drop | Verdict::Advertise { .. } | Verdict::EchoReply | Verdict::Forward { .. } => {
-                (Addr::UNSPECIFIED, Port { wire: 0 })
-            }
+            Verdict::Pass
+            | Verdict::Drop
+            | Verdict::Advertise { .. }
+            | Verdict::EchoReply
+            | Verdict::Forward { .. } => (Addr::UNSPECIFIED, Port { wire: 0 }),
         }
     }
 }

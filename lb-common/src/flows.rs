@@ -17,7 +17,20 @@ pub fn flow_hash(meta: &Meta, key: &HashKey) -> FlowHash {
     let protocol_and_vlan = meta.protocol | (meta.vlan as u32) << 16;
     let macs = [a | b << 16, c | d << 16, e | f << 16];
     let raw = key.hash([
-        s0, s1, s2, s3, d0, d1, d2, d3, meta.ports(), protocol_and_vlan, macs[0], macs[1], macs[2], meta.ifindex,
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
+        meta.ports(),
+        protocol_and_vlan,
+        macs[0],
+        macs[1],
+        macs[2],
+        meta.ifindex,
     ]);
     FlowHash { raw }
 }

@@ -1,6 +1,8 @@
 //! What the decision needs to know of a packet.
 
-use crate::layout::{Addr, BackendRef, ConnKey, LinkKey, LocalPortKey, Mac, Port, Reverse, ReverseKey, ServiceId, ServiceKey};
+use crate::layout::{
+    Addr, BackendRef, ConnKey, LinkKey, LocalPortKey, Mac, Port, Reverse, ReverseKey, ServiceId, ServiceKey,
+};
 
 /// A parsed packet: everything [`crate::decide()`] reads, in plain integers.
 ///
@@ -45,7 +47,10 @@ pub struct Meta {
 const _: () = assert!(size_of::<Meta>() == 68);
 const _: () = {
     use core::mem::offset_of;
-    assert!(offset_of!(Meta, source) == offset_of!(ConnKey, client) && offset_of!(Meta, source) == offset_of!(ReverseKey, pod));
+    assert!(
+        offset_of!(Meta, source) == offset_of!(ConnKey, client)
+            && offset_of!(Meta, source) == offset_of!(ReverseKey, pod)
+    );
     assert!(offset_of!(Meta, destination) == offset_of!(ConnKey, vip));
     assert!(offset_of!(Meta, destination) == offset_of!(ReverseKey, client));
     assert!(offset_of!(Meta, source_port) == offset_of!(ConnKey, client_port));
@@ -94,7 +99,12 @@ impl Meta {
     /// The service that the packet is for.
     #[inline(always)]
     pub fn service_key(&self) -> ServiceKey {
-        ServiceKey { address: self.destination, port: self.destination_port, protocol: self.protocol as u8, pad: 0 }
+        ServiceKey {
+            address: self.destination,
+            port: self.destination_port,
+            protocol: self.protocol as u8,
+            pad: 0,
+        }
     }
 
     /// The connection of a packet from a client.

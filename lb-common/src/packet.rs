@@ -261,7 +261,14 @@ pub struct InPlace<P>(pub P);
 impl<P: PacketMut> InPlace<P> {
     /// Replaces an address and a port, at the given places of the two headers, and mends both checksums.
     #[inline(always)]
-    pub(crate) fn translate(&mut self, meta: &Meta, side: Side, from: &Addr, to: &Addr, port: Port) -> Option<()> {
+    pub(crate) fn translate(
+        &mut self,
+        meta: &Meta,
+        side: Side,
+        from: &Addr,
+        to: &Addr,
+        port: Port,
+    ) -> Option<()> {
         let (l3, l4) = (meta.l3 as usize, meta.l4 as usize);
         let ports_at = l4 + side.port_offset();
         let old_port: Port = self.0.load(ports_at)?;

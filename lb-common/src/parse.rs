@@ -4,7 +4,8 @@ use crate::{
     layout::{Addr, Mac, Port},
     meta::{Kind, Meta},
     packet::{
-        Arp, Ethernet, Icmp, Ipv4, Ipv6, NeighbourTarget, Packet, Tcp, Udp, VlanTag, ethertype, icmp_type, protocol,
+        Arp, Ethernet, Icmp, Ipv4, Ipv6, NeighbourTarget, Packet, Tcp, Udp, VlanTag, ethertype, icmp_type,
+        protocol,
     },
 };
 
@@ -113,7 +114,8 @@ fn ipv6(packet: &impl Packet, meta: &mut Meta) -> Option<Kind> {
         meta.destination = Addr::UNSPECIFIED;
         return None;
     }
-    if u32::from_be(header.version_and_flow) >> 28 != 6 || meta.l4 as usize + payload_length > packet.length() {
+    if u32::from_be(header.version_and_flow) >> 28 != 6 || meta.l4 as usize + payload_length > packet.length()
+    {
         return None;
     }
     transport(packet, meta, next, payload_length)
@@ -168,7 +170,9 @@ fn icmp(packet: &impl Packet, meta: &mut Meta, length: usize) -> Option<Kind> {
     }
     Some(match header.type_and_code {
         [icmp_type::V4_ECHO_REQUEST, 0] => Kind::EchoRequest,
-        [icmp_type::V4_UNREACHABLE | icmp_type::V4_TIME_EXCEEDED | icmp_type::V4_PARAMETER_PROBLEM, _] => Kind::IcmpError,
+        [icmp_type::V4_UNREACHABLE | icmp_type::V4_TIME_EXCEEDED | icmp_type::V4_PARAMETER_PROBLEM, _] => {
+            Kind::IcmpError
+        }
         _ => Kind::OtherProtocol,
     })
 }

@@ -2,4 +2,6 @@
 //!
 //! Nothing here reads a clock, opens a socket or knows a runtime; the compiler keeps it so by the list of dependencies.
 
+pub mod host;
+pub mod maps;
 pub mod model;

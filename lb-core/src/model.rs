@@ -262,7 +262,9 @@ impl AddressRange {
 
     /// Whether the two have an address in common.
     pub fn overlaps(&self, other: &Self) -> bool {
-        Family::of(&self.first) == Family::of(&other.first) && self.first <= other.last && other.first <= self.last
+        Family::of(&self.first) == Family::of(&other.first)
+            && self.first <= other.last
+            && other.first <= self.last
     }
 }
 

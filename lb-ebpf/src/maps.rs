@@ -11,9 +11,9 @@ use lb_common::{
     decide::{Store, event},
     flows::{self, FlowHash},
     layout::{
-        Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS, FlowLine, FlowSlot, Link, LinkKey, LocalPort,
-        LocalPortKey, MAX_SEGMENTS, Name, NameKey, Neighbour, Peer, PeerKey, ReasonCount, Reverse, ReverseKey, Row, Service,
-        ServiceId, ServiceKey, Source, SourcePrefix, Stats, Vip,
+        Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS, FlowLine, FlowSlot, Link,
+        LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, Name, NameKey, Neighbour, Peer, PeerKey, ReasonCount,
+        Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Source, SourcePrefix, Stats, Vip,
     },
 };
 
@@ -263,7 +263,13 @@ impl Store for Maps {
             let line = unsafe { &mut *line };
             for slot in &mut line.slots {
                 if slot.tag == hash.tag() && slot.service == service {
-                    *slot = FlowSlot { tag: 0, service: ServiceId { raw: 0 }, backend: BackendRef { raw: 0 }, time: 0, segment: 0 };
+                    *slot = FlowSlot {
+                        tag: 0,
+                        service: ServiceId { raw: 0 },
+                        backend: BackendRef { raw: 0 },
+                        time: 0,
+                        segment: 0,
+                    };
                 }
             }
         }

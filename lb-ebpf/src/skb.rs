@@ -3,7 +3,9 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::{bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_pull_data, bpf_skb_store_bytes},
+    helpers::{
+        bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_pull_data, bpf_skb_store_bytes,
+    },
     programs::TcContext,
 };
 use lb_common::{
@@ -46,7 +48,9 @@ impl<'a> Skb<'a> {
     fn store<T: Plain>(&mut self, offset: usize, value: T) -> Option<()> {
         let from = core::ptr::from_ref(&value).cast();
         // SAFETY: `value` outlives the call, and its size is given.
-        let done = unsafe { bpf_skb_store_bytes(self.ctx.as_ptr().cast(), offset as u32, from, size_of::<T>() as u32, 0) };
+        let done = unsafe {
+            bpf_skb_store_bytes(self.ctx.as_ptr().cast(), offset as u32, from, size_of::<T>() as u32, 0)
+        };
         (done == 0).then_some(())
     }
 
@@ -58,7 +62,8 @@ impl<'a> Skb<'a> {
             Side::Destination => meta.destination_port,
         };
         // A UDP checksum of zero means none, and stays so.
-        let (checksum_at, flags) = if meta.is_tcp() { (l4 + 16, 0) } else { (l4 + 6, BPF_F_MARK_MANGLED_0 as u64) };
+        let (checksum_at, flags) =
+            if meta.is_tcp() { (l4 + 16, 0) } else { (l4 + 6, BPF_F_MARK_MANGLED_0 as u64) };
         let pseudo = flags | BPF_F_PSEUDO_HDR as u64;
         let skb = self.ctx.as_ptr().cast();
         // SAFETY (all calls): the context is the kernel's own, and the addresses outlive the calls.
@@ -69,12 +74,14 @@ impl<'a> Skb<'a> {
                 bpf_l4_csum_replace(skb, checksum_at, 0, change as u64, pseudo)
             } else {
                 let (old, new) = (from.words[3] as u64, to.words[3] as u64);
-                bpf_l4_csum_replace(skb, checksum_at, old, new, pseudo | 4) | bpf_l3_csum_replace(skb, l3 + 10, old, new, 4)
+                bpf_l4_csum_replace(skb, checksum_at, old, new, pseudo | 4)
+                    | bpf_l3_csum_replace(skb, l3 + 10, old, new, 4)
             }
         };
         // SAFETY: as above.
-        let port_done =
-            unsafe { bpf_l4_csum_replace(skb, checksum_at, old_port.wire as u64, port.wire as u64, flags | 2) };
+        let port_done = unsafe {
+            bpf_l4_csum_replace(skb, checksum_at, old_port.wire as u64, port.wire as u64, flags | 2)
+        };
         if done | port_done != 0 {
             return None;
         }

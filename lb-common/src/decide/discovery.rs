@@ -52,6 +52,5 @@ pub(super) fn echo(meta: &Meta, maps: &impl Lookup) -> Decision {
     if spent >= maps.config().echo_limit {
         return Decision::drop(Reason::EchoLimited);
     }
-    Decision::new(Verdict::EchoReply, Reason::EchoAnswered)
-        .learn(Learn::Echo { spent: spent + 1 })
+    Decision::new(Verdict::EchoReply, Reason::EchoAnswered).learn(Learn::Echo { spent: spent + 1 })
 }

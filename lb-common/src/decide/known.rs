@@ -36,7 +36,11 @@ pub(super) fn elsewhere(meta: &Meta, maps: &impl Lookup, hash: FlowHash, slot: F
         Learn::Elsewhere { hash, segment: slot.segment, forget_conn: false }
     };
     let verdict = Verdict::Forward { mac: neighbour.mac, ttl: meta.ttl - 1 };
-    Some(Decision::new(verdict, Reason::FlowForwarded).learn(learn).count(slot.service, Some(slot.backend), 0))
+    Some(Decision::new(verdict, Reason::FlowForwarded).learn(learn).count(
+        slot.service,
+        Some(slot.backend),
+        0,
+    ))
 }
 
 /// A hit in `CONNS`: to the pod, or to the kernel. `None` if the memory no longer holds.
@@ -77,7 +81,11 @@ pub(super) fn here(meta: &Meta, maps: &impl Lookup, service: &Service, conn: &Co
         && meta.tcp_flags & tcp_flags::ACK != 0;
     let events = if completes { event::COMPLETED } else { 0 };
     let verdict = Verdict::Deliver { address: conn.pod, port: conn.pod_port };
-    Some(Decision::new(verdict, Reason::ConnDelivered).learn(learn).count(service.id, Some(conn.backend), events))
+    Some(Decision::new(verdict, Reason::ConnDelivered).learn(learn).count(
+        service.id,
+        Some(conn.backend),
+        events,
+    ))
 }
 
 /// UDP goes on as long as its pod is in a slice, a new TCP connection needs one that takes new flows.

@@ -5,8 +5,8 @@ use crate::{
     flows::FlowHash,
     hash::HashKey,
     layout::{
-        Addr, Backend, BackendRef, CANDIDATES, NO_CANDIDATE, NO_NODE, Neighbour, Row, Service, backend_state, node_state, phase,
-        reach, service_flags,
+        Addr, Backend, BackendRef, CANDIDATES, NO_CANDIDATE, NO_NODE, Neighbour, Row, Service, backend_state,
+        node_state, phase, reach, service_flags,
     },
     meta::Meta,
     reason::Reason,
@@ -24,7 +24,13 @@ pub(super) struct Stale {
 
 /// Step 6.
 #[inline(always)]
-pub(super) fn pick(meta: &Meta, maps: &impl Lookup, service: &Service, arrival: &Arrival, stale: &Stale) -> Decision {
+pub(super) fn pick(
+    meta: &Meta,
+    maps: &impl Lookup,
+    service: &Service,
+    arrival: &Arrival,
+    stale: &Stale,
+) -> Decision {
     let picker = Picker { meta, maps, service, arrival, stale };
     if service.flags & service_flags::NO_ENDPOINTS != 0 {
         return Decision::pass(Reason::NoEndpoints).count(service.id, None, 0);
@@ -154,7 +160,11 @@ impl<L: Lookup> Picker<'_, L> {
                 return Decision::pass(Reason::TtlExceeded);
             }
             let ttl = if self.meta.ttl > WALK_TTL { WALK_TTL } else { self.meta.ttl - 1 };
-            return Decision::new(Verdict::Forward { mac: next.mac, ttl }, Reason::Walked).count(self.service.id, None, 0);
+            return Decision::new(Verdict::Forward { mac: next.mac, ttl }, Reason::Walked).count(
+                self.service.id,
+                None,
+                0,
+            );
         }
         match here.and_then(|here| self.candidate(row, here)) {
             Some(own) => self.end_walk(&own),

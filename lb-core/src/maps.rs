@@ -1,0 +1,205 @@
+//! The contents of the *config* maps, as user space keeps them, and the operations that change them.
+
+use std::collections::BTreeMap;
+
+use lb_common::layout::{
+    Addr, Backend, Config, Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, Name, NameKey, Neighbour,
+    Peer, PeerKey, Row, Service, ServiceKey, Source, SourceKey, Vip,
+};
+
+/// How many entries each map has; everything that is planned fits in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// `LINKS`.
+    pub links: u32,
+    /// Nodes, each with [`MAX_SEGMENTS`] entries of `NEIGHBOURS`.
+    pub nodes: u32,
+    /// `PEERS`.
+    pub peers: u32,
+    /// `VIPS`.
+    pub vips: u32,
+    /// `SERVICES`; also the indexes of `SERVICE_STATS`.
+    pub services: u32,
+    /// Rows of `TABLE`.
+    pub table: u32,
+    /// `BACKENDS`; also the indexes of `BACKEND_STATS`.
+    pub backends: u32,
+    /// Lines of `FLOWS` for each CPU, a power of two.
+    pub flow_lines: u32,
+    /// `CONNS` and `REVERSE`.
+    pub conns: u32,
+    /// `LOCAL_PORTS`.
+    pub local_ports: u32,
+    /// `SOURCES`.
+    pub sources: u32,
+}
+
+impl Default for Sizes {
+    /// Sizes that sum to less than 64 MiB on 4 CPUs.
+    fn default() -> Self {
+        Self {
+            links: 64,
+            nodes: 256,
+            peers: 8192,
+            vips: 4096,
+            services: 8192,
+            table: 1 << 19,
+            backends: 1 << 15,
+            flow_lines: 1 << 15,
+            conns: 1 << 16,
+            local_ports: 8192,
+            sources: 8192,
+        }
+    }
+}
+
+impl Sizes {
+    /// Entries of `NEIGHBOURS`.
+    pub const fn neighbours(&self) -> u32 {
+        self.nodes * MAX_SEGMENTS
+    }
+
+    /// Entries of `NAMES`: one for each node and service.
+    pub const fn names(&self) -> u32 {
+        self.nodes + self.services
+    }
+}
+
+/// What the config maps hold. Arrays are as long as their maps; hashes have only the entries that are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maps {
+    /// `CONFIG[0]`. The lease deadline is the data plane's own and is left out of every comparison (0 here).
+    pub config: Config,
+    /// `LINKS`.
+    pub links: BTreeMap<LinkKey, Link>,
+    /// `NEIGHBOURS`, by node × [`MAX_SEGMENTS`] + segment.
+    pub neighbours: Vec<Neighbour>,
+    /// `PEERS`.
+    pub peers: BTreeMap<PeerKey, Peer>,
+    /// `VIPS`.
+    pub vips: BTreeMap<Addr, Vip>,
+    /// `SERVICES`.
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// `TABLE`.
+    pub table: Vec<Row>,
+    /// `BACKENDS`.
+    pub backends: Vec<Backend>,
+    /// `LOCAL_PORTS`.
+    pub local_ports: BTreeMap<LocalPortKey, LocalPort>,
+    /// `SOURCES`.
+    pub sources: BTreeMap<SourceKey, Source>,
+    /// `NAMES`.
+    pub names: BTreeMap<NameKey, Name>,
+}
+
+impl Maps {
+    /// Maps just created: no entry in the hashes, zeros in the arrays.
+    pub fn empty(sizes: &Sizes) -> Self {
+        Self {
+            config: Config::default(),
+            links: BTreeMap::new(),
+            neighbours: vec![Neighbour::default(); sizes.neighbours() as usize],
+            peers: BTreeMap::new(),
+            vips: BTreeMap::new(),
+            services: BTreeMap::new(),
+            table: vec![Row { candidates: [0; _] }; sizes.table as usize],
+            backends: vec![Backend::default(); sizes.backends as usize],
+            local_ports: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            names: BTreeMap::new(),
+        }
+    }
+
+    /// Carries out an operation. What lies outside an array is left out, as the kernel would refuse it.
+    pub fn apply(&mut self, op: &Op) {
+        match op {
+            Op::SetConfig(value) => self.config = *value,
+            Op::SetLink(key, value) => set(&mut self.links, key, value),
+            Op::RemoveLink(key) => remove(&mut self.links, key),
+            Op::WriteNeighbours { offset, neighbours } => write(&mut self.neighbours, *offset, neighbours),
+            Op::SetPeer(key, value) => set(&mut self.peers, key, value),
+            Op::RemovePeer(key) => remove(&mut self.peers, key),
+            Op::SetVip(key, value) => set(&mut self.vips, key, value),
+            Op::RemoveVip(key) => remove(&mut self.vips, key),
+            Op::SetService(key, value) => set(&mut self.services, key, value),
+            Op::RemoveService(key) => remove(&mut self.services, key),
+            Op::WriteRows { offset, rows } => write(&mut self.table, *offset, rows),
+            Op::WriteBackends { offset, backends } => write(&mut self.backends, *offset, backends),
+            Op::SetLocalPort(key, value) => set(&mut self.local_ports, key, value),
+            Op::RemoveLocalPort(key) => remove(&mut self.local_ports, key),
+            Op::SetSource(key, value) => set(&mut self.sources, key, value),
+            Op::RemoveSource(key) => remove(&mut self.sources, key),
+            Op::SetName(key, value) => set(&mut self.names, key, value),
+            Op::RemoveName(key) => remove(&mut self.names, key),
+        }
+    }
+}
+
+/// One change of one map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Writes `CONFIG[0]`, all but the lease deadline.
+    SetConfig(Config),
+    /// Puts an entry.
+    SetLink(LinkKey, Link),
+    /// Removes an entry.
+    RemoveLink(LinkKey),
+    /// Writes consecutive entries.
+    WriteNeighbours {
+        /// Index of the first.
+        offset: u32,
+        /// The entries.
+        neighbours: Vec<Neighbour>,
+    },
+    /// Puts an entry.
+    SetPeer(PeerKey, Peer),
+    /// Removes an entry.
+    RemovePeer(PeerKey),
+    /// Puts an entry.
+    SetVip(Addr, Vip),
+    /// Removes an entry.
+    RemoveVip(Addr),
+    /// Puts an entry.
+    SetService(ServiceKey, Service),
+    /// Removes an entry.
+    RemoveService(ServiceKey),
+    /// Writes consecutive rows.
+    WriteRows {
+        /// Index of the first.
+        offset: u32,
+        /// The rows.
+        rows: Vec<Row>,
+    },
+    /// Writes consecutive backends.
+    WriteBackends {
+        /// Index of the first.
+        offset: u32,
+        /// The backends.
+        backends: Vec<Backend>,
+    },
+    /// Puts an entry.
+    SetLocalPort(LocalPortKey, LocalPort),
+    /// Removes an entry.
+    RemoveLocalPort(LocalPortKey),
+    /// Puts an entry.
+    SetSource(SourceKey, Source),
+    /// Removes an entry.
+    RemoveSource(SourceKey),
+    /// Puts an entry.
+    SetName(NameKey, Name),
+    /// Removes an entry.
+    RemoveName(NameKey),
+}
+
+fn set<K: Copy + Ord, V: Copy>(map: &mut BTreeMap<K, V>, key: &K, value: &V) {
+    map.insert(*key, *value);
+}
+
+fn remove<K: Ord, V>(map: &mut BTreeMap<K, V>, key: &K) {
+    map.remove(key);
+}
+
+fn write<T: Copy>(array: &mut [T], offset: u32, values: &[T]) {
+    let places = array.iter_mut().skip(offset as usize);
+    places.zip(values).for_each(|(place, value)| *place = *value);
+}
