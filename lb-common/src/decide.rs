@@ -12,8 +12,8 @@ use crate::{
     flows::{FlowHash, flow_hash},
     layout::{
         Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FlowSlot, Link, LinkKey, LocalPortKey,
-        Mac, Neighbour, PeerKey, Port, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Vip,
-        conn_kind, phase,
+        Mac, NO_NODE, Neighbour, PeerKey, Port, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey,
+        Vip, conn_kind, phase,
     },
     meta::{Kind, Meta},
     packet::tcp_flags,
@@ -85,10 +85,10 @@ pub struct Decision {
     pub reason: Reason,
     /// What is remembered.
     pub learn: Learn,
-    /// The service that is counted, if there is one.
-    pub service: Option<ServiceId>,
-    /// The backend that is counted, if there is one.
-    pub backend: Option<BackendRef>,
+    /// The service that is counted, 0 if there is none.
+    pub service: ServiceId,
+    /// The backend that is counted, 0 if there is none.
+    pub backend: BackendRef,
     /// [`event`] bits, counted for service and backend.
     pub events: u8,
 }
@@ -192,91 +192,103 @@ pub enum Learn {
 /// Decides on a packet that arrives from the network.
 #[inline(always)]
 pub fn decide(meta: &Meta, maps: &impl Lookup) -> Decision {
+    let mut decision = Decision::UNDECIDED;
+    decide_into(meta, maps, &mut decision);
+    decision
+}
+
+/// [`decide()`] into a place of the caller's: the programs keep it in a map, for their stack is small.
+#[inline(always)]
+pub fn decide_into(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
     match meta.kind {
-        Kind::Tcp | Kind::Udp => balance(meta, maps),
-        Kind::ArpRequest | Kind::NeighbourSolicitation => discovery::resolve(meta, maps),
-        Kind::EchoRequest => discovery::echo(meta, maps),
-        Kind::Fragment => unbalanced(meta, maps, Reason::Fragment),
-        Kind::ExtensionHeader => unbalanced(meta, maps, Reason::ExtensionHeader),
-        Kind::IcmpError => unbalanced(meta, maps, Reason::IcmpError),
-        Kind::OtherProtocol => unbalanced(meta, maps, Reason::OtherProtocol),
-        Kind::Malformed => Decision::pass(Reason::Malformed),
-        Kind::Other => Decision::pass(Reason::NotIp),
+        Kind::Tcp | Kind::Udp => balance(meta, maps, decision),
+        Kind::ArpRequest | Kind::NeighbourSolicitation => discovery::resolve(meta, maps, decision),
+        Kind::EchoRequest => discovery::echo(meta, maps, decision),
+        Kind::Fragment => unbalanced(meta, maps, Reason::Fragment, decision),
+        Kind::ExtensionHeader => unbalanced(meta, maps, Reason::ExtensionHeader, decision),
+        Kind::IcmpError => unbalanced(meta, maps, Reason::IcmpError, decision),
+        Kind::OtherProtocol => unbalanced(meta, maps, Reason::OtherProtocol, decision),
+        Kind::Malformed => decision.pass(Reason::Malformed),
+        Kind::Other => decision.pass(Reason::NotIp),
     }
 }
 
 /// TCP and UDP, steps 3 to 8.
 #[inline(always)]
-fn balance(meta: &Meta, maps: &impl Lookup) -> Decision {
+fn balance(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
     let Some(service) = maps.service(&meta.service_key()) else {
-        return no_service(meta, maps);
+        return no_service(meta, maps, decision);
     };
+    decision.service = service.id;
     let hash = flow_hash(meta, &maps.config().flow_key);
     let slot = maps.flow(hash, service.id);
-    if let Some(slot) = slot {
-        if let Some(decision) = known::elsewhere(meta, maps, hash, slot) {
-            return decision;
-        }
+    if let Some(slot) = slot
+        && known::elsewhere(meta, maps, hash, slot, decision)
+    {
+        return;
     }
 
     let arrival = match Arrival::of(meta, maps) {
         Ok(arrival) => arrival,
-        Err(reason) => return Decision::pass(reason),
+        Err(reason) => return decision.pass(reason),
     };
-    if arrival.sender.is_some() && maps.source(0, &meta.source) {
-        return Decision::pass(Reason::PeerOwnTraffic);
+    if arrival.sender != NO_NODE && maps.source(0, &meta.source) {
+        return decision.pass(Reason::PeerOwnTraffic);
     }
 
     let conn = maps.conn(meta.conn_key());
-    if let Some(conn) = conn {
-        if let Some(decision) = known::here(meta, maps, &service, &conn) {
-            return decision;
-        }
+    if let Some(conn) = conn
+        && known::here(meta, maps, &conn, decision)
+    {
+        return;
     }
-    pick::pick(
-        meta,
-        maps,
-        &service,
-        &arrival,
-        &pick::Stale { hash, flow: slot.is_some(), conn: conn.is_some() },
-    )
+    let stale = pick::Stale { hash, flow: slot.is_some(), conn: conn.is_some() };
+    pick::pick(meta, maps, &service, &arrival, &stale, decision);
 }
 
 /// Decides on a packet that leaves the node, step 9.
 #[inline(always)]
 pub fn decide_reply(meta: &Meta, maps: &impl Lookup) -> Decision {
+    let mut decision = Decision::UNDECIDED;
+    decide_reply_into(meta, maps, &mut decision);
+    decision
+}
+
+/// [`decide_reply`] into a place of the caller's.
+#[inline(always)]
+pub fn decide_reply_into(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
     if !matches!(meta.kind, Kind::Tcp | Kind::Udp) || !maps.local_port(&meta.local_port_key()) {
-        return Decision::pass(Reason::ReplyNotLocalPort);
+        return decision.pass(Reason::ReplyNotLocalPort);
     }
     match maps.reverse(meta.reverse_key()) {
-        Some(reverse) => known::reply(meta, maps, reverse),
-        None => Decision::pass(Reason::ReplyUnknown),
+        Some(reverse) => known::reply(meta, maps, &reverse, decision),
+        None => decision.pass(Reason::ReplyUnknown),
     }
 }
 
 /// A packet that some rule keeps from being balanced; it only counts as such if it is for a VIP.
 #[inline(always)]
-fn unbalanced(meta: &Meta, maps: &impl Lookup, reason: Reason) -> Decision {
-    Decision::pass(if maps.vip(&meta.destination).is_some() { reason } else { Reason::NotVip })
+fn unbalanced(meta: &Meta, maps: &impl Lookup, reason: Reason, decision: &mut Decision) {
+    decision.pass(if maps.vip(&meta.destination).is_some() { reason } else { Reason::NotVip });
 }
 
 /// Never back to the router, which would send it here again.
 #[inline(always)]
-fn no_service(meta: &Meta, maps: &impl Lookup) -> Decision {
+fn no_service(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
     if maps.vip(&meta.destination).is_none() {
-        return Decision::pass(Reason::NotVip);
+        return decision.pass(Reason::NotVip);
     }
     match Arrival::of(meta, maps) {
-        Ok(_) => Decision::drop(Reason::NoSuchPort),
-        Err(reason) => Decision::pass(reason),
+        Ok(_) => decision.drop(Reason::NoSuchPort),
+        Err(reason) => decision.pass(reason),
     }
 }
 
 /// Where a packet came in, and from whom.
 struct Arrival {
     segment: u16,
-    /// The node that sent it, `None` for a client.
-    sender: Option<u16>,
+    /// The node that sent it, [`NO_NODE`] for a client.
+    sender: u16,
 }
 
 impl Arrival {
@@ -289,7 +301,7 @@ impl Arrival {
         if link.mac != meta.destination_mac {
             return Err(Reason::NotOurMac);
         }
-        let sender = maps.peer(&PeerKey { segment: link.segment, mac: meta.source_mac });
+        let sender = maps.peer(&PeerKey { segment: link.segment, mac: meta.source_mac }).unwrap_or(NO_NODE);
         Ok(Self { segment: link.segment, sender })
     }
 }
@@ -320,41 +332,37 @@ fn client_phase(meta: &Meta) -> u8 {
 }
 
 impl Decision {
+    /// Before anything is decided: to the kernel.
+    pub const UNDECIDED: Self = Self {
+        verdict: Verdict::Pass,
+        reason: Reason::NotIp,
+        learn: Learn::Nothing,
+        service: ServiceId { raw: 0 },
+        backend: BackendRef { raw: 0 },
+        events: 0,
+    };
+
     #[inline(always)]
-    const fn new(verdict: Verdict, reason: Reason) -> Self {
-        Self { verdict, reason, learn: Learn::Nothing, service: None, backend: None, events: 0 }
+    const fn set(&mut self, verdict: Verdict, reason: Reason) {
+        self.verdict = verdict;
+        self.reason = reason;
     }
 
     /// To the kernel.
     #[inline(always)]
-    const fn pass(reason: Reason) -> Self {
-        Self::new(Verdict::Pass, reason)
+    const fn pass(&mut self, reason: Reason) {
+        self.set(Verdict::Pass, reason);
     }
 
     #[inline(always)]
-    const fn drop(reason: Reason) -> Self {
-        Self::new(Verdict::Drop, reason)
-    }
-
-    #[inline(always)]
-    const fn count(mut self, service: ServiceId, backend: Option<BackendRef>, events: u8) -> Self {
-        self.service = Some(service);
-        self.backend = backend;
-        self.events = events;
-        self
-    }
-
-    #[inline(always)]
-    const fn learn(mut self, learn: Learn) -> Self {
-        self.learn = learn;
-        self
+    const fn drop(&mut self, reason: Reason) {
+        self.set(Verdict::Drop, reason);
     }
 
     /// Writes what is remembered of the packet.
     #[inline(always)]
     pub fn remember(&self, meta: &Meta, tick: u32, store: &mut impl Store) {
-        let service = self.service.unwrap_or_default();
-        let backend = self.backend.unwrap_or_default();
+        let Self { service, backend, .. } = *self;
         match self.learn {
             Learn::Nothing => {}
             Learn::Elsewhere { hash, segment, forget_conn } => {

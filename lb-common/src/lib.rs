@@ -20,7 +20,7 @@ pub mod parse;
 pub mod reason;
 
 pub use apply::{Action, Rewrite, apply};
-pub use decide::{Decision, Learn, Lookup, Verdict, decide, decide_reply};
+pub use decide::{Decision, Learn, Lookup, Verdict, decide, decide_into, decide_reply, decide_reply_into};
 pub use meta::{Kind, Meta};
 pub use packet::{InPlace, Packet, PacketMut};
 pub use parse::parse;

@@ -454,7 +454,9 @@ impl PacketMut for Frame {
         if length > Self::CAPACITY {
             return None;
         }
-        self.bytes.get_mut(self.length..length).map(|gained| gained.fill(0));
+        if let Some(gained) = self.bytes.get_mut(self.length..length) {
+            gained.fill(0);
+        }
         self.length = length;
         Some(())
     }

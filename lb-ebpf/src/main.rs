@@ -15,9 +15,13 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use lb_common::{Action, InPlace, Lookup, Reason, apply, decide, decide_reply, parse};
+use lb_common::{Action, InPlace, Lookup, Reason, apply, decide_into, decide_reply_into, parse};
 
-use crate::{frame::Frame, maps::Maps, skb::Skb};
+use crate::{
+    frame::Frame,
+    maps::{Maps, Work},
+    skb::Skb,
+};
 
 /// Packets from the network, each in one buffer.
 #[xdp]
@@ -51,13 +55,13 @@ fn arrive<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     };
     let mut packet = InPlace(Frame::<FRAGS>::new(ctx));
-    let Some(meta) = maps::park(0, parse(&packet.0, ctx.ingress_ifindex() as u32)) else {
+    let Some(Work { meta, decision }) = Work::begin(0, parse(&packet.0, ctx.ingress_ifindex() as u32)) else {
         return xdp_action::XDP_PASS;
     };
-    let decision = decide(meta, &maps);
-    maps.count_arrival(meta, &decision);
+    decide_into(meta, &maps, decision);
+    maps.count_arrival(meta, decision);
     decision.remember(meta, maps.tick(), &mut maps);
-    match apply(&decision, meta, &mut packet) {
+    match apply(decision, meta, &mut packet) {
         Some(Action::Pass) => xdp_action::XDP_PASS,
         Some(Action::Drop) => xdp_action::XDP_DROP,
         Some(Action::Transmit) => xdp_action::XDP_TX,
@@ -72,11 +76,11 @@ fn arrive<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
 fn leave(ctx: &TcContext) {
     let Some(mut maps) = Maps::open() else { return };
     let mut packet = Skb::new(ctx);
-    let Some(meta) = maps::park(1, parse(&packet, packet.ifindex())) else { return };
-    let decision = decide_reply(meta, &maps);
-    maps.count_departure(meta, &decision);
+    let Some(Work { meta, decision }) = Work::begin(1, parse(&packet, packet.ifindex())) else { return };
+    decide_reply_into(meta, &maps, decision);
+    maps.count_departure(meta, decision);
     decision.remember(meta, maps.tick(), &mut maps);
-    if apply(&decision, meta, &mut packet).is_none() {
+    if apply(decision, meta, &mut packet).is_none() {
         maps.count_reason(Reason::RewriteFailed, meta.length);
     }
 }

@@ -51,21 +51,32 @@ static SERVICE_STATS: PerCpuArray<Stats, 16384> = PerCpuArray::new();
 static BACKEND_STATS: PerCpuArray<Stats, 32768> = PerCpuArray::new();
 #[btf_map]
 static ECHO_BUDGET: PerCpuArray<EchoBudget, 1> = PerCpuArray::new();
-/// The parsed packet, to keep it off the stack: place 0 on arrival, 1 on departure, which may interrupt each other.
+/// Where a packet's [`Work`] is done: place 0 on arrival, 1 on departure, which may interrupt each other.
 #[btf_map]
-static SCRATCH: PerCpuArray<Meta, 2> = PerCpuArray::new();
+static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS], 2> = PerCpuArray::new();
 /// For user space alone: no program reads it.
 #[btf_map]
 static NAMES: HashMap<NameKey, Name, 16384, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
-/// Moves a parsed packet off the stack.
-#[inline(always)]
-pub fn park(place: u32, meta: Meta) -> Option<&'static Meta> {
-    let parked = SCRATCH.get_ptr_mut(place)?;
-    // SAFETY: the value is this CPU's, and no other packet is between arrival and departure on it at this place.
-    unsafe {
-        parked.write(meta);
-        Some(&*parked)
+const SCRATCH_WORDS: usize = size_of::<Work>().div_ceil(8);
+
+/// What is known of a packet and what is done with it, off the stack.
+pub struct Work {
+    pub meta: Meta,
+    pub decision: Decision,
+}
+
+impl Work {
+    /// Begins the work on a parsed packet at a place of [`SCRATCH`].
+    #[inline(always)]
+    pub fn begin(place: u32, meta: Meta) -> Option<&'static mut Self> {
+        let work = SCRATCH.get_ptr_mut(place)?.cast::<Self>();
+        // SAFETY: the value is large and aligned enough, it is this CPU's, and no other packet is between arrival and departure
+        // on it at this place. It is written before it is referred to.
+        unsafe {
+            work.write(Self { meta, decision: Decision::UNDECIDED });
+            Some(&mut *work)
+        }
     }
 }
 
@@ -99,11 +110,11 @@ impl Maps {
     #[inline(always)]
     pub fn count_arrival(&self, meta: &Meta, decision: &Decision) {
         self.count_reason(decision.reason, meta.length);
-        if let Some(service) = decision.service {
-            add(SERVICE_STATS.get_ptr_mut(service.index()), meta.length, decision.events);
+        if decision.service.raw != 0 {
+            add(SERVICE_STATS.get_ptr_mut(decision.service.index()), meta.length, decision.events);
         }
-        if let Some(backend) = decision.backend {
-            add(BACKEND_STATS.get_ptr_mut(backend.index()), meta.length, decision.events);
+        if decision.backend.raw != 0 {
+            add(BACKEND_STATS.get_ptr_mut(decision.backend.index()), meta.length, decision.events);
         }
     }
 
@@ -114,11 +125,11 @@ impl Maps {
         if decision.events & event::ANSWERED == 0 {
             return;
         }
-        if let Some(service) = decision.service {
-            answered(SERVICE_STATS.get_ptr_mut(service.index()));
+        if decision.service.raw != 0 {
+            answered(SERVICE_STATS.get_ptr_mut(decision.service.index()));
         }
-        if let Some(backend) = decision.backend {
-            answered(BACKEND_STATS.get_ptr_mut(backend.index()));
+        if decision.backend.raw != 0 {
+            answered(BACKEND_STATS.get_ptr_mut(decision.backend.index()));
         }
     }
 

@@ -10,47 +10,48 @@ use crate::{
 /// ARP request or neighbour solicitation: answered if this node owns the VIP in the segment. The other nodes' kernels must not
 /// answer for a VIP that some proxy has bound there, so theirs are dropped.
 #[inline(always)]
-pub(super) fn resolve(meta: &Meta, maps: &impl Lookup) -> Decision {
+pub(super) fn resolve(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
     let Some(vip) = maps.vip(&meta.destination) else {
-        return Decision::pass(Reason::NotVip);
+        return decision.pass(Reason::NotVip);
     };
     let Some(link) = maps.link(&meta.link_key()) else {
-        return Decision::pass(Reason::NotOurLink);
+        return decision.pass(Reason::NotOurLink);
     };
     if link.mac != meta.destination_mac && !meta.destination_mac.is_group() {
-        return Decision::pass(Reason::NotOurMac);
+        return decision.pass(Reason::NotOurMac);
     }
     let segment = 1_u32.wrapping_shl(link.segment as u32);
     if vip.announced & segment == 0 {
-        return Decision::pass(Reason::NotAnnounced);
+        return decision.pass(Reason::NotAnnounced);
     }
     if vip.owned & segment == 0 {
-        return Decision::drop(Reason::NotOwner);
+        return decision.drop(Reason::NotOwner);
     }
     let reason = match meta.kind {
         Kind::ArpRequest => Reason::ArpAnswered,
         _ => Reason::NdpAnswered,
     };
-    Decision::new(Verdict::Advertise { mac: link.mac }, reason)
+    decision.set(Verdict::Advertise { mac: link.mac }, reason);
 }
 
 /// Echo request: answered by whichever node it reaches, so that any of them can be asked.
 #[inline(always)]
-pub(super) fn echo(meta: &Meta, maps: &impl Lookup) -> Decision {
+pub(super) fn echo(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
     let Some(vip) = maps.vip(&meta.destination) else {
-        return Decision::pass(Reason::NotVip);
+        return decision.pass(Reason::NotVip);
     };
     if let Err(reason) = Arrival::of(meta, maps) {
-        return Decision::pass(reason);
+        return decision.pass(reason);
     }
     if vip.flags & vip_flags::ECHO == 0 {
-        return Decision::drop(Reason::EchoSilent);
+        return decision.drop(Reason::EchoSilent);
     }
     let tick = maps.tick();
     let budget = maps.echo_budget();
     let spent = if budget.tick == tick { budget.spent } else { 0 };
     if spent >= maps.config().echo_limit {
-        return Decision::drop(Reason::EchoLimited);
+        return decision.drop(Reason::EchoLimited);
     }
-    Decision::new(Verdict::EchoReply, Reason::EchoAnswered).learn(Learn::Echo { spent: spent + 1 })
+    decision.set(Verdict::EchoReply, Reason::EchoAnswered);
+    decision.learn = Learn::Echo { spent: spent + 1 };
 }

@@ -3,17 +3,23 @@
 use super::{Decision, Learn, Lookup, Verdict, client_phase, event, is_syn};
 use crate::{
     flows::FlowHash,
-    layout::{Backend, Conn, FlowSlot, Reverse, Service, backend_state, conn_kind, node_state, phase, reach},
+    layout::{Backend, Config, Conn, FlowSlot, Reverse, backend_state, conn_kind, node_state, phase, reach},
     meta::Meta,
     packet::tcp_flags,
     reason::Reason,
 };
 
-/// A hit in `FLOWS`: to the node of the remembered backend. `None` if the memory no longer holds.
+/// A hit in `FLOWS`: to the node of the remembered backend. `false` if the memory no longer holds.
 #[inline(always)]
-pub(super) fn elsewhere(meta: &Meta, maps: &impl Lookup, hash: FlowHash, slot: FlowSlot) -> Option<Decision> {
-    let backend = maps.backend(slot.backend.index())?;
-    let neighbour = maps.neighbour(backend.node, slot.segment)?;
+pub(super) fn elsewhere(
+    meta: &Meta,
+    maps: &impl Lookup,
+    hash: FlowHash,
+    slot: FlowSlot,
+    decision: &mut Decision,
+) -> bool {
+    let Some(backend) = maps.backend(slot.backend.index()) else { return false };
+    let Some(neighbour) = maps.neighbour(backend.node, slot.segment) else { return false };
     let now = maps.tick() as u16;
     let idle = now.wrapping_sub(slot.time);
     let holds = slot.backend.generation() == backend.generation
@@ -25,67 +31,64 @@ pub(super) fn elsewhere(meta: &Meta, maps: &impl Lookup, hash: FlowHash, slot: F
             !is_syn(meta) || backend.state == backend_state::READY && neighbour.state == node_state::READY
         };
     if !holds {
-        return None;
+        return false;
     }
     if meta.ttl <= 1 {
-        return Some(Decision::pass(Reason::TtlExceeded));
+        decision.pass(Reason::TtlExceeded);
+        return true;
     }
-    let learn = if idle == 0 {
-        Learn::Nothing
-    } else {
-        Learn::Elsewhere { hash, segment: slot.segment, forget_conn: false }
-    };
-    let verdict = Verdict::Forward { mac: neighbour.mac, ttl: meta.ttl - 1 };
-    Some(Decision::new(verdict, Reason::FlowForwarded).learn(learn).count(
-        slot.service,
-        Some(slot.backend),
-        0,
-    ))
+    decision.backend = slot.backend;
+    if idle != 0 {
+        decision.learn = Learn::Elsewhere { hash, segment: slot.segment, forget_conn: false };
+    }
+    decision.set(Verdict::Forward { mac: neighbour.mac, ttl: meta.ttl - 1 }, Reason::FlowForwarded);
+    true
 }
 
-/// A hit in `CONNS`: to the pod, or to the kernel. `None` if the memory no longer holds.
+/// A hit in `CONNS`: to the pod, or to the kernel. `false` if the memory no longer holds.
 #[inline(always)]
-pub(super) fn here(meta: &Meta, maps: &impl Lookup, service: &Service, conn: &Conn) -> Option<Decision> {
-    let config = maps.config();
-    let tick = maps.tick();
-    let idle = tick.wrapping_sub(conn.time);
-    let is_udp = meta.is_udp();
-    let silence_allowed = if is_udp && conn.phase & phase::ANSWERED != 0 {
-        config.udp_idle
-    } else if is_udp {
-        config.udp_unanswered_idle
-    } else if phase::is_closing(conn.phase) {
-        config.closing_idle
-    } else {
-        u32::MAX
-    };
-    if idle > silence_allowed {
-        return None;
+pub(super) fn here(meta: &Meta, maps: &impl Lookup, conn: &Conn, decision: &mut Decision) -> bool {
+    let idle = maps.tick().wrapping_sub(conn.time);
+    if idle > silence_allowed(meta, maps.config(), conn) {
+        return false;
     }
 
     // A new connection from the same port begins its life anew.
     let phase = if is_syn(meta) { 0 } else { conn.phase | phase::CONTINUED | client_phase(meta) };
-    let learn = if idle == 0 && phase == conn.phase { Learn::Nothing } else { Learn::ConnSeen { phase } };
-    if conn.kind != conn_kind::LOCAL {
-        return Some(Decision::pass(Reason::ConnKernel).learn(learn).count(service.id, None, 0));
-    }
-
-    if is_udp || is_syn(meta) {
-        let backend = maps.backend(conn.backend.index())?;
+    let is_local = conn.kind == conn_kind::LOCAL;
+    let is_udp = meta.is_udp();
+    if is_local && (is_udp || is_syn(meta)) {
+        let Some(backend) = maps.backend(conn.backend.index()) else { return false };
         if !may_continue(backend, conn, is_udp) {
-            return None;
+            return false;
         }
     }
+    if idle != 0 || phase != conn.phase {
+        decision.learn = Learn::ConnSeen { phase };
+    }
+    if !is_local {
+        decision.pass(Reason::ConnKernel);
+        return true;
+    }
+
     let completes = !is_udp
         && conn.phase & (phase::ANSWERED | phase::CONTINUED) == phase::ANSWERED
         && meta.tcp_flags & tcp_flags::ACK != 0;
-    let events = if completes { event::COMPLETED } else { 0 };
-    let verdict = Verdict::Deliver { address: conn.pod, port: conn.pod_port };
-    Some(Decision::new(verdict, Reason::ConnDelivered).learn(learn).count(
-        service.id,
-        Some(conn.backend),
-        events,
-    ))
+    if completes {
+        decision.events = event::COMPLETED;
+    }
+    decision.backend = conn.backend;
+    decision.set(Verdict::Deliver { address: conn.pod, port: conn.pod_port }, Reason::ConnDelivered);
+    true
+}
+
+/// Ticks without a packet after which the memory of a connection no longer holds.
+#[inline(always)]
+fn silence_allowed(meta: &Meta, config: &Config, conn: &Conn) -> u32 {
+    if meta.is_udp() {
+        return if conn.phase & phase::ANSWERED != 0 { config.udp_idle } else { config.udp_unanswered_idle };
+    }
+    if phase::is_closing(conn.phase) { config.closing_idle } else { u32::MAX }
 }
 
 /// UDP goes on as long as its pod is in a slice, a new TCP connection needs one that takes new flows.
@@ -97,7 +100,7 @@ fn may_continue(backend: &Backend, conn: &Conn, is_udp: bool) -> bool {
 
 /// A hit in `REVERSE`: the packet leaves as the VIP.
 #[inline(always)]
-pub(super) fn reply(meta: &Meta, maps: &impl Lookup, reverse: Reverse) -> Decision {
+pub(super) fn reply(meta: &Meta, maps: &impl Lookup, reverse: &Reverse, decision: &mut Decision) {
     let tick = maps.tick();
     let answers_syn = meta.tcp_flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN | tcp_flags::ACK;
     let mut phase = if answers_syn { phase::ANSWERED } else { reverse.phase };
@@ -111,15 +114,13 @@ pub(super) fn reply(meta: &Meta, maps: &impl Lookup, reverse: Reverse) -> Decisi
         phase |= phase::RESET;
     }
     let is_first_answer = phase & phase::ANSWERED != 0 && reverse.phase & phase::ANSWERED == 0;
-    let learn = if phase == reverse.phase && tick == reverse.time {
-        Learn::Nothing
-    } else {
-        Learn::ReplySeen { phase, mark_conn: phase != reverse.phase }
-    };
-    let verdict = Verdict::Restore { address: reverse.vip, port: reverse.vip_port };
-    Decision::new(verdict, Reason::ReplyRestored).learn(learn).count(
-        reverse.service,
-        Some(reverse.backend),
-        if is_first_answer { event::ANSWERED } else { 0 },
-    )
+    if phase != reverse.phase || tick != reverse.time {
+        decision.learn = Learn::ReplySeen { phase, mark_conn: phase != reverse.phase };
+    }
+    decision.service = reverse.service;
+    decision.backend = reverse.backend;
+    if is_first_answer {
+        decision.events = event::ANSWERED;
+    }
+    decision.set(Verdict::Restore { address: reverse.vip, port: reverse.vip_port }, Reason::ReplyRestored);
 }

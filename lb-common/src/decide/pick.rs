@@ -30,21 +30,23 @@ pub(super) fn pick(
     service: &Service,
     arrival: &Arrival,
     stale: &Stale,
-) -> Decision {
+    decision: &mut Decision,
+) {
     let picker = Picker { meta, maps, service, arrival, stale };
     if service.flags & service_flags::NO_ENDPOINTS != 0 {
-        return Decision::pass(Reason::NoEndpoints).count(service.id, None, 0);
+        return decision.pass(Reason::NoEndpoints);
     }
     if service.flags & service_flags::KERNEL != 0 {
-        return picker.leave_to_kernel(Reason::ServiceKernel);
+        return picker.leave_to_kernel(Reason::ServiceKernel, decision);
     }
     let Some(row) = maps.row(row_index(meta, service, &maps.config().row_key)) else {
-        return picker.leave_to_kernel(Reason::NoReadyCandidate);
+        return picker.leave_to_kernel(Reason::NoReadyCandidate, decision);
     };
+    let candidates = picker.candidates(row);
     match (is_opening(meta), arrival.sender) {
-        (true, None) => picker.open_from_client(row),
-        (true, Some(_)) => picker.open_from_peer(row),
-        (false, sender) => picker.walk(row, sender),
+        (true, NO_NODE) => picker.open_from_client(&candidates, decision),
+        (true, _) => picker.open_from_peer(&candidates, decision),
+        (false, sender) => picker.walk(&candidates, sender, decision),
     }
 }
 
@@ -64,23 +66,35 @@ pub fn row_hash(key: &HashKey, client: &Addr, vip: &Addr, ports: u32, protocol: 
     key.hash([c0, c1, c2, c3, v0, v1, v2, v3, ports, protocol])
 }
 
-/// A candidate of the row that is a backend.
-struct Candidate<'a> {
+/// A place of a row: what choosing among candidates needs to know of the backend.
+///
+/// Integers, not a reference to the backend: references that exist on some paths only are merged by the compiler in ways that
+/// the verifier does not accept.
+#[derive(Clone, Copy)]
+struct Candidate {
     index: u32,
-    backend: &'a Backend,
+    node: u16,
+    state: u8,
+    generation: u8,
 }
 
-impl Candidate<'_> {
+impl Candidate {
+    /// No backend.
+    const NONE: Self = Self { index: u32::MAX, node: NO_NODE, state: backend_state::FREE, generation: 0 };
+
     #[inline(always)]
-    fn reference(&self) -> BackendRef {
-        BackendRef::new(self.index, self.backend.generation)
+    fn is_some(self) -> bool {
+        self.state != backend_state::FREE
     }
 
     #[inline(always)]
-    fn is_ready(&self) -> bool {
-        self.backend.state == backend_state::READY
+    fn is_ready(self) -> bool {
+        self.state == backend_state::READY
     }
 }
+
+/// The row's candidates in order.
+type Candidates = [Candidate; CANDIDATES];
 
 struct Picker<'a, L> {
     meta: &'a Meta,
@@ -93,176 +107,181 @@ struct Picker<'a, L> {
 impl<L: Lookup> Picker<'_, L> {
     /// 6a: the first ready candidate whose node is not suspect; if all are, the first ready one.
     #[inline(always)]
-    fn open_from_client(&self, row: &Row) -> Decision {
-        let mut chosen = CANDIDATES;
-        for position in 0..CANDIDATES {
-            let Some(candidate) = self.candidate(row, position) else { continue };
-            if !candidate.is_ready() {
+    fn open_from_client(&self, candidates: &Candidates, decision: &mut Decision) {
+        let mut chosen = Candidate::NONE;
+        let mut is_settled = false;
+        for candidate in candidates {
+            if is_settled || !candidate.is_ready() {
                 continue;
             }
-            if !self.is_suspect(&candidate) {
-                chosen = position;
-                break;
+            let is_suspect = self.is_suspect(candidate.node);
+            if !is_suspect || !chosen.is_some() {
+                chosen = *candidate;
             }
-            if chosen == CANDIDATES {
-                chosen = position;
-            }
+            is_settled = !is_suspect;
         }
-        let Some(chosen) = self.candidate(row, chosen) else {
-            return self.leave_to_kernel(Reason::NoReadyCandidate);
+        if !chosen.is_some() {
+            return self.leave_to_kernel(Reason::NoReadyCandidate, decision);
+        }
+        let Some(neighbour) = self.maps.neighbour(chosen.node, self.arrival.segment) else {
+            return self.leave_to_kernel(Reason::NotCapable, decision);
         };
-        match self.neighbour(&chosen) {
-            Some(n) if n.dsr_capable == 0 => self.leave_to_kernel(Reason::NotCapable),
-            Some(n) if n.reach == reach::SELF => self.deliver(&chosen, Reason::NewDelivered),
-            Some(n) if n.reach == reach::SEGMENT => self.forward(&chosen, n),
-            _ => self.leave_to_kernel(Reason::NotCapable),
+        match neighbour.reach {
+            _ if neighbour.dsr_capable == 0 => self.leave_to_kernel(Reason::NotCapable, decision),
+            reach::SELF => self.deliver(chosen, Reason::NewDelivered, decision),
+            reach::SEGMENT => self.forward(chosen, neighbour, decision),
+            _ => self.leave_to_kernel(Reason::NotCapable, decision),
         }
     }
 
     /// 6b: a peer has chosen this node; it is never forwarded again.
     #[inline(always)]
-    fn open_from_peer(&self, row: &Row) -> Decision {
-        let mut chosen = CANDIDATES;
-        for position in 0..CANDIDATES {
-            let Some(candidate) = self.candidate(row, position) else { continue };
-            if candidate.is_ready() && self.is_here(&candidate) {
-                chosen = position;
-                break;
+    fn open_from_peer(&self, candidates: &Candidates, decision: &mut Decision) {
+        let mut chosen = Candidate::NONE;
+        for candidate in candidates {
+            if !chosen.is_some() && candidate.is_ready() && self.is_here(candidate.node) {
+                chosen = *candidate;
             }
         }
-        match self.candidate(row, chosen) {
-            Some(chosen) => self.deliver(&chosen, Reason::PeerDelivered),
-            None => self.leave_to_kernel(Reason::PeerNoCandidate),
+        if !chosen.is_some() {
+            return self.leave_to_kernel(Reason::PeerNoCandidate, decision);
         }
+        self.deliver(chosen, Reason::PeerDelivered, decision);
     }
 
     /// 6c: some node of the row may know the connection. Nodes are visited in the order of their first candidate.
     #[inline(always)]
-    fn walk(&self, row: &Row, sender: Option<u16>) -> Decision {
-        let nodes = self.nodes(row);
-        let here = nodes.iter().position(|node| *node as u32 == self.maps.config().node);
-        // A peer has asked the nodes before this one; a client's packet has been nowhere yet.
-        let first = match (sender, here) {
-            (Some(_), Some(here)) => here + 1,
-            _ => 0,
-        };
-        for position in first..CANDIDATES {
-            let node = nodes[position];
-            let is_visited = nodes[..position].contains(&node);
-            if node == NO_NODE || Some(position) == here || Some(node) == sender || is_visited {
+    fn walk(&self, candidates: &Candidates, sender: u16, decision: &mut Decision) {
+        let mut own = Candidate::NONE;
+        let mut next = NO_NODE;
+        for (position, candidate) in candidates.iter().enumerate() {
+            let node = candidate.node;
+            if node == NO_NODE {
                 continue;
             }
-            let Some(next) = self.maps.neighbour(node, self.arrival.segment) else { continue };
-            if next.reach != reach::SEGMENT || next.state == node_state::GONE {
+            if self.is_here(node) {
+                // A peer has asked the nodes before this one; a client's packet has been nowhere yet.
+                if !own.is_some() && sender != NO_NODE {
+                    next = NO_NODE;
+                }
+                if !own.is_some() {
+                    own = *candidate;
+                }
                 continue;
             }
-            if self.meta.ttl <= 1 {
-                return Decision::pass(Reason::TtlExceeded);
+            let is_repeated = candidates.iter().take(position).any(|before| before.node == node);
+            if next == NO_NODE && node != sender && !is_repeated && self.is_reachable(node) {
+                next = node;
             }
-            let ttl = if self.meta.ttl > WALK_TTL { WALK_TTL } else { self.meta.ttl - 1 };
-            return Decision::new(Verdict::Forward { mac: next.mac, ttl }, Reason::Walked).count(
-                self.service.id,
-                None,
-                0,
-            );
         }
-        match here.and_then(|here| self.candidate(row, here)) {
-            Some(own) => self.end_walk(&own),
-            None => Decision::pass(Reason::WalkKernel).count(self.service.id, None, 0),
+        if next != NO_NODE {
+            return self.walk_to(next, decision);
         }
+        if own.is_some() {
+            return self.end_walk(own, decision);
+        }
+        decision.pass(Reason::WalkKernel);
     }
 
-    /// The candidates' nodes.
     #[inline(always)]
-    fn nodes(&self, row: &Row) -> [u16; CANDIDATES] {
-        let mut nodes = [NO_NODE; CANDIDATES];
-        for (position, node) in nodes.iter_mut().enumerate() {
-            if let Some(candidate) = self.candidate(row, position) {
-                *node = candidate.backend.node;
-            }
+    fn walk_to(&self, node: u16, decision: &mut Decision) {
+        let Some(neighbour) = self.maps.neighbour(node, self.arrival.segment) else {
+            return decision.pass(Reason::WalkKernel);
+        };
+        if self.meta.ttl <= 1 {
+            return decision.pass(Reason::TtlExceeded);
         }
-        nodes
+        let ttl = if self.meta.ttl > WALK_TTL { WALK_TTL } else { self.meta.ttl - 1 };
+        decision.set(Verdict::Forward { mac: neighbour.mac, ttl }, Reason::Walked);
     }
 
     /// Step 7, for a flow that begins.
     #[inline(always)]
-    fn deliver(&self, chosen: &Candidate<'_>, reason: Reason) -> Decision {
-        let backend = chosen.backend;
-        if self.is_taken(chosen) {
-            return self.leave_to_kernel(Reason::ReverseTaken);
+    fn deliver(&self, chosen: Candidate, reason: Reason, decision: &mut Decision) {
+        let Some(backend) = self.maps.backend(chosen.index) else {
+            return self.leave_to_kernel(Reason::NoReadyCandidate, decision);
+        };
+        if self.is_taken(backend) {
+            return self.leave_to_kernel(Reason::ReverseTaken, decision);
         }
-        let (pod, pod_port) = (backend.address, backend.port);
-        let delivered = if self.meta.is_udp() { 0 } else { event::DELIVERED };
-        Decision::new(Verdict::Deliver { address: pod, port: pod_port }, reason)
-            .learn(Learn::Here { forget_flow: self.stale_flow() })
-            .count(self.service.id, Some(chosen.reference()), event::NEW_FLOW | delivered)
-    }
-
-    /// Step 8, for a flow that begins.
-    #[inline(always)]
-    fn forward(&self, chosen: &Candidate<'_>, neighbour: &Neighbour) -> Decision {
-        if self.meta.ttl <= 1 {
-            return Decision::pass(Reason::TtlExceeded);
-        }
-        Decision::new(Verdict::Forward { mac: neighbour.mac, ttl: self.meta.ttl - 1 }, Reason::NewForwarded)
-            .learn(Learn::Elsewhere {
-                hash: self.stale.hash,
-                segment: self.arrival.segment,
-                forget_conn: self.stale.conn,
-            })
-            .count(self.service.id, Some(chosen.reference()), event::NEW_FLOW)
+        decision.learn = Learn::Here { forget_flow: self.stale_flow() };
+        decision.backend = BackendRef::new(chosen.index, backend.generation);
+        decision.events =
+            if self.meta.is_udp() { event::NEW_FLOW } else { event::NEW_FLOW | event::DELIVERED };
+        decision.set(Verdict::Deliver { address: backend.address, port: backend.port }, reason);
     }
 
     /// No node knows the connection: the pod's RST, sent as the VIP, frees the client at once.
     #[inline(always)]
-    fn end_walk(&self, own: &Candidate<'_>) -> Decision {
-        let (pod, pod_port) = (own.backend.address, own.backend.port);
-        if self.is_taken(own) {
-            return Decision::pass(Reason::ReverseTaken).count(self.service.id, None, 0);
+    fn end_walk(&self, own: Candidate, decision: &mut Decision) {
+        let Some(backend) = self.maps.backend(own.index) else {
+            return decision.pass(Reason::WalkKernel);
+        };
+        if self.is_taken(backend) {
+            return decision.pass(Reason::ReverseTaken);
         }
-        Decision::new(Verdict::Deliver { address: pod, port: pod_port }, Reason::WalkEnded)
-            .learn(Learn::ReverseOnly)
-            .count(self.service.id, Some(own.reference()), 0)
+        decision.learn = Learn::ReverseOnly;
+        decision.backend = BackendRef::new(own.index, backend.generation);
+        decision.set(Verdict::Deliver { address: backend.address, port: backend.port }, Reason::WalkEnded);
+    }
+
+    /// Step 8, for a flow that begins.
+    #[inline(always)]
+    fn forward(&self, chosen: Candidate, neighbour: &Neighbour, decision: &mut Decision) {
+        if self.meta.ttl <= 1 {
+            return decision.pass(Reason::TtlExceeded);
+        }
+        decision.learn = Learn::Elsewhere {
+            hash: self.stale.hash,
+            segment: self.arrival.segment,
+            forget_conn: self.stale.conn,
+        };
+        decision.backend = BackendRef::new(chosen.index, chosen.generation);
+        decision.events = event::NEW_FLOW;
+        decision.set(Verdict::Forward { mac: neighbour.mac, ttl: self.meta.ttl - 1 }, Reason::NewForwarded);
     }
 
     /// The kernel's flows stay the kernel's: what begins there is remembered, the middle of something unknown is not.
     #[inline(always)]
-    fn leave_to_kernel(&self, reason: Reason) -> Decision {
-        let decision = Decision::pass(reason).count(self.service.id, None, 0);
-        if !is_opening(self.meta) {
-            return decision;
+    fn leave_to_kernel(&self, reason: Reason, decision: &mut Decision) {
+        decision.pass(reason);
+        if is_opening(self.meta) {
+            let phase = if is_syn(self.meta) { 0 } else { phase::ANSWERED };
+            decision.learn = Learn::Kernel { phase, forget_flow: self.stale_flow() };
         }
-        let phase = if is_syn(self.meta) { 0 } else { phase::ANSWERED };
-        decision.learn(Learn::Kernel { phase, forget_flow: self.stale_flow() })
     }
 
     #[inline(always)]
-    fn candidate(&self, row: &Row, position: usize) -> Option<Candidate<'_>> {
-        let place = *row.candidates.get(position)?;
-        if place == NO_CANDIDATE {
-            return None;
+    fn candidates(&self, row: &Row) -> Candidates {
+        let mut candidates = [Candidate::NONE; CANDIDATES];
+        for (candidate, place) in candidates.iter_mut().zip(row.candidates) {
+            if place == NO_CANDIDATE {
+                continue;
+            }
+            let index = self.service.backend_offset + place as u32;
+            if let Some(backend) = self.maps.backend(index) {
+                let node = if backend.state == backend_state::FREE { NO_NODE } else { backend.node };
+                *candidate = Candidate { index, node, state: backend.state, generation: backend.generation };
+            }
         }
-        let index = self.service.backend_offset + place as u32;
-        let backend = self.maps.backend(index)?;
-        if backend.state == backend_state::FREE {
-            return None;
-        }
-        Some(Candidate { index, backend })
+        candidates
     }
 
     #[inline(always)]
-    fn neighbour(&self, candidate: &Candidate<'_>) -> Option<&Neighbour> {
-        self.maps.neighbour(candidate.backend.node, self.arrival.segment)
+    fn is_here(&self, node: u16) -> bool {
+        node as u32 == self.maps.config().node
     }
 
     #[inline(always)]
-    fn is_here(&self, candidate: &Candidate<'_>) -> bool {
-        candidate.backend.node as u32 == self.maps.config().node
+    fn is_suspect(&self, node: u16) -> bool {
+        self.maps.neighbour(node, self.arrival.segment).is_some_and(|n| n.state != node_state::READY)
     }
 
+    /// Whether a packet may walk to the node: suspect ones may know the connection, gone ones do not.
     #[inline(always)]
-    fn is_suspect(&self, candidate: &Candidate<'_>) -> bool {
-        self.neighbour(candidate).is_some_and(|n| n.state != node_state::READY)
+    fn is_reachable(&self, node: u16) -> bool {
+        let neighbour = self.maps.neighbour(node, self.arrival.segment);
+        neighbour.is_some_and(|n| n.reach == reach::SEGMENT && n.state != node_state::GONE)
     }
 
     #[inline(always)]
@@ -272,8 +291,8 @@ impl<L: Lookup> Picker<'_, L> {
 
     /// Whether the pod's replies to this client's port already leave as another VIP or port.
     #[inline(always)]
-    fn is_taken(&self, candidate: &Candidate<'_>) -> bool {
-        let key = self.meta.reverse_key_of(candidate.backend.address, candidate.backend.port);
+    fn is_taken(&self, backend: &Backend) -> bool {
+        let key = self.meta.reverse_key_of(backend.address, backend.port);
         let Some(present) = self.maps.reverse(&key) else { return false };
         let config = self.maps.config();
         let idle = self.maps.tick().wrapping_sub(present.time);
