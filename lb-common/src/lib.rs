@@ -23,5 +23,5 @@ pub use apply::{Action, Rewrite, apply};
 pub use decide::{Decision, Learn, Lookup, Verdict, decide, decide_into, decide_reply, decide_reply_into};
 pub use meta::{Kind, Meta};
 pub use packet::{InPlace, Packet, PacketMut};
-pub use parse::parse;
+pub use parse::{parse, parse_into};
 pub use reason::Reason;

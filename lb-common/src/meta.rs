@@ -90,6 +90,26 @@ pub enum Kind {
 }
 
 impl Meta {
+    /// Of no packet yet.
+    pub const EMPTY: Self = Self {
+        source: Addr::UNSPECIFIED,
+        destination: Addr::UNSPECIFIED,
+        source_port: Port { wire: 0 },
+        destination_port: Port { wire: 0 },
+        protocol: 0,
+        source_mac: Mac { words: [0; 3] },
+        destination_mac: Mac { words: [0; 3] },
+        ifindex: 0,
+        length: 0,
+        vlan: 0,
+        l3: 14,
+        l4: 14,
+        tcp_flags: 0,
+        ttl: 0,
+        kind: Kind::Other,
+        v6: false,
+    };
+
     /// Where the packet arrived.
     #[inline(always)]
     pub fn link_key(&self) -> LinkKey {

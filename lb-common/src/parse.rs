@@ -1,7 +1,7 @@
 //! From bytes to [`Meta`].
 
 use crate::{
-    layout::{Addr, Mac, Port},
+    layout::Addr,
     meta::{Kind, Meta},
     packet::{
         Arp, Ethernet, Icmp, Ipv4, Ipv6, NeighbourTarget, Packet, Tcp, Udp, VlanTag, ethertype, icmp_type,
@@ -14,26 +14,17 @@ use crate::{
 /// One VLAN tag is looked through; a frame with two is [`Kind::Other`].
 #[inline(always)]
 pub fn parse(packet: &impl Packet, ifindex: u32) -> Meta {
-    let mut meta = Meta {
-        source: Addr::UNSPECIFIED,
-        destination: Addr::UNSPECIFIED,
-        source_port: Port { wire: 0 },
-        destination_port: Port { wire: 0 },
-        protocol: 0,
-        source_mac: Mac { words: [0, 0, 0] },
-        destination_mac: Mac { words: [0, 0, 0] },
-        ifindex,
-        length: packet.length() as u32,
-        vlan: 0,
-        l3: 14,
-        l4: 14,
-        tcp_flags: 0,
-        ttl: 0,
-        kind: Kind::Other,
-        v6: false,
-    };
-    meta.kind = ethernet(packet, &mut meta).unwrap_or(Kind::Malformed);
+    let mut meta = Meta::EMPTY;
+    parse_into(packet, ifindex, &mut meta);
     meta
+}
+
+/// [`parse()`] into a place of the caller's, which holds [`Meta::EMPTY`].
+#[inline(always)]
+pub fn parse_into(packet: &impl Packet, ifindex: u32, meta: &mut Meta) {
+    meta.ifindex = ifindex;
+    meta.length = packet.length() as u32;
+    meta.kind = ethernet(packet, meta).unwrap_or(Kind::Malformed);
 }
 
 #[inline(always)]

@@ -15,7 +15,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use lb_common::{Action, InPlace, Lookup, Reason, apply, decide_into, decide_reply_into, parse};
+use lb_common::{Action, InPlace, Lookup, Reason, apply, decide_into, decide_reply_into, parse_into};
 
 use crate::{
     frame::Frame,
@@ -55,9 +55,10 @@ fn arrive<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
         return xdp_action::XDP_PASS;
     };
     let mut packet = InPlace(Frame::<FRAGS>::new(ctx));
-    let Some(Work { meta, decision }) = Work::begin(0, parse(&packet.0, ctx.ingress_ifindex() as u32)) else {
+    let Some(Work { meta, decision }) = Work::begin(0) else {
         return xdp_action::XDP_PASS;
     };
+    parse_into(&packet.0, ctx.ingress_ifindex() as u32, meta);
     decide_into(meta, &maps, decision);
     maps.count_arrival(meta, decision);
     decision.remember(meta, maps.tick(), &mut maps);
@@ -76,7 +77,8 @@ fn arrive<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
 fn leave(ctx: &TcContext) {
     let Some(mut maps) = Maps::open() else { return };
     let mut packet = Skb::new(ctx);
-    let Some(Work { meta, decision }) = Work::begin(1, parse(&packet, packet.ifindex())) else { return };
+    let Some(Work { meta, decision }) = Work::begin(1) else { return };
+    parse_into(&packet, packet.ifindex(), meta);
     decide_reply_into(meta, &maps, decision);
     maps.count_departure(meta, decision);
     decision.remember(meta, maps.tick(), &mut maps);

@@ -67,14 +67,14 @@ pub struct Work {
 }
 
 impl Work {
-    /// Begins the work on a parsed packet at a place of [`SCRATCH`].
+    /// Begins the work on a packet at a place of [`SCRATCH`].
     #[inline(always)]
-    pub fn begin(place: u32, meta: Meta) -> Option<&'static mut Self> {
+    pub fn begin(place: u32) -> Option<&'static mut Self> {
         let work = SCRATCH.get_ptr_mut(place)?.cast::<Self>();
         // SAFETY: the value is large and aligned enough, it is this CPU's, and no other packet is between arrival and departure
         // on it at this place. It is written before it is referred to.
         unsafe {
-            work.write(Self { meta, decision: Decision::UNDECIDED });
+            work.write(Self { meta: Meta::EMPTY, decision: Decision::UNDECIDED });
             Some(&mut *work)
         }
     }
