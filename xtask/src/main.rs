@@ -1,1 +1,49 @@
-fn main() {}
+//! `cargo xtask …`: everything that is not `cargo build`.
+
+mod command;
+mod ebpf;
+mod object_file;
+mod setup;
+mod test;
+mod tidy;
+mod toolchain;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up, builds and tests of Magnetite.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Makes this machine able to build and test everything; says what it does.
+    Setup {
+        /// Only say what is missing; exit status 1 if anything is.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Builds the BPF objects and holds them against the budget of stack and instructions.
+    BuildEbpf,
+    /// Runs the tests, after `setup` if something is missing. Ends with `N passed, N failed, N skipped`.
+    Test {
+        /// Levels to run; all if none is given.
+        #[arg(value_enum)]
+        levels: Vec<test::Level>,
+    },
+    /// Checks formatting, lints and the invariants that a program can check.
+    Tidy,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().task {
+        Task::Setup { check: true } => setup::check(),
+        Task::Setup { check: false } => setup::set_up(),
+        Task::BuildEbpf => ebpf::build(),
+        Task::Test { levels } => test::run(&levels),
+        Task::Tidy => tidy::run(),
+    }
+}

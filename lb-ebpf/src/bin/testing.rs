@@ -1,6 +1,7 @@
 //! Programs for labs and benchmarks; never part of an installation.
 #![no_std]
 #![no_main]
+#![expect(missing_docs, reason = "the functions that the macros make have none")]
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 

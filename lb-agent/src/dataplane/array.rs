@@ -1,0 +1,124 @@
+//! Arrays of plain values, read and written many entries at a time (aya has no batch operations).
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use aya::maps::{Map, MapData};
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+use lb_common::layout::Plain;
+
+use super::error::Error;
+
+/// An array map with values of type `V`.
+#[derive(Debug)]
+pub struct ArrayMap<V> {
+    name: &'static str,
+    fd: OwnedFd,
+    length: u32,
+    values: PhantomData<V>,
+}
+
+impl<V: Plain> ArrayMap<V> {
+    /// # Errors
+    /// The map is of another type or has values of another size.
+    pub fn new(name: &'static str, map: &Map) -> Result<Self, Error> {
+        let wrong = || Error::Map { map: name, source: aya::maps::MapError::InvalidMapType { map_type: 0 } };
+        let Map::Array(data) = map else { return Err(wrong()) };
+        let info = data.info().map_err(|source| Error::Map { map: name, source })?;
+        if info.value_size() as usize != size_of::<V>() {
+            let source = aya::maps::MapError::InvalidValueSize {
+                size: size_of::<V>(),
+                expected: info.value_size() as usize,
+            };
+            return Err(Error::Map { map: name, source });
+        }
+        Ok(Self { name, fd: duplicate(data)?, length: info.max_entries(), values: PhantomData })
+    }
+
+    /// Entries.
+    pub fn length(&self) -> u32 {
+        self.length
+    }
+
+    /// All entries.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read(&self) -> Result<Vec<V>, Error> {
+        let length = self.length as usize;
+        let mut values = vec![0_u8; length * size_of::<V>()];
+        let mut keys = vec![0_u32; length];
+        let mut next = 0_u32;
+        let mut batch = Batch {
+            in_batch: 0,
+            out_batch: std::ptr::from_mut(&mut next) as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: self.length,
+        };
+        match self.call(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut batch) {
+            // The kernel says ENOENT when it has reached the end, which here is always.
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(source) => return Err(Error::Batch { map: self.name, offset: 0, count: length, source }),
+        }
+        Ok(values.chunks_exact(size_of::<V>()).filter_map(V::from_bytes).collect())
+    }
+
+    /// Writes consecutive entries.
+    ///
+    /// # Errors
+    /// The kernel's, for one that entries lie outside the array.
+    pub fn write(&self, offset: u32, values: &[V]) -> Result<(), Error> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<u32> = (offset..).take(values.len()).collect();
+        let count = values.len() as u32;
+        let mut batch = Batch {
+            in_batch: 0,
+            out_batch: 0,
+            keys: keys.as_ptr() as u64,
+            values: values.as_ptr() as u64,
+            count,
+        };
+        self.call(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut batch).map_err(|source| Error::Batch {
+            map: self.name,
+            offset,
+            count: values.len(),
+            source,
+        })
+    }
+
+    fn call(&self, command: bpf_cmd, batch: &mut Batch) -> io::Result<()> {
+        // SAFETY: an all-zero attribute is the kernel's own default.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        attr.batch.in_batch = batch.in_batch;
+        attr.batch.out_batch = batch.out_batch;
+        attr.batch.keys = batch.keys;
+        attr.batch.values = batch.values;
+        attr.batch.count = batch.count;
+        attr.batch.map_fd = self.fd.as_raw_fd() as u32;
+        // SAFETY: keys and values are buffers of the caller's for `count` entries of the sizes that `new` has compared.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, command as i32, &raw mut attr, size_of::<bpf_attr>()) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// The part of `bpf_attr` that is for batches.
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+}
+
+fn duplicate(data: &MapData) -> Result<OwnedFd, Error> {
+    let fd = data.fd().as_fd().try_clone_to_owned();
+    fd.map_err(|source| Error::Kernel { what: "a map's file descriptor", source })
+}

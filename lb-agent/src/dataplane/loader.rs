@@ -1,0 +1,382 @@
+//! Loading the object, or adopting what another agent has left, and attaching programs to links.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapInfo},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
+        tc::TcAttachOptions,
+    },
+};
+use lb_core::maps::{Maps, Op, Sizes};
+
+use super::{
+    clock::{Clock, boot_time, measure},
+    error::Error,
+    tables::{self, Tables},
+};
+use crate::OBJECT;
+
+/// Where and how large.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of the pins, on a BPF file system; it is made if it is not there.
+    pub pin_dir: PathBuf,
+    /// Sizes of the maps.
+    pub sizes: Sizes,
+}
+
+/// How packets are taken from a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkMode {
+    /// XDP in the driver.
+    Native,
+    /// XDP in the driver, with packets of several buffers.
+    NativeFrags,
+}
+
+/// The programs and maps of this node, and the only writer of them.
+pub struct Dataplane {
+    pin_dir: PathBuf,
+    programs: Ebpf,
+    tables: Tables,
+    clock: Clock,
+    adopted: bool,
+    attached: BTreeMap<u32, LinkMode>,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+/// MTU from which a packet may not fit a page with XDP's headroom (kernel: `xdp_get_frame_len`, veth refuses above 3,520).
+const LARGEST_MTU_OF_ONE_BUFFER: u32 = 3_498;
+
+const XDP: &str = "magnetite_xdp";
+const XDP_FRAGS: &str = "magnetite_xdp_frags";
+const EGRESS: &str = "magnetite_egress";
+const CLOCK: &str = "magnetite_clock";
+
+impl Dataplane {
+    /// Opens the pinned maps, or makes those that are missing or of another shape. Nothing is attached or changed by it: programs
+    /// that are attached go on with the maps that they have until [`Self::attach`] replaces them.
+    ///
+    /// # Errors
+    /// The kernel refuses, the directory is not on a BPF file system, or another agent holds it.
+    pub fn open(options: &Options) -> Result<Self, Error> {
+        if OBJECT.is_empty() {
+            return Err(Error::NoObject);
+        }
+        let pin_dir = options.pin_dir.clone();
+        make_directory(&pin_dir.join("links"))?;
+        let lock = lock(&pin_dir)?;
+
+        let declared = aya_obj::Object::parse(OBJECT).map_err(|error| Error::Object(Box::new(error)))?;
+        let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::Kernel {
+            what: if what.is_empty() { "CPUs" } else { what },
+            source,
+        })?;
+        let cpus = cpus as u32;
+        let mut loader = EbpfLoader::new();
+        let mut adopted = true;
+        for name in tables::NAMES {
+            let map = declared.maps.get(name).ok_or(Error::NoMap { name })?;
+            let entries = tables::max_entries(name, &options.sizes, cpus).unwrap_or(map.max_entries());
+            let path = pin_dir.join(name);
+            if !is_compatible(&path, name, map, entries)? {
+                adopted = false;
+            }
+            loader.map_max_entries(name, entries);
+            loader.map_pin_path(name, path);
+        }
+        let mut programs = loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))?;
+
+        let mut maps: BTreeMap<String, Map> = BTreeMap::new();
+        for name in tables::NAMES {
+            maps.insert(name.to_owned(), programs.take_map(name).ok_or(Error::NoMap { name })?);
+        }
+        let mut tables = Tables::new(maps)?;
+        if !adopted {
+            // Indexes in `FLOWS` mean nothing to maps that begin anew; `CONNS` and `REVERSE` have addresses.
+            tables.clear_flows()?;
+        }
+        let clock = measure(program(&mut programs, CLOCK)?)?;
+        Ok(Self { pin_dir, programs, tables, clock, adopted, attached: BTreeMap::new(), _lock: lock })
+    }
+
+    /// Whether everything was there already.
+    pub fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// The data path's clock.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// What the config maps hold.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read(&self) -> Result<Maps, Error> {
+        self.tables.read()
+    }
+
+    /// Carries out changes in their order; stops at the first that fails.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn apply(&mut self, ops: &[Op]) -> Result<(), Error> {
+        ops.iter().try_for_each(|op| self.tables.apply(op))
+    }
+
+    /// The maps themselves.
+    pub fn tables(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+
+    /// Promises to be there for so long.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn renew_lease(&mut self, lease: Duration) -> Result<(), Error> {
+        let deadline = boot_time()?.saturating_add(lease);
+        self.tables.set_lease_deadline(deadline.as_nanos().try_into().unwrap_or(u64::MAX))
+    }
+
+    /// Puts the programs on a link, or replaces those that another agent has put there, packet by packet without a gap.
+    ///
+    /// # Errors
+    /// The kernel's; on a kernel before 6.6 there is no tcx.
+    pub fn attach(&mut self, ifindex: u32, name: &str, mtu: u32) -> Result<LinkMode, Error> {
+        let mode = if mtu > LARGEST_MTU_OF_ONE_BUFFER { LinkMode::NativeFrags } else { LinkMode::Native };
+        let xdp = match mode {
+            LinkMode::Native => XDP,
+            LinkMode::NativeFrags => XDP_FRAGS,
+        };
+        // Replies first: from the first packet that is delivered, they must leave as the VIP.
+        self.attach_egress(ifindex, name)?;
+        self.attach_xdp(ifindex, name, xdp)?;
+        self.attached.insert(ifindex, mode);
+        Ok(mode)
+    }
+
+    /// Takes the programs off a link.
+    ///
+    /// # Errors
+    /// The pins cannot be removed.
+    pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.attached.remove(&ifindex);
+        for kind in ["xdp", "tcx"] {
+            remove_pin(&link_pin(&self.pin_dir, kind, ifindex))?;
+        }
+        Ok(())
+    }
+
+    /// Links with programs of ours, by ifindex.
+    pub fn attached(&self) -> &BTreeMap<u32, LinkMode> {
+        &self.attached
+    }
+
+    /// Links on which an earlier agent has left its programs, by ifindex.
+    ///
+    /// # Errors
+    /// The pins cannot be read.
+    pub fn left_attached(&self) -> Result<Vec<u32>, Error> {
+        pinned_links(&self.pin_dir)
+    }
+
+    fn attach_xdp(&mut self, ifindex: u32, name: &str, xdp: &'static str) -> Result<(), Error> {
+        let failed =
+            |source| Error::Program { program: xdp, link: name.to_owned(), source: Box::new(source) };
+        let pin = link_pin(&self.pin_dir, "xdp", ifindex);
+        let program: &mut Xdp = program(&mut self.programs, xdp)?;
+        load_once(program.fd().is_ok(), || program.load()).map_err(failed)?;
+        if let Some(link) = reopen(&pin)? {
+            if let Ok(link) = link.try_into()
+                && let Ok(id) = program.attach_to_link(link)
+            {
+                let link = program.take_link(id).map_err(failed)?;
+                // The pin is still there: this is one more reference to what it holds.
+                drop(link);
+                return Ok(());
+            }
+            // Its link is gone, and the number was given to another.
+            remove_pin(&pin)?;
+        }
+        let id = program.attach_to_if_index(ifindex, XdpMode::Driver).map_err(failed)?;
+        let link = program.take_link(id).map_err(failed)?;
+        let link: FdLink =
+            link.try_into().map_err(|source| Error::Link { path: pin.clone(), source: Box::new(source) })?;
+        link.pin(&pin).map(drop).map_err(|source| Error::Pin { path: pin, source: Box::new(source) })
+    }
+
+    fn attach_egress(&mut self, ifindex: u32, name: &str) -> Result<(), Error> {
+        let failed =
+            |source| Error::Program { program: EGRESS, link: name.to_owned(), source: Box::new(source) };
+        let pin = link_pin(&self.pin_dir, "tcx", ifindex);
+        let program: &mut SchedClassifier = program(&mut self.programs, EGRESS)?;
+        load_once(program.fd().is_ok(), || program.load()).map_err(failed)?;
+        if let Some(link) = reopen(&pin)? {
+            if let Ok(link) = link.try_into()
+                && let Ok(id) = program.attach_to_link(link)
+            {
+                drop(program.take_link(id).map_err(failed)?);
+                return Ok(());
+            }
+            remove_pin(&pin)?;
+        }
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = program.attach_with_options(name, TcAttachType::Egress, options).map_err(failed)?;
+        let link = program.take_link(id).map_err(failed)?;
+        let link: FdLink =
+            link.try_into().map_err(|source| Error::Link { path: pin.clone(), source: Box::new(source) })?;
+        link.pin(&pin).map(drop).map_err(|source| Error::Pin { path: pin, source: Box::new(source) })
+    }
+}
+
+/// What [`unload`] has removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unloaded {
+    /// Links from which programs were taken, by ifindex.
+    pub links: Vec<u32>,
+    /// Maps.
+    pub maps: usize,
+}
+
+/// Removes programs, links and pins: the machine is as before.
+///
+/// # Errors
+/// An agent still runs, nothing is there, or the pins cannot be removed.
+pub fn unload(pin_dir: &Path) -> Result<Unloaded, Error> {
+    if !pin_dir.join("CONFIG").exists() {
+        return Err(Error::NotLoaded { dir: pin_dir.to_owned() });
+    }
+    let _lock = lock(pin_dir)?;
+    let mut unloaded = Unloaded { links: pinned_links(pin_dir)?, maps: 0 };
+    for ifindex in &unloaded.links {
+        // The data path goes before the way back does.
+        remove_pin(&link_pin(pin_dir, "xdp", *ifindex))?;
+        remove_pin(&link_pin(pin_dir, "tcx", *ifindex))?;
+    }
+    for name in tables::NAMES {
+        let path = pin_dir.join(name);
+        unloaded.maps += usize::from(path.exists());
+        remove_pin(&path)?;
+    }
+    for directory in [pin_dir.join("links"), pin_dir.to_owned()] {
+        fs::remove_dir(&directory).map_err(|source| Error::Pins {
+            action: "removing",
+            path: directory,
+            source,
+        })?;
+    }
+    Ok(unloaded)
+}
+
+fn program<'a, P>(programs: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, Error>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    let program = programs.program_mut(name).ok_or(Error::NoProgram { name })?;
+    program.try_into().map_err(|source| Error::Program {
+        program: name,
+        link: "none".to_owned(),
+        source: Box::new(source),
+    })
+}
+
+fn load_once(is_loaded: bool, load: impl FnOnce() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    if is_loaded { Ok(()) } else { load() }
+}
+
+/// Whether the pinned map can be used; removes the pin of one that cannot. `false` if there is none afterwards.
+fn is_compatible(
+    path: &Path,
+    name: &'static str,
+    declared: &aya_obj::Map,
+    entries: u32,
+) -> Result<bool, Error> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let info = MapInfo::from_pin(path).map_err(|source| Error::Map { map: name, source })?;
+    let map_type = info.map_type().map_err(|source| Error::Map { map: name, source })?;
+    let is_equal = map_type as u32 == declared.map_type()
+        && info.key_size() == declared.key_size()
+        && info.value_size() == declared.value_size()
+        && info.max_entries() == entries
+        && info.map_flags() == declared.map_flags();
+    if !is_equal {
+        tracing::warn!(map = name, "the pinned map has another shape: it is made anew");
+        remove_pin(path)?;
+    }
+    Ok(is_equal)
+}
+
+fn reopen(pin: &Path) -> Result<Option<FdLink>, Error> {
+    if !pin.exists() {
+        return Ok(None);
+    }
+    let link = PinnedLink::from_pin(pin)
+        .map_err(|source| Error::Link { path: pin.to_owned(), source: Box::new(source) })?;
+    Ok(Some(FdLink::from(link)))
+}
+
+fn link_pin(pin_dir: &Path, kind: &str, ifindex: u32) -> PathBuf {
+    pin_dir.join("links").join(format!("{kind}-{ifindex}"))
+}
+
+fn pinned_links(pin_dir: &Path) -> Result<Vec<u32>, Error> {
+    let directory = pin_dir.join("links");
+    let failed = |source| Error::Pins { action: "listing", path: directory.clone(), source };
+    let mut links = Vec::new();
+    for entry in fs::read_dir(&directory).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        links.extend(name.to_str().and_then(|name| name.split_once('-')?.1.parse::<u32>().ok()));
+    }
+    links.sort_unstable();
+    links.dedup();
+    Ok(links)
+}
+
+fn remove_pin(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Pins { action: "removing", path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(|source| Error::Pins { action: "making", path: path.to_owned(), source })
+}
+
+/// One agent for a directory of pins. The lock is the open file's: it ends with the process.
+fn lock(pin_dir: &Path) -> Result<File, Error> {
+    let failed = |source| Error::Pins { action: "locking", path: pin_dir.to_owned(), source };
+    let directory = File::open(pin_dir).map_err(failed)?;
+    // SAFETY: an all-zero statfs is a value, and the call fills it.
+    let mut status: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and `status` outlives the call.
+    if unsafe { libc::fstatfs(directory.as_raw_fd(), &raw mut status) } != 0 {
+        return Err(failed(io::Error::last_os_error()));
+    }
+    if status.f_type != libc::BPF_FS_MAGIC {
+        return Err(Error::NotBpffs { dir: pin_dir.to_owned() });
+    }
+    match directory.try_lock() {
+        Ok(()) => Ok(directory),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { dir: pin_dir.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}

@@ -1,0 +1,12 @@
+//! Everything that touches bpf(2), and nothing that decides.
+
+mod array;
+mod clock;
+mod error;
+mod loader;
+mod tables;
+
+pub use clock::Clock;
+pub use error::Error;
+pub use loader::{Dataplane, LinkMode, Options, Unloaded, unload};
+pub use tables::Tables;

@@ -1,0 +1,369 @@
+//! The maps as Rust values: everything that is pinned, opened and typed.
+
+use std::{collections::BTreeMap, path::Path};
+
+use aya::{
+    Pod,
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
+};
+use lb_common::{
+    Reason,
+    layout::{
+        Addr, Backend, Config, Conn, ConnKey, FlowLine, Link, LinkKey, LocalPort, LocalPortKey, Name,
+        NameKey, Neighbour, Peer, PeerKey, Plain, ReasonCount, Reverse, ReverseKey, Row, Service, ServiceKey,
+        Source, SourceKey, SourcePrefix, Stats, Vip,
+    },
+};
+use lb_core::maps::{Maps, Op, Sizes};
+
+use super::{array::ArrayMap, error::Error};
+
+/// Names of the maps that programs and agent share, and whether they live through upgrades of the layout of the others.
+pub const NAMES: [&str; 18] = [
+    "CONFIG",
+    "LINKS",
+    "NEIGHBOURS",
+    "PEERS",
+    "VIPS",
+    "SERVICES",
+    "TABLE",
+    "BACKENDS",
+    "FLOWS",
+    "CONNS",
+    "REVERSE",
+    "LOCAL_PORTS",
+    "SOURCES",
+    "NAMES",
+    "REASONS",
+    "SERVICE_STATS",
+    "BACKEND_STATS",
+    "ECHO_BUDGET",
+];
+
+/// Entries of the map; `None` for one whose size is in the object.
+pub fn max_entries(name: &str, sizes: &Sizes, cpus: u32) -> Option<u32> {
+    Some(match name {
+        "LINKS" => sizes.links,
+        "NEIGHBOURS" => sizes.neighbours(),
+        "PEERS" => sizes.peers,
+        "VIPS" => sizes.vips,
+        "SERVICES" | "SERVICE_STATS" => sizes.services,
+        "TABLE" => sizes.table,
+        "BACKENDS" | "BACKEND_STATS" => sizes.backends,
+        "FLOWS" => sizes.flow_lines * cpus,
+        "CONNS" | "REVERSE" => sizes.conns,
+        "LOCAL_PORTS" => sizes.local_ports,
+        "SOURCES" => sizes.sources,
+        "NAMES" => sizes.names(),
+        _ => return None,
+    })
+}
+
+/// A plain value as aya wants it.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct AsPod<T>(T);
+
+// SAFETY: `Plain` asks for what `Pod` asks for, and more; the wrapper is transparent.
+unsafe impl<T: Plain> Pod for AsPod<T> {}
+
+type Hash<K, V> = HashMap<MapData, AsPod<K>, AsPod<V>>;
+type Counters<V> = PerCpuArray<MapData, AsPod<V>>;
+
+/// All maps, typed.
+pub struct Tables {
+    config: ArrayMap<Config>,
+    links: Hash<LinkKey, Link>,
+    neighbours: ArrayMap<Neighbour>,
+    peers: Hash<PeerKey, Peer>,
+    vips: Hash<Addr, Vip>,
+    services: Hash<ServiceKey, Service>,
+    table: ArrayMap<Row>,
+    backends: ArrayMap<Backend>,
+    flows: ArrayMap<FlowLine>,
+    conns: Hash<ConnKey, Conn>,
+    reverse: Hash<ReverseKey, Reverse>,
+    local_ports: Hash<LocalPortKey, LocalPort>,
+    sources: LpmTrie<MapData, AsPod<SourcePrefix>, AsPod<Source>>,
+    names: Hash<NameKey, Name>,
+    reasons: Counters<ReasonCount>,
+    service_stats: Counters<Stats>,
+    backend_stats: Counters<Stats>,
+}
+
+impl Tables {
+    /// From maps by name.
+    ///
+    /// # Errors
+    /// One is missing, or is of another type or size.
+    pub fn new(mut maps: BTreeMap<String, Map>) -> Result<Self, Error> {
+        let mut take = |name| maps.remove(name).ok_or(Error::NoMap { name });
+        Ok(Self {
+            config: ArrayMap::new("CONFIG", &take("CONFIG")?)?,
+            links: typed("LINKS", take("LINKS")?)?,
+            neighbours: ArrayMap::new("NEIGHBOURS", &take("NEIGHBOURS")?)?,
+            peers: typed("PEERS", take("PEERS")?)?,
+            vips: typed("VIPS", take("VIPS")?)?,
+            services: typed("SERVICES", take("SERVICES")?)?,
+            table: ArrayMap::new("TABLE", &take("TABLE")?)?,
+            backends: ArrayMap::new("BACKENDS", &take("BACKENDS")?)?,
+            flows: ArrayMap::new("FLOWS", &take("FLOWS")?)?,
+            conns: typed("CONNS", take("CONNS")?)?,
+            reverse: typed("REVERSE", take("REVERSE")?)?,
+            local_ports: typed("LOCAL_PORTS", take("LOCAL_PORTS")?)?,
+            sources: typed("SOURCES", take("SOURCES")?)?,
+            names: typed("NAMES", take("NAMES")?)?,
+            reasons: typed("REASONS", take("REASONS")?)?,
+            service_stats: typed("SERVICE_STATS", take("SERVICE_STATS")?)?,
+            backend_stats: typed("BACKEND_STATS", take("BACKEND_STATS")?)?,
+        })
+    }
+
+    /// From the pins in a directory.
+    ///
+    /// # Errors
+    /// As [`Self::new`], or nothing is pinned there.
+    pub fn pinned(dir: &Path) -> Result<Self, Error> {
+        let mut maps = BTreeMap::new();
+        for name in NAMES {
+            let path = dir.join(name);
+            if !path.exists() {
+                return Err(Error::NotLoaded { dir: dir.to_owned() });
+            }
+            let map = MapData::from_pin(&path).and_then(Map::from_map_data);
+            maps.insert(name.to_owned(), map.map_err(|source| Error::Map { map: name, source })?);
+        }
+        Self::new(maps)
+    }
+
+    /// What the config maps hold; the lease deadline is left out.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read(&self) -> Result<Maps, Error> {
+        let mut config = self.config.read()?.first().copied().unwrap_or_default();
+        config.lease_deadline = 0;
+        let mut sources = BTreeMap::new();
+        for entry in self.sources.iter() {
+            let (key, value) = entry.map_err(|source| Error::Map { map: "SOURCES", source })?;
+            let SourcePrefix { service, address } = key.data().0;
+            sources.insert(SourceKey { prefix_length: key.prefix_len(), service, address }, value.0);
+        }
+        Ok(Maps {
+            config,
+            links: entries("LINKS", &self.links)?,
+            neighbours: self.neighbours.read()?,
+            peers: entries("PEERS", &self.peers)?,
+            vips: entries("VIPS", &self.vips)?,
+            services: entries("SERVICES", &self.services)?,
+            table: self.table.read()?,
+            backends: self.backends.read()?,
+            local_ports: entries("LOCAL_PORTS", &self.local_ports)?,
+            sources,
+            names: entries("NAMES", &self.names)?,
+        })
+    }
+
+    /// Carries out a change.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn apply(&mut self, op: &Op) -> Result<(), Error> {
+        match op {
+            Op::SetConfig(config) => {
+                let lease_deadline = self.config()?.lease_deadline;
+                self.config.write(0, &[Config { lease_deadline, ..*config }])
+            }
+            Op::SetLink(key, value) => set("LINKS", &mut self.links, key, value),
+            Op::RemoveLink(key) => remove("LINKS", &mut self.links, key),
+            Op::WriteNeighbours { offset, neighbours } => self.neighbours.write(*offset, neighbours),
+            Op::SetPeer(key, value) => set("PEERS", &mut self.peers, key, value),
+            Op::RemovePeer(key) => remove("PEERS", &mut self.peers, key),
+            Op::SetVip(key, value) => set("VIPS", &mut self.vips, key, value),
+            Op::RemoveVip(key) => remove("VIPS", &mut self.vips, key),
+            Op::SetService(key, value) => set("SERVICES", &mut self.services, key, value),
+            Op::RemoveService(key) => remove("SERVICES", &mut self.services, key),
+            Op::WriteRows { offset, rows } => self.table.write(*offset, rows),
+            Op::WriteBackends { offset, backends } => self.backends.write(*offset, backends),
+            Op::SetLocalPort(key, value) => set("LOCAL_PORTS", &mut self.local_ports, key, value),
+            Op::RemoveLocalPort(key) => remove("LOCAL_PORTS", &mut self.local_ports, key),
+            Op::SetSource(key, value) => {
+                let done = self.sources.insert(&lpm_key(key), AsPod(*value), 0);
+                done.map_err(|source| Error::Map { map: "SOURCES", source })
+            }
+            Op::RemoveSource(key) => removed("SOURCES", self.sources.remove(&lpm_key(key))),
+            Op::SetName(key, value) => set("NAMES", &mut self.names, key, value),
+            Op::RemoveName(key) => remove("NAMES", &mut self.names, key),
+        }
+    }
+
+    /// `CONFIG[0]`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn config(&self) -> Result<Config, Error> {
+        Ok(self.config.read()?.first().copied().unwrap_or_default())
+    }
+
+    /// Sets the lease deadline, in nanoseconds of `CLOCK_BOOTTIME`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_lease_deadline(&mut self, lease_deadline: u64) -> Result<(), Error> {
+        let config = self.config()?;
+        self.config.write(0, &[Config { lease_deadline, ..config }])
+    }
+
+    /// `FLOWS`, all lines of all CPUs.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn flows(&self) -> Result<Vec<FlowLine>, Error> {
+        self.flows.read()
+    }
+
+    /// Empties `FLOWS`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_flows(&mut self) -> Result<(), Error> {
+        self.flows.write(0, &vec![FlowLine::default(); self.flows.length() as usize])
+    }
+
+    /// `CONNS`. Entries that come and go while it is read may be missing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn conns(&self) -> Result<BTreeMap<ConnKey, Conn>, Error> {
+        entries("CONNS", &self.conns)
+    }
+
+    /// `REVERSE`. Entries that come and go while it is read may be missing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn reverse(&self) -> Result<BTreeMap<ReverseKey, Reverse>, Error> {
+        entries("REVERSE", &self.reverse)
+    }
+
+    /// Puts a connection into `CONNS`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_conn(&mut self, key: &ConnKey, conn: &Conn) -> Result<(), Error> {
+        set("CONNS", &mut self.conns, key, conn)
+    }
+
+    /// Puts a connection into `REVERSE`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_reverse(&mut self, key: &ReverseKey, reverse: &Reverse) -> Result<(), Error> {
+        set("REVERSE", &mut self.reverse, key, reverse)
+    }
+
+    /// Empties `CONNS` and `REVERSE`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clear_connections(&mut self) -> Result<(), Error> {
+        for key in self.conns()?.keys() {
+            remove("CONNS", &mut self.conns, key)?;
+        }
+        for key in self.reverse()?.keys() {
+            remove("REVERSE", &mut self.reverse, key)?;
+        }
+        Ok(())
+    }
+
+    /// `REASONS`, summed over CPUs.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn reasons(&self) -> Result<BTreeMap<Reason, ReasonCount>, Error> {
+        let counts = summed("REASONS", &self.reasons, |sum: &mut ReasonCount, count: &ReasonCount| {
+            sum.packets += count.packets;
+            sum.bytes += count.bytes;
+        })?;
+        Ok(Reason::ALL.iter().copied().zip(counts).collect())
+    }
+
+    /// `SERVICE_STATS`, summed over CPUs, by index.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn service_stats(&self) -> Result<Vec<Stats>, Error> {
+        summed("SERVICE_STATS", &self.service_stats, add)
+    }
+
+    /// `BACKEND_STATS`, summed over CPUs, by index.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn backend_stats(&self) -> Result<Vec<Stats>, Error> {
+        summed("BACKEND_STATS", &self.backend_stats, add)
+    }
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Result<T, Error> {
+    T::try_from(map).map_err(|source| Error::Map { map: name, source })
+}
+
+fn entries<K: Plain + Ord, V: Plain>(name: &'static str, map: &Hash<K, V>) -> Result<BTreeMap<K, V>, Error> {
+    let mut all = BTreeMap::new();
+    for entry in map.iter() {
+        let (key, value) = entry.map_err(|source| Error::Map { map: name, source })?;
+        all.insert(key.0, value.0);
+    }
+    Ok(all)
+}
+
+fn set<K: Plain, V: Plain>(
+    name: &'static str,
+    map: &mut Hash<K, V>,
+    key: &K,
+    value: &V,
+) -> Result<(), Error> {
+    map.insert(AsPod(*key), AsPod(*value), 0).map_err(|source| Error::Map { map: name, source })
+}
+
+fn remove<K: Plain, V: Plain>(name: &'static str, map: &mut Hash<K, V>, key: &K) -> Result<(), Error> {
+    removed(name, map.remove(&AsPod(*key)))
+}
+
+/// What is not there need not be removed.
+fn removed(name: &'static str, result: Result<(), MapError>) -> Result<(), Error> {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(source) => Err(Error::Map { map: name, source }),
+    }
+}
+
+fn lpm_key(key: &SourceKey) -> Key<AsPod<SourcePrefix>> {
+    Key::new(key.prefix_length, AsPod(SourcePrefix { service: key.service, address: key.address }))
+}
+
+fn summed<V: Plain + Default>(
+    name: &'static str,
+    map: &Counters<V>,
+    add: impl Fn(&mut V, &V),
+) -> Result<Vec<V>, Error> {
+    let mut sums = Vec::with_capacity(map.len() as usize);
+    for values in map.iter() {
+        let values = values.map_err(|source| Error::Map { map: name, source })?;
+        let mut sum = V::default();
+        values.iter().for_each(|value| add(&mut sum, &value.0));
+        sums.push(sum);
+    }
+    Ok(sums)
+}
+
+fn add(sum: &mut Stats, stats: &Stats) {
+    sum.packets += stats.packets;
+    sum.bytes += stats.bytes;
+    sum.new_flows += stats.new_flows;
+    sum.delivered += stats.delivered;
+    sum.answered += stats.answered;
+    sum.completed += stats.completed;
+}

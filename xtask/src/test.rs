@@ -1,0 +1,143 @@
+//! The tests, level by level, counted.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::{command::cargo, ebpf, setup, tidy};
+
+/// Levels, least powerful first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Level {
+    /// Beside the code and in simulation: no privilege.
+    Unit,
+    /// Packets through the loaded programs: root.
+    Packet,
+}
+
+/// What a run of tests says at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    /// Names of what could not run here.
+    skipped: Vec<String>,
+    skipped_count: u64,
+}
+
+/// Runs the levels, or all after `tidy`.
+pub fn run(levels: &[Level]) -> Result<()> {
+    setup::if_needed()?;
+    let mut totals = Totals::default();
+    if levels.is_empty() {
+        tidy::run()?;
+    }
+    let is_wanted = |level| levels.is_empty() || levels.contains(&level);
+    ebpf::build()?;
+    if is_wanted(Level::Unit) {
+        println!("test: unit");
+        // `lb-core` simulates clusters, which is slow without optimisation.
+        totals.add(count(cargo().args(["test", "--release", "--no-fail-fast"]).args(UNIT_PACKAGES))?);
+    }
+    if is_wanted(Level::Packet) {
+        println!("test: packet");
+        totals.add(count(cargo().args([
+            "test",
+            "--release",
+            "--package",
+            "magnetite-tests",
+            "--test",
+            "packet",
+        ]))?);
+    }
+    totals.skipped.iter().for_each(|name| println!("skipped: {name}"));
+    println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped_count);
+    if totals.failed > 0 {
+        bail!("tests failed");
+    }
+    Ok(())
+}
+
+/// All but the tests that load programs.
+const UNIT_PACKAGES: [&str; 10] = [
+    "--package",
+    "lb-common",
+    "--package",
+    "lb-core",
+    "--package",
+    "lb-api",
+    "--package",
+    "lb-agent",
+    "--package",
+    "xtask",
+];
+
+/// Runs `cargo test`, shows what it prints, and counts.
+fn count(command: &mut Command) -> Result<Totals> {
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+    let stdout = child.stdout.take().context("the output is a pipe")?;
+    let mut totals = Totals::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        writeln!(std::io::stdout(), "{line}")?;
+        totals.take(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() && totals.failed == 0 {
+        bail!("{status}: {command:?}");
+    }
+    Ok(totals)
+}
+
+impl Totals {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped_count += other.skipped_count;
+        self.skipped.extend(other.skipped);
+    }
+
+    /// A line of a test harness: a test that was ignored, or the sums.
+    fn take(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ignored")) {
+            self.skipped.push(format!("{}{}", name.0, name.1));
+        }
+        let Some(sums) = line.strip_prefix("test result: ") else { return };
+        let sums = sums.split_once(". ").map_or(sums, |(_, sums)| sums);
+        for sum in sums.split(';') {
+            let mut words = sum.split_whitespace();
+            let number: u64 = words.next().and_then(|number| number.parse().ok()).unwrap_or(0);
+            match words.next() {
+                Some("passed") => self.passed += number,
+                Some("failed") => self.failed += number,
+                Some("ignored") => self.skipped_count += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Totals;
+
+    #[test]
+    fn sums_and_skipped_names_are_taken_from_the_harness() {
+        let mut totals = Totals::default();
+        totals.take("test packets::arp ... ignored, not root");
+        totals.take("test packets::tcp ... ok");
+        totals.take(
+            "test result: ok. 12 passed; 1 failed; 3 ignored; 0 measured; 9 filtered out; finished in 0.1s",
+        );
+        totals.take(
+            "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+        );
+        let skipped = vec!["packets::arp, not root".to_owned()];
+        assert_eq!(totals, Totals { passed: 14, failed: 1, skipped, skipped_count: 3 });
+    }
+}
