@@ -1,1 +1,4 @@
+//! What tests of loaded programs share.
 
+pub mod fixture;
+pub mod frames;

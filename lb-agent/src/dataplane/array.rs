@@ -3,7 +3,7 @@
 use std::{
     io,
     marker::PhantomData,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd},
 };
 
 use aya::maps::{Map, MapData};
@@ -16,7 +16,8 @@ use super::error::Error;
 #[derive(Debug)]
 pub struct ArrayMap<V> {
     name: &'static str,
-    fd: OwnedFd,
+    /// Programs that are not loaded yet name the map by this very descriptor.
+    data: MapData,
     length: u32,
     values: PhantomData<V>,
 }
@@ -24,7 +25,7 @@ pub struct ArrayMap<V> {
 impl<V: Plain> ArrayMap<V> {
     /// # Errors
     /// The map is of another type or has values of another size.
-    pub fn new(name: &'static str, map: &Map) -> Result<Self, Error> {
+    pub fn new(name: &'static str, map: Map) -> Result<Self, Error> {
         let wrong = || Error::Map { map: name, source: aya::maps::MapError::InvalidMapType { map_type: 0 } };
         let Map::Array(data) = map else { return Err(wrong()) };
         let info = data.info().map_err(|source| Error::Map { map: name, source })?;
@@ -35,7 +36,8 @@ impl<V: Plain> ArrayMap<V> {
             };
             return Err(Error::Map { map: name, source });
         }
-        Ok(Self { name, fd: duplicate(data)?, length: info.max_entries(), values: PhantomData })
+        let length = info.max_entries();
+        Ok(Self { name, data, length, values: PhantomData })
     }
 
     /// Entries.
@@ -101,7 +103,7 @@ impl<V: Plain> ArrayMap<V> {
         attr.batch.keys = batch.keys;
         attr.batch.values = batch.values;
         attr.batch.count = batch.count;
-        attr.batch.map_fd = self.fd.as_raw_fd() as u32;
+        attr.batch.map_fd = self.data.fd().as_fd().as_raw_fd() as u32;
         // SAFETY: keys and values are buffers of the caller's for `count` entries of the sizes that `new` has compared.
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, command as i32, &raw mut attr, size_of::<bpf_attr>()) };
@@ -116,9 +118,4 @@ struct Batch {
     keys: u64,
     values: u64,
     count: u32,
-}
-
-fn duplicate(data: &MapData) -> Result<OwnedFd, Error> {
-    let fd = data.fd().as_fd().try_clone_to_owned();
-    fd.map_err(|source| Error::Kernel { what: "a map's file descriptor", source })
 }

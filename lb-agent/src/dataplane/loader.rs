@@ -11,9 +11,9 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapInfo},
+    maps::MapInfo,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunOptions, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
         tc::TcAttachOptions,
     },
@@ -99,11 +99,7 @@ impl Dataplane {
         }
         let mut programs = loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))?;
 
-        let mut maps: BTreeMap<String, Map> = BTreeMap::new();
-        for name in tables::NAMES {
-            maps.insert(name.to_owned(), programs.take_map(name).ok_or(Error::NoMap { name })?);
-        }
-        let mut tables = Tables::new(maps)?;
+        let mut tables = Tables::new(|name| programs.take_map(name).ok_or(Error::NoMap { name }))?;
         if !adopted {
             // Indexes in `FLOWS` mean nothing to maps that begin anew; `CONNS` and `REVERSE` have addresses.
             tables.clear_flows()?;
@@ -158,10 +154,7 @@ impl Dataplane {
     /// The kernel's; on a kernel before 6.6 there is no tcx.
     pub fn attach(&mut self, ifindex: u32, name: &str, mtu: u32) -> Result<LinkMode, Error> {
         let mode = if mtu > LARGEST_MTU_OF_ONE_BUFFER { LinkMode::NativeFrags } else { LinkMode::Native };
-        let xdp = match mode {
-            LinkMode::Native => XDP,
-            LinkMode::NativeFrags => XDP_FRAGS,
-        };
+        let xdp = Entry::Arrival(mode).program();
         // Replies first: from the first packet that is delivered, they must leave as the VIP.
         self.attach_egress(ifindex, name)?;
         self.attach_xdp(ifindex, name, xdp)?;
@@ -192,6 +185,36 @@ impl Dataplane {
     /// The pins cannot be read.
     pub fn left_attached(&self) -> Result<Vec<u32>, Error> {
         pinned_links(&self.pin_dir)
+    }
+
+    /// Runs a frame through a program without sending it anywhere, as if it came in by the loopback link: the program's return
+    /// value, and the frame as the program leaves it. The maps are the real ones.
+    ///
+    /// # Errors
+    /// The kernel's, for one that the frame is shorter than an Ethernet header.
+    pub fn test_run(&mut self, entry: Entry, frame: &[u8]) -> Result<(u32, Vec<u8>), Error> {
+        let name = entry.program();
+        let failed =
+            |source| Error::Program { program: name, link: "none".to_owned(), source: Box::new(source) };
+        let mut output = vec![0; TEST_RUN_CAPACITY];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut output);
+        let result = match entry {
+            Entry::Arrival(_) => {
+                let program: &mut Xdp = program(&mut self.programs, name)?;
+                load_once(program.fd().is_ok(), || program.load()).map_err(failed)?;
+                program.test_run(options)
+            }
+            Entry::Departure => {
+                let program: &mut SchedClassifier = program(&mut self.programs, name)?;
+                load_once(program.fd().is_ok(), || program.load()).map_err(failed)?;
+                program.test_run(options)
+            }
+        };
+        let result = result.map_err(failed)?;
+        output.truncate(result.data_size_out as usize);
+        Ok((result.return_value, output))
     }
 
     fn attach_xdp(&mut self, ifindex: u32, name: &str, xdp: &'static str) -> Result<(), Error> {
@@ -242,6 +265,28 @@ impl Dataplane {
         link.pin(&pin).map(drop).map_err(|source| Error::Pin { path: pin, source: Box::new(source) })
     }
 }
+
+/// Where a packet meets a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// On arrival from the network.
+    Arrival(LinkMode),
+    /// On its way out of the node.
+    Departure,
+}
+
+impl Entry {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Arrival(LinkMode::Native) => XDP,
+            Self::Arrival(LinkMode::NativeFrags) => XDP_FRAGS,
+            Self::Departure => EGRESS,
+        }
+    }
+}
+
+/// The longest frame that [`Dataplane::test_run`] gives back.
+const TEST_RUN_CAPACITY: usize = 4096;
 
 /// What [`unload`] has removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

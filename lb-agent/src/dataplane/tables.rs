@@ -92,22 +92,21 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// From maps by name.
+    /// From maps by name; those that user space has no use for are not taken.
     ///
     /// # Errors
     /// One is missing, or is of another type or size.
-    pub fn new(mut maps: BTreeMap<String, Map>) -> Result<Self, Error> {
-        let mut take = |name| maps.remove(name).ok_or(Error::NoMap { name });
+    pub fn new(mut take: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Self, Error> {
         Ok(Self {
-            config: ArrayMap::new("CONFIG", &take("CONFIG")?)?,
+            config: ArrayMap::new("CONFIG", take("CONFIG")?)?,
             links: typed("LINKS", take("LINKS")?)?,
-            neighbours: ArrayMap::new("NEIGHBOURS", &take("NEIGHBOURS")?)?,
+            neighbours: ArrayMap::new("NEIGHBOURS", take("NEIGHBOURS")?)?,
             peers: typed("PEERS", take("PEERS")?)?,
             vips: typed("VIPS", take("VIPS")?)?,
             services: typed("SERVICES", take("SERVICES")?)?,
-            table: ArrayMap::new("TABLE", &take("TABLE")?)?,
-            backends: ArrayMap::new("BACKENDS", &take("BACKENDS")?)?,
-            flows: ArrayMap::new("FLOWS", &take("FLOWS")?)?,
+            table: ArrayMap::new("TABLE", take("TABLE")?)?,
+            backends: ArrayMap::new("BACKENDS", take("BACKENDS")?)?,
+            flows: ArrayMap::new("FLOWS", take("FLOWS")?)?,
             conns: typed("CONNS", take("CONNS")?)?,
             reverse: typed("REVERSE", take("REVERSE")?)?,
             local_ports: typed("LOCAL_PORTS", take("LOCAL_PORTS")?)?,
@@ -124,16 +123,14 @@ impl Tables {
     /// # Errors
     /// As [`Self::new`], or nothing is pinned there.
     pub fn pinned(dir: &Path) -> Result<Self, Error> {
-        let mut maps = BTreeMap::new();
-        for name in NAMES {
+        Self::new(|name| {
             let path = dir.join(name);
             if !path.exists() {
                 return Err(Error::NotLoaded { dir: dir.to_owned() });
             }
             let map = MapData::from_pin(&path).and_then(Map::from_map_data);
-            maps.insert(name.to_owned(), map.map_err(|source| Error::Map { map: name, source })?);
-        }
-        Self::new(maps)
+            map.map_err(|source| Error::Map { map: name, source })
+        })
     }
 
     /// What the config maps hold; the lease deadline is left out.

@@ -1,0 +1,324 @@
+//! Hand-made packets, and what must become of them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context, Result, ensure};
+use lb_common::Reason;
+use magnetite_tests::{
+    fixture::{
+        BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, KERNEL, NO_ENDPOINTS, NODE, OFF_SEGMENT, OTHER_VIP4,
+        PEER, PEER4, POD_PORT, POD4, POD6, UNKNOWN, VIP4, VIP6,
+    },
+    frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, tcp, udp, way},
+};
+
+use crate::{
+    Test,
+    node::{DROP, Node, Outcome, PASS, TX},
+};
+
+pub fn trials() -> Vec<Test> {
+    vec![
+        ("arp request for an owned VIP is answered", arp_owned),
+        ("arp request for another's VIP is dropped, for no VIP is passed", arp_not_owned),
+        ("neighbour solicitation is answered with and without option", ndp_answered),
+        ("duplicate address probe is answered to all nodes", ndp_probe),
+        ("echo request is answered, or dropped where the VIP is silent", echo),
+        ("new connection is delivered to a pod here, and its reply leaves as the VIP", deliver_and_reply),
+        ("new connection goes to the pod's node, and stays there", forward),
+        ("a peer's new connection is delivered and never forwarded again", from_peer),
+        ("the middle of an unknown connection walks to the other node, and ends here", walk),
+        ("what the kernel is to have passes as it is", kernel),
+        ("frames for other MACs and of nodes' own traffic pass as they are", not_ours),
+        ("a spent TTL is the kernel's to answer", ttl),
+        ("lying and truncated packets pass as they are", malformed),
+    ]
+}
+
+/// From the client to the VIP, in both families.
+fn ways(port: u16) -> [Way; 2] {
+    let way = |addresses| Way { macs: (CLIENT, NODE), addresses, ports: (40_000, port), ttl: 64 };
+    [way((CLIENT4.into(), VIP4.into())), way((CLIENT6.into(), VIP6.into()))]
+}
+
+fn expect(node: &mut Node, outcome: &Outcome, action: u32, reason: Reason) -> Result<()> {
+    let reasons = node.reasons()?;
+    ensure!(reasons == [reason], "counted {reasons:?} instead of {reason:?}");
+    ensure!(outcome.action == action, "action {} instead of {action}", outcome.action);
+    Ok(())
+}
+
+fn untouched(node: &mut Node, frame: &[u8], action: u32, reason: Reason) -> Result<()> {
+    let outcome = node.arrive(frame)?;
+    expect(node, &outcome, action, reason)?;
+    ensure!(outcome.frame == frame, "the frame was changed");
+    Ok(())
+}
+
+fn arp_owned() -> Result<()> {
+    let mut node = Node::new()?;
+    let outcome = node.arrive(&arp_request(CLIENT, CLIENT4, VIP4))?;
+    expect(&mut node, &outcome, TX, Reason::ArpAnswered)?;
+    let mut expected = [CLIENT.as_slice(), &NODE, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
+    expected.extend(NODE);
+    expected.extend(VIP4.octets());
+    expected.extend(CLIENT);
+    expected.extend(CLIENT4.octets());
+    expected.resize(60, 0);
+    ensure!(outcome.frame == expected, "{:02x?}", outcome.frame);
+    Ok(())
+}
+
+fn arp_not_owned() -> Result<()> {
+    let mut node = Node::new()?;
+    untouched(&mut node, &arp_request(CLIENT, CLIENT4, OTHER_VIP4), DROP, Reason::NotOwner)?;
+    untouched(&mut node, &arp_request(CLIENT, CLIENT4, PEER4), PASS, Reason::NotVip)
+}
+
+/// `source`, `destination`, flags of the advertisement, and the rest as RFC 4861 4.4 has it.
+fn expect_advertisement(frame: &[u8], to_mac: [u8; 6], to: Ipv6Addr, flags: u8) -> Result<()> {
+    ensure!(frame.len() == 14 + 40 + 32, "{} bytes", frame.len());
+    ensure!(frame[..6] == to_mac && frame[6..12] == NODE, "MACs {:02x?}", &frame[..12]);
+    let packet = etherparse_icmpv6(frame)?;
+    ensure!(packet.source == VIP6 && packet.destination == to && packet.hop_limit == 255, "{packet:?}");
+    let mut body = vec![flags, 0, 0, 0];
+    body.extend(VIP6.octets());
+    body.extend([2, 1]);
+    body.extend(NODE);
+    ensure!(packet.kind == (136, 0) && packet.body == body, "{packet:02x?}");
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Icmpv6Packet {
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    hop_limit: u8,
+    kind: (u8, u8),
+    /// All behind the checksum.
+    body: Vec<u8>,
+}
+
+/// Fails if the checksum is wrong.
+fn etherparse_icmpv6(frame: &[u8]) -> Result<Icmpv6Packet> {
+    let packet = etherparse::SlicedPacket::from_ethernet(frame)?;
+    let Some(etherparse::NetSlice::Ipv6(ip)) = &packet.net else { anyhow::bail!("not IPv6") };
+    let Some(etherparse::TransportSlice::Icmpv6(icmp)) = &packet.transport else {
+        anyhow::bail!("not ICMPv6")
+    };
+    let header = ip.header();
+    ensure!(icmp.is_checksum_valid(header.source(), header.destination()), "checksum");
+    Ok(Icmpv6Packet {
+        source: header.source().into(),
+        destination: header.destination().into(),
+        hop_limit: header.hop_limit(),
+        kind: (icmp.type_u8(), icmp.code_u8()),
+        body: icmp.slice()[4..].to_vec(),
+    })
+}
+
+const SOLICITED_OVERRIDE: u8 = 0x60;
+const OVERRIDE: u8 = 0x20;
+
+fn ndp_answered() -> Result<()> {
+    let mut node = Node::new()?;
+    for option in [true, false] {
+        let outcome = node.arrive(&neighbour_solicitation(CLIENT, CLIENT6, VIP6, option))?;
+        expect(&mut node, &outcome, TX, Reason::NdpAnswered)?;
+        expect_advertisement(&outcome.frame, CLIENT, CLIENT6, SOLICITED_OVERRIDE)?;
+    }
+    Ok(())
+}
+
+fn ndp_probe() -> Result<()> {
+    let mut node = Node::new()?;
+    let outcome = node.arrive(&neighbour_solicitation(CLIENT, Ipv6Addr::UNSPECIFIED, VIP6, false))?;
+    expect(&mut node, &outcome, TX, Reason::NdpAnswered)?;
+    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    expect_advertisement(&outcome.frame, [0x33, 0x33, 0, 0, 0, 1], all_nodes, OVERRIDE)
+}
+
+fn echo() -> Result<()> {
+    let mut node = Node::new()?;
+    for way in ways(0) {
+        let outcome = node.arrive(&echo_request(&way, b"0123456789"))?;
+        expect(&mut node, &outcome, TX, Reason::EchoAnswered)?;
+        let packet = etherparse::SlicedPacket::from_ethernet(&outcome.frame)?;
+        let holds = match (packet.net.context("IP")?, packet.transport.context("ICMP")?) {
+            (etherparse::NetSlice::Ipv4(ip), etherparse::TransportSlice::Icmpv4(icmp)) => {
+                let header = ip.header().to_header();
+                ensure!(
+                    (header.source, header.destination) == (VIP4.octets(), CLIENT4.octets()),
+                    "{header:?}"
+                );
+                ensure!(header.calc_header_checksum() == header.header_checksum, "header checksum");
+                let body = icmp.header().icmp_type;
+                matches!(body, etherparse::Icmpv4Type::EchoReply(e) if e.id == 7 && e.seq == 1)
+                    && etherparse::checksum::Sum16BitWords::new().add_slice(icmp.slice()).ones_complement()
+                        == 0
+            }
+            (etherparse::NetSlice::Ipv6(_), etherparse::TransportSlice::Icmpv6(_)) => {
+                let packet = etherparse_icmpv6(&outcome.frame)?;
+                packet.kind == (129, 0) && packet.source == VIP6 && packet.destination == CLIENT6
+            }
+            _ => false,
+        };
+        ensure!(holds, "{:02x?}", outcome.frame);
+    }
+    let silent = Way { addresses: (CLIENT4.into(), OTHER_VIP4.into()), ..ways(0)[0] };
+    untouched(&mut node, &echo_request(&silent, &[]), DROP, Reason::EchoSilent)
+}
+
+fn deliver_and_reply() -> Result<()> {
+    let mut node = Node::new()?;
+    for way_in in ways(HERE) {
+        let pod: IpAddr = if way_in.addresses.0.is_ipv4() { POD4.into() } else { POD6.into() };
+        let delivered =
+            Way { addresses: (way_in.addresses.0, pod), ports: (way_in.ports.0, POD_PORT), ..way_in };
+        let reply = Way {
+            macs: (NODE, CLIENT),
+            addresses: (pod, way_in.addresses.0),
+            ports: (POD_PORT, way_in.ports.0),
+            ttl: 63,
+        };
+        let restored =
+            Way { addresses: (way_in.addresses.1, reply.addresses.1), ports: (HERE, reply.ports.1), ..reply };
+
+        for (frame, reason) in [
+            (tcp(&way_in, Flags::SYN, &[]), Reason::NewDelivered),
+            (tcp(&way_in, Flags::ACK, b"odd"), Reason::ConnDelivered),
+            (udp(&way_in, b"odd"), Reason::NewDelivered),
+            (udp(&way_in, b"even"), Reason::ConnDelivered),
+        ] {
+            let outcome = node.arrive(&frame)?;
+            expect(&mut node, &outcome, PASS, reason)?;
+            ensure!(way(&outcome.frame) == Some(delivered), "{:?}", way(&outcome.frame));
+        }
+        for frame in [tcp(&reply, Flags::SYN_ACK, &[]), udp(&reply, b"odd")] {
+            let outcome = node.leave(&frame)?;
+            expect(&mut node, &outcome, u32::MAX, Reason::ReplyRestored)?;
+            ensure!(way(&outcome.frame) == Some(restored), "{:?}", way(&outcome.frame));
+        }
+        let other = Way { ports: (POD_PORT, 41_000), ..reply };
+        let outcome = node.leave(&tcp(&other, Flags::ACK, &[]))?;
+        expect(&mut node, &outcome, u32::MAX, Reason::ReplyUnknown)?;
+        ensure!(way(&outcome.frame) == Some(other), "a pod's other traffic was changed");
+    }
+    Ok(())
+}
+
+fn forward() -> Result<()> {
+    let mut node = Node::new()?;
+    for way_in in ways(ELSEWHERE) {
+        let forwarded = Way { macs: (NODE, PEER), ttl: 63, ..way_in };
+        for (frame, reason) in [
+            (tcp(&way_in, Flags::SYN, &[]), Reason::NewForwarded),
+            (tcp(&way_in, Flags::ACK, b"odd"), Reason::FlowForwarded),
+            (udp(&way_in, b"odd"), Reason::NewForwarded),
+            (udp(&way_in, b"even"), Reason::FlowForwarded),
+        ] {
+            let outcome = node.arrive(&frame)?;
+            expect(&mut node, &outcome, TX, reason)?;
+            ensure!(way(&outcome.frame) == Some(forwarded), "{:?}", way(&outcome.frame));
+        }
+    }
+    Ok(())
+}
+
+fn from_peer() -> Result<()> {
+    let mut node = Node::new()?;
+    for way_in in ways(BOTH) {
+        let from_peer = Way { macs: (PEER, NODE), ..way_in };
+        let outcome = node.arrive(&tcp(&from_peer, Flags::SYN, &[]))?;
+        expect(&mut node, &outcome, PASS, Reason::PeerDelivered)?;
+        let to = way(&outcome.frame).context("a valid packet")?;
+        ensure!(to.ports.1 == POD_PORT && to.macs == from_peer.macs, "{to:?}");
+    }
+    for way_in in ways(ELSEWHERE) {
+        let from_peer = Way { macs: (PEER, NODE), ..way_in };
+        untouched(&mut node, &tcp(&from_peer, Flags::SYN, &[]), PASS, Reason::PeerNoCandidate)?;
+    }
+    Ok(())
+}
+
+fn walk() -> Result<()> {
+    let mut node = Node::new()?;
+    for way_in in ways(BOTH) {
+        let outcome = node.arrive(&tcp(&way_in, Flags::ACK, &[]))?;
+        expect(&mut node, &outcome, TX, Reason::Walked)?;
+        let walked = Way { macs: (NODE, PEER), ttl: 16, ..way_in };
+        ensure!(way(&outcome.frame) == Some(walked), "{:?}", way(&outcome.frame));
+
+        let back = Way { macs: (PEER, NODE), ttl: 16, ..way_in };
+        let outcome = node.arrive(&tcp(&back, Flags::ACK, &[]))?;
+        expect(&mut node, &outcome, PASS, Reason::WalkEnded)?;
+        ensure!(way(&outcome.frame).is_some_and(|way| way.ports.1 == POD_PORT), "{:?}", way(&outcome.frame));
+    }
+    Ok(())
+}
+
+fn kernel() -> Result<()> {
+    let mut node = Node::new()?;
+    for (port, first, later) in [
+        (KERNEL, Reason::ServiceKernel, Reason::ConnKernel),
+        (NO_ENDPOINTS, Reason::NoEndpoints, Reason::NoEndpoints),
+        (OFF_SEGMENT, Reason::NotCapable, Reason::ConnKernel),
+    ] {
+        for way_in in ways(port) {
+            untouched(&mut node, &tcp(&way_in, Flags::SYN, &[]), PASS, first)?;
+            untouched(&mut node, &tcp(&way_in, Flags::ACK, &[]), PASS, later)?;
+        }
+    }
+    Ok(())
+}
+
+fn not_ours() -> Result<()> {
+    let mut node = Node::new()?;
+    let [v4, _] = ways(HERE);
+    let other_mac = Way { macs: (CLIENT, PEER), ..v4 };
+    untouched(&mut node, &tcp(&other_mac, Flags::SYN, &[]), PASS, Reason::NotOurMac)?;
+    let own_traffic = Way { macs: (PEER, NODE), addresses: (PEER4.into(), VIP4.into()), ..v4 };
+    untouched(&mut node, &tcp(&own_traffic, Flags::SYN, &[]), PASS, Reason::PeerOwnTraffic)?;
+    let elsewhere = Way { addresses: (CLIENT4.into(), Ipv4Addr::new(192, 0, 2, 99).into()), ..v4 };
+    untouched(&mut node, &tcp(&elsewhere, Flags::SYN, &[]), PASS, Reason::NotVip)?;
+    let unknown = Way { ports: (40_000, UNKNOWN), ..v4 };
+    untouched(&mut node, &tcp(&unknown, Flags::SYN, &[]), DROP, Reason::NoSuchPort)
+}
+
+fn ttl() -> Result<()> {
+    let mut node = Node::new()?;
+    for way_in in ways(ELSEWHERE) {
+        let spent = Way { ttl: 1, ..way_in };
+        untouched(&mut node, &tcp(&spent, Flags::SYN, &[]), PASS, Reason::TtlExceeded)?;
+    }
+    Ok(())
+}
+
+fn malformed() -> Result<()> {
+    let mut node = Node::new()?;
+    let [v4, v6] = ways(HERE);
+    let tcp4 = tcp(&v4, Flags::SYN, &[]);
+    let change = |frame: &[u8], at: usize, value: u8| {
+        let mut frame = frame.to_vec();
+        frame[at] = value;
+        frame
+    };
+    let lies = [
+        ("cut in the TCP header", tcp4[..14 + 20 + 12].to_vec()),
+        ("header length below 5", change(&tcp4, 14, 0x44)),
+        ("header length beyond the packet", change(&tcp4, 14, 0x4f)),
+        ("total length beyond the frame", change(&tcp4, 16, 1)),
+        ("data offset beyond the packet", change(&tcp4, 14 + 20 + 12, 0xf0)),
+        ("data offset below 5", change(&tcp4, 14 + 20 + 12, 0x40)),
+        ("UDP length beyond the packet", change(&udp(&v4, b"abc"), 14 + 20 + 4, 1)),
+        ("IPv6 payload length beyond the frame", change(&tcp(&v6, Flags::SYN, &[]), 18, 1)),
+        ("version 5", change(&tcp4, 14, 0x55)),
+    ];
+    for (lie, frame) in lies {
+        untouched(&mut node, &frame, PASS, Reason::Malformed).context(lie)?;
+    }
+    let fragment = change(&tcp4, 20, 0x20);
+    untouched(&mut node, &fragment, PASS, Reason::Fragment)?;
+    let hop_by_hop = change(&tcp(&v6, Flags::SYN, &[]), 20, 0);
+    untouched(&mut node, &hop_by_hop, PASS, Reason::ExtensionHeader)
+}

@@ -1,0 +1,126 @@
+//! The same packets through the decision on the host and in the kernel: same action, same bytes, same memory.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, ensure};
+use lb_agent::dataplane::{Entry, LinkMode};
+use lb_common::{Action, InPlace, apply, decide, decide_reply, packet::Frame, parse};
+use lb_core::{host::HostMaps, maps::Maps};
+use magnetite_tests::{
+    fixture::{
+        self, BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, IFINDEX, KERNEL, NO_ENDPOINTS, NODE,
+        OFF_SEGMENT, OTHER_VIP4, PEER, PEER4, POD_PORT, POD4, POD6, UNKNOWN, VIP4, VIP6,
+    },
+    frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, tcp, udp},
+};
+
+use crate::{
+    Test,
+    node::{DROP, Node, PASS, TX},
+};
+
+pub fn trials() -> Vec<Test> {
+    vec![
+        ("random packets: host and program agree", || agree(LinkMode::Native, 1)),
+        ("random packets: host and program with frags agree", || agree(LinkMode::NativeFrags, 2)),
+    ]
+}
+
+const PACKETS: usize = 20_000;
+
+fn agree(mode: LinkMode, seed: u64) -> Result<()> {
+    let mut node = Node::new()?;
+    let mut maps = Maps::empty(&fixture::sizes());
+    fixture::ops().iter().for_each(|op| maps.apply(op));
+    let mut host = HostMaps::new(maps);
+    let mut random = fastrand::Rng::with_seed(seed);
+    for number in 0..PACKETS {
+        let (entry, frame) = random_frame(&mut random, mode);
+        let outcome = node.run(entry, &frame)?;
+        let expected = on_host(&mut host, entry, &frame);
+        ensure!(
+            (outcome.action, &outcome.frame) == (expected.0, &expected.1),
+            "packet {number} of seed {seed}, {entry:?} {frame:02x?}\nprogram {outcome:02x?}\nhost {expected:02x?}"
+        );
+    }
+    let tables = node.dataplane().tables();
+    let mut conns = tables.conns()?;
+    conns.values_mut().for_each(|conn| conn.time = 0);
+    ensure!(conns == host.conns, "CONNS differ");
+    let mut reverse = tables.reverse()?;
+    reverse.values_mut().for_each(|reverse| reverse.time = 0);
+    ensure!(reverse == host.reverse, "REVERSE differ");
+    Ok(())
+}
+
+fn on_host(host: &mut HostMaps, entry: Entry, frame: &[u8]) -> (u32, Vec<u8>) {
+    let Some(frame) = Frame::new(frame) else { return (PASS, frame.to_vec()) };
+    let mut packet = InPlace(frame);
+    let meta = parse(&packet.0, IFINDEX);
+    let decision = match entry {
+        Entry::Arrival(_) => decide(&meta, host),
+        Entry::Departure => decide_reply(&meta, host),
+    };
+    let tick = host.tick;
+    decision.remember(&meta, tick, host);
+    let action = apply(&decision, &meta, &mut packet);
+    let action = match (entry, action) {
+        (Entry::Departure, _) => u32::MAX,
+        (_, Some(Action::Pass)) => PASS,
+        (_, Some(Action::Drop) | None) => DROP,
+        (_, Some(Action::Transmit)) => TX,
+    };
+    (action, packet.0.bytes().to_vec())
+}
+
+fn random_frame(random: &mut fastrand::Rng, mode: LinkMode) -> (Entry, Vec<u8>) {
+    let (is_reply, way) = random_way(random);
+    let length = random.usize(..40);
+    let payload: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
+    let mut frame = match random.u8(..20) {
+        0 => arp_request(CLIENT, CLIENT4, *pick(random, &[VIP4, OTHER_VIP4, PEER4])),
+        1 => neighbour_solicitation(CLIENT, CLIENT6, *pick(random, &[VIP6, CLIENT6]), random.bool()),
+        2 => echo_request(&way, &payload),
+        3..9 => udp(&way, &payload),
+        _ => {
+            let [syn, ack, fin, rst] = [(); 4].map(|()| random.u8(..4) == 0);
+            tcp(&way, Flags { syn, ack, fin, rst }, &payload)
+        }
+    };
+    // One in four is damaged: a byte of the headers, or the end.
+    match random.u8(..8) {
+        0 => {
+            let at = random.usize(..frame.len().min(80));
+            frame[at] = random.u8(..);
+        }
+        // The kernel makes no socket buffer of less than an IP header.
+        1 if is_reply => frame.truncate(random.usize(14 + 40..=frame.len().max(14 + 40))),
+        1 => frame.truncate(random.usize(14..=frame.len())),
+        _ => {}
+    }
+    let entry = if is_reply { Entry::Departure } else { Entry::Arrival(mode) };
+    (entry, frame)
+}
+
+/// Few clients, so that many packets belong to known connections.
+fn random_way(random: &mut fastrand::Rng) -> (bool, Way) {
+    let client_port = 40_000 + random.u16(..32);
+    let v4 = random.bool();
+    let client: IpAddr = if v4 { CLIENT4.into() } else { CLIENT6.into() };
+    let ttl = *pick(random, &[64, 64, 64, 2, 1]);
+    if random.u8(..4) == 0 {
+        let pod: IpAddr = if v4 { POD4.into() } else { POD6.into() };
+        let way = Way { macs: (NODE, CLIENT), addresses: (pod, client), ports: (POD_PORT, client_port), ttl };
+        return (true, way);
+    }
+    let vip: IpAddr =
+        if v4 { *pick(random, &[VIP4.into(), VIP4.into(), OTHER_VIP4.into()]) } else { VIP6.into() };
+    let ports = [HERE, ELSEWHERE, BOTH, BOTH, KERNEL, NO_ENDPOINTS, OFF_SEGMENT, UNKNOWN];
+    let macs = *pick(random, &[(CLIENT, NODE), (CLIENT, NODE), (PEER, NODE), (CLIENT, PEER)]);
+    let source = if v4 && random.u8(..16) == 0 { PEER4.into() } else { client };
+    (false, Way { macs, addresses: (source, vip), ports: (client_port, *pick(random, &ports)), ttl })
+}
+
+fn pick<'a, T>(random: &mut fastrand::Rng, choices: &'a [T]) -> &'a T {
+    &choices[random.usize(..choices.len())]
+}

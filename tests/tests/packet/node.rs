@@ -1,0 +1,119 @@
+//! A node with the fixture's maps, on pins of its own.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use lb_agent::dataplane::{Dataplane, Entry, LinkMode, Options};
+use lb_common::Reason;
+use magnetite_tests::fixture;
+
+/// Why programs cannot be loaded here, if they cannot.
+pub fn cannot_run() -> Option<String> {
+    if lb_agent::OBJECT.is_empty() {
+        return Some("no BPF object, cargo xtask build-ebpf makes it".to_owned());
+    }
+    match Node::new() {
+        Ok(_) => None,
+        // A kernel that lets us, but refuses the object, is a failure of the tests and not of the machine.
+        Err(error) if is_permission(&error) => Some(format!("{error:#}")),
+        Err(_) => None,
+    }
+}
+
+fn is_permission(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            || matches!(cause.downcast_ref(), Some(lb_agent::dataplane::Error::NotBpffs { .. }))
+    })
+}
+
+/// A node of the fixture.
+pub struct Node {
+    dataplane: Dataplane,
+    pins: PathBuf,
+    counted: BTreeMap<Reason, u64>,
+}
+
+/// What a program did with a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// XDP action, or tc action.
+    pub action: u32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+/// `XDP_DROP`.
+pub const DROP: u32 = 1;
+/// `XDP_PASS`.
+pub const PASS: u32 = 2;
+/// `XDP_TX`.
+pub const TX: u32 = 3;
+
+impl Node {
+    /// Loads programs and maps, on this thread's CPU.
+    pub fn new() -> anyhow::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        stay_on_this_cpu()?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let pins = PathBuf::from(format!("/sys/fs/bpf/magnetite-test-{}-{number}", std::process::id()));
+        let mut dataplane = Dataplane::open(&Options { pin_dir: pins.clone(), sizes: fixture::sizes() })?;
+        dataplane.apply(&fixture::ops())?;
+        Ok(Self { dataplane, pins, counted: BTreeMap::new() })
+    }
+
+    /// The data plane.
+    pub fn dataplane(&mut self) -> &mut Dataplane {
+        &mut self.dataplane
+    }
+
+    /// A frame arrives.
+    pub fn arrive(&mut self, frame: &[u8]) -> anyhow::Result<Outcome> {
+        self.run(Entry::Arrival(LinkMode::Native), frame)
+    }
+
+    /// A frame leaves.
+    pub fn leave(&mut self, frame: &[u8]) -> anyhow::Result<Outcome> {
+        self.run(Entry::Departure, frame)
+    }
+
+    /// A frame meets a program.
+    pub fn run(&mut self, entry: Entry, frame: &[u8]) -> anyhow::Result<Outcome> {
+        let (action, frame) = self.dataplane.test_run(entry, frame)?;
+        Ok(Outcome { action, frame })
+    }
+
+    /// Reasons counted since the last call.
+    pub fn reasons(&mut self) -> anyhow::Result<Vec<Reason>> {
+        let mut new = Vec::new();
+        for (reason, count) in self.dataplane.tables().reasons()? {
+            let before = self.counted.insert(reason, count.packets).unwrap_or(0);
+            new.extend(std::iter::repeat_n(reason, (count.packets - before) as usize));
+        }
+        Ok(new)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // The maps live as long as they are open; what cannot be removed is a directory of a test run.
+        let _ = fs::remove_dir_all(&self.pins);
+    }
+}
+
+/// `FLOWS` and the counters are per CPU, and a test run happens where its caller is.
+fn stay_on_this_cpu() -> io::Result<()> {
+    // SAFETY: the call takes no arguments.
+    let cpu = unsafe { libc::sched_getcpu() };
+    // SAFETY: an all-zero set is empty; it outlives the call.
+    let done = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu.max(0) as usize, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
