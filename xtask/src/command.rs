@@ -31,11 +31,17 @@ pub fn cargo() -> Command {
 
 /// Runs to the end, with our output.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    let status = command.status().with_context(|| format!("cannot start {}", line(command)))?;
     if !status.success() {
-        bail!("{status}: {command:?}");
+        bail!("{status}: {}", line(command));
     }
     Ok(())
+}
+
+/// The command as one would type it.
+pub fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Standard output of a command that succeeds, else `None`.

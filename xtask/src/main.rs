@@ -8,6 +8,8 @@ mod test;
 mod tidy;
 mod toolchain;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Set-up, builds and tests of Magnetite.
@@ -38,12 +40,19 @@ enum Task {
     Tidy,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
         Task::Setup { check: true } => setup::check(),
         Task::Setup { check: false } => setup::set_up(),
         Task::BuildEbpf => ebpf::build(),
         Task::Test { levels } => test::run(&levels),
         Task::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

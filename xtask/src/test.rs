@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::{command::cargo, ebpf, setup, tidy};
+use crate::{
+    command::{cargo, line},
+    ebpf, setup, tidy,
+};
 
 /// Levels, least powerful first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -63,23 +66,13 @@ pub fn run(levels: &[Level]) -> Result<()> {
 }
 
 /// All but the tests that load programs.
-const UNIT_PACKAGES: [&str; 10] = [
-    "--package",
-    "lb-common",
-    "--package",
-    "lb-core",
-    "--package",
-    "lb-api",
-    "--package",
-    "lb-agent",
-    "--package",
-    "xtask",
-];
+const UNIT_PACKAGES: [&str; 8] =
+    ["--package", "lb-common", "--package", "lb-core", "--package", "lb-agent", "--package", "xtask"];
 
 /// Runs `cargo test`, shows what it prints, and counts.
 fn count(command: &mut Command) -> Result<Totals> {
     let mut child =
-        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {}", line(command)))?;
     let stdout = child.stdout.take().context("the output is a pipe")?;
     let mut totals = Totals::default();
     for line in BufReader::new(stdout).lines() {
@@ -89,7 +82,7 @@ fn count(command: &mut Command) -> Result<Totals> {
     }
     let status = child.wait()?;
     if !status.success() && totals.failed == 0 {
-        bail!("{status}: {command:?}");
+        bail!("{status}: {}", line(command));
     }
     Ok(totals)
 }
