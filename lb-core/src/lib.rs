@@ -5,3 +5,4 @@
 pub mod host;
 pub mod maps;
 pub mod model;
+pub mod rows;
