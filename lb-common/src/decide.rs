@@ -20,6 +20,8 @@ use crate::{
     reason::Reason,
 };
 
+pub use pick::{WALK_TTL, row_index};
+
 /// The maps, read.
 pub trait Lookup {
     /// `CONFIG`.
