@@ -2,7 +2,12 @@
 //!
 //! Nothing here reads a clock, opens a socket or knows a runtime; the compiler keeps it so by the list of dependencies.
 
+pub mod allocate;
+pub mod diff;
 pub mod host;
 pub mod maps;
 pub mod model;
+pub mod ownership;
+pub mod place;
+pub mod plan;
 pub mod rows;

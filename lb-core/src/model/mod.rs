@@ -12,6 +12,9 @@ use std::{
 
 use ipnet::IpNet;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 /// Namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {

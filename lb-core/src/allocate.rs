@@ -1,0 +1,227 @@
+//! Which addresses Services get: a pure function of what is there, so that nodes without a controller agree.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use crate::model::{Family, ObjectName, Pool, Service, Snapshot};
+
+/// Addresses of Services, and why others have none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocation {
+    /// By Service, in the order of its families.
+    pub addresses: BTreeMap<ObjectName, Vec<IpAddr>>,
+    /// By Service.
+    pub errors: BTreeMap<ObjectName, AllocationError>,
+}
+
+/// Why a Service has no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AllocationError {
+    /// Asked for an address that no pool has.
+    #[error("{address} is in no IPAddressPool: add it to one, or ask for another address")]
+    OutsidePools {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Asked for an address that another Service has.
+    #[error("{address} belongs to Service {holder}: ask for another address")]
+    Taken {
+        /// The address.
+        address: IpAddr,
+        /// Who has it.
+        holder: ObjectName,
+    },
+    /// Asked for an address that ends with 0 or 255.
+    #[error("{address} ends with 0 or 255, and its IPAddressPool {pool} has avoidBuggyIPs")]
+    Buggy {
+        /// The address.
+        address: IpAddr,
+        /// Its pool.
+        pool: String,
+    },
+    /// Asked for a pool that is not there.
+    #[error("there is no IPAddressPool {pool}")]
+    NoPool {
+        /// The pool.
+        pool: String,
+    },
+    /// No pool has what is needed.
+    #[error("no IPAddressPool has a free address of each family that the Service needs ({families})")]
+    Exhausted {
+        /// The families, for people.
+        families: String,
+    },
+}
+
+/// Addresses that Services have keep; then those that ask for one get it; then all others, by namespace and name, the lowest that
+/// is free.
+pub fn allocate(snapshot: &Snapshot) -> Allocation {
+    let mut allocator = Allocator { snapshot, holders: BTreeMap::new(), allocation: Allocation::default() };
+    let (has, wants): (Vec<_>, Vec<_>) =
+        snapshot.services.iter().partition(|(_, service)| !service.ingress.is_empty());
+    for (name, service) in has {
+        allocator.take(name, &service.ingress);
+    }
+    let (asks, any): (Vec<_>, Vec<_>) =
+        wants.into_iter().partition(|(_, service)| !service.requested.is_empty());
+    for (name, service) in asks {
+        allocator.take(name, &service.requested);
+    }
+    for (name, service) in any {
+        allocator.choose(name, service);
+    }
+    allocator.allocation
+}
+
+struct Allocator<'a> {
+    snapshot: &'a Snapshot,
+    holders: BTreeMap<IpAddr, ObjectName>,
+    allocation: Allocation,
+}
+
+impl Allocator<'_> {
+    fn take(&mut self, name: &ObjectName, addresses: &[IpAddr]) {
+        for address in addresses {
+            if let Err(error) = self.check(*address) {
+                self.allocation.errors.insert(name.clone(), error);
+                return;
+            }
+        }
+        self.give(name, addresses.to_vec());
+    }
+
+    fn check(&self, address: IpAddr) -> Result<(), AllocationError> {
+        if let Some(holder) = self.holders.get(&address) {
+            return Err(AllocationError::Taken { address, holder: holder.clone() });
+        }
+        let holds = |pool: &Pool| pool.ranges.iter().any(|range| range.contains(&address));
+        match self.snapshot.pools.iter().find(|(_, pool)| holds(pool)) {
+            None => Err(AllocationError::OutsidePools { address }),
+            Some((name, pool)) if pool.avoid_buggy && is_buggy(&address) => {
+                Err(AllocationError::Buggy { address, pool: name.clone() })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn choose(&mut self, name: &ObjectName, service: &Service) {
+        let found = match &service.requested_pool {
+            Some(pool) => match self.snapshot.pools.get(pool) {
+                None => Err(AllocationError::NoPool { pool: pool.clone() }),
+                Some(pool) => Ok(self.free(pool, &service.families)),
+            },
+            None => {
+                let mut pools = self.snapshot.pools.values().filter(|pool| pool.auto_assign);
+                Ok(pools.find_map(|pool| self.free(pool, &service.families)))
+            }
+        };
+        match found {
+            Ok(Some(addresses)) => self.give(name, addresses),
+            Ok(None) => {
+                let families: Vec<_> = service.families.iter().map(|family| format!("{family:?}")).collect();
+                let error = AllocationError::Exhausted { families: families.join(", ") };
+                self.allocation.errors.insert(name.clone(), error);
+            }
+            Err(error) => {
+                self.allocation.errors.insert(name.clone(), error);
+            }
+        }
+    }
+
+    /// The lowest free address of each family; `None` if one has none.
+    fn free(&self, pool: &Pool, families: &[Family]) -> Option<Vec<IpAddr>> {
+        families.iter().map(|family| self.lowest(pool, *family)).collect()
+    }
+
+    fn lowest(&self, pool: &Pool, family: Family) -> Option<IpAddr> {
+        for range in pool.ranges.iter().filter(|range| Family::of(&range.first()) == family) {
+            // At most as many steps as addresses are held, and two in each 256 that are left out.
+            let mut next = Some(range.first());
+            while let Some(address) = next.filter(|address| range.contains(address)) {
+                let is_out = pool.avoid_buggy && is_buggy(&address);
+                if !is_out && !self.holders.contains_key(&address) {
+                    return Some(address);
+                }
+                next = successor(address);
+            }
+        }
+        None
+    }
+
+    fn give(&mut self, name: &ObjectName, addresses: Vec<IpAddr>) {
+        for address in &addresses {
+            self.holders.insert(*address, name.clone());
+        }
+        self.allocation.addresses.insert(name.clone(), addresses);
+    }
+}
+
+fn is_buggy(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if matches!(v4.octets()[3], 0 | 255))
+}
+
+fn successor(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits().checked_add(1).map(|bits| Ipv4Addr::from_bits(bits).into()),
+        IpAddr::V6(v6) => v6.to_bits().checked_add(1).map(|bits| Ipv6Addr::from_bits(bits).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::testing::{name, pool, service};
+
+    fn snapshot(services: &[(&str, Service)]) -> Snapshot {
+        Snapshot {
+            services: services.iter().map(|(n, service)| (name(n), service.clone())).collect(),
+            pools: [("main".to_owned(), pool("192.0.2.0-192.0.2.3,2001:db8::1-2001:db8::2"))].into(),
+            ..Snapshot::default()
+        }
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+
+    #[test]
+    fn what_is_had_stays_what_is_asked_for_comes_next_and_the_rest_by_name() {
+        let mut has = service();
+        has.ingress = vec![address("192.0.2.1")];
+        let mut asks = service();
+        asks.requested = vec![address("192.0.2.0")];
+        let allocation = allocate(&snapshot(&[("a", service()), ("b", asks), ("c", has), ("d", service())]));
+        let addresses: Vec<_> =
+            allocation.addresses.values().map(|addresses| addresses[0].to_string()).collect();
+        assert_eq!(addresses, ["192.0.2.2", "192.0.2.0", "192.0.2.1", "192.0.2.3"]);
+        assert_eq!(allocation.errors, BTreeMap::new());
+    }
+
+    #[test]
+    fn two_that_ask_for_one_address_and_one_that_asks_for_none_of_ours() {
+        let asking = |text| Service { requested: vec![address(text)], ..service() };
+        let services = [("a", asking("192.0.2.1")), ("b", asking("192.0.2.1")), ("c", asking("203.0.113.1"))];
+        let allocation = allocate(&snapshot(&services));
+        let taken = AllocationError::Taken { address: address("192.0.2.1"), holder: name("a") };
+        let outside = AllocationError::OutsidePools { address: address("203.0.113.1") };
+        assert_eq!(allocation.errors, [(name("b"), taken), (name("c"), outside)].into());
+    }
+
+    #[test]
+    fn both_families_come_from_one_pool_or_not_at_all() {
+        let dual = Service { families: vec![Family::V6, Family::V4], ..service() };
+        let allocation = allocate(&snapshot(&[("a", dual.clone()), ("b", dual.clone()), ("c", dual)]));
+        let b = vec![address("2001:db8::2"), address("192.0.2.1")];
+        assert_eq!(allocation.addresses.get(&name("b")), Some(&b));
+        assert!(matches!(allocation.errors[&name("c")], AllocationError::Exhausted { .. }));
+    }
+
+    #[test]
+    fn buggy_addresses_are_left_out() {
+        let mut snapshot = snapshot(&[("a", service())]);
+        snapshot.pools.values_mut().for_each(|pool| pool.avoid_buggy = true);
+        assert_eq!(allocate(&snapshot).addresses[&name("a")], [address("192.0.2.1")]);
+    }
+}

@@ -1,0 +1,71 @@
+//! From what the maps hold to what they should hold, in an order in which no packet sees a part without what it needs.
+
+use std::collections::BTreeMap;
+
+use crate::maps::{Maps, Op};
+
+/// The operations that turn `current` into `wanted`: new things from what is named to what names it (backends, tables, services,
+/// VIPs), then what is gone in reverse.
+pub fn diff(current: &Maps, wanted: &Maps) -> Vec<Op> {
+    let mut ops = Vec::new();
+    sets(&mut ops, &current.links, &wanted.links, Op::SetLink);
+    let neighbours = changes(&current.neighbours, &wanted.neighbours);
+    ops.extend(neighbours.into_iter().map(|(offset, neighbours)| Op::WriteNeighbours { offset, neighbours }));
+    sets(&mut ops, &current.names, &wanted.names, Op::SetName);
+    sets(&mut ops, &current.peers, &wanted.peers, Op::SetPeer);
+    sets(&mut ops, &current.sources, &wanted.sources, Op::SetSource);
+    let backends = changes(&current.backends, &wanted.backends);
+    ops.extend(backends.into_iter().map(|(offset, backends)| Op::WriteBackends { offset, backends }));
+    sets(&mut ops, &current.local_ports, &wanted.local_ports, Op::SetLocalPort);
+    let rows = changes(&current.table, &wanted.table);
+    ops.extend(rows.into_iter().map(|(offset, rows)| Op::WriteRows { offset, rows }));
+    if current.config != wanted.config {
+        ops.push(Op::SetConfig(wanted.config));
+    }
+    sets(&mut ops, &current.services, &wanted.services, Op::SetService);
+    sets(&mut ops, &current.vips, &wanted.vips, Op::SetVip);
+
+    removes(&mut ops, &current.vips, &wanted.vips, Op::RemoveVip);
+    removes(&mut ops, &current.services, &wanted.services, Op::RemoveService);
+    removes(&mut ops, &current.local_ports, &wanted.local_ports, Op::RemoveLocalPort);
+    removes(&mut ops, &current.sources, &wanted.sources, Op::RemoveSource);
+    removes(&mut ops, &current.peers, &wanted.peers, Op::RemovePeer);
+    removes(&mut ops, &current.names, &wanted.names, Op::RemoveName);
+    removes(&mut ops, &current.links, &wanted.links, Op::RemoveLink);
+    ops
+}
+
+fn sets<K: Copy + Ord, V: Copy + PartialEq>(
+    ops: &mut Vec<Op>,
+    current: &BTreeMap<K, V>,
+    wanted: &BTreeMap<K, V>,
+    op: impl Fn(K, V) -> Op,
+) {
+    let changed = wanted.iter().filter(|(key, value)| current.get(*key) != Some(*value));
+    ops.extend(changed.map(|(key, value)| op(*key, *value)));
+}
+
+fn removes<K: Copy + Ord, V>(
+    ops: &mut Vec<Op>,
+    current: &BTreeMap<K, V>,
+    wanted: &BTreeMap<K, V>,
+    op: impl Fn(K) -> Op,
+) {
+    ops.extend(current.keys().filter(|key| !wanted.contains_key(*key)).map(|key| op(*key)));
+}
+
+/// Runs of entries that differ. Nothing that is still named is freed by them: backends are gone for a while before they are free,
+/// and rows are written to where no service looks.
+fn changes<T: Copy + PartialEq>(current: &[T], wanted: &[T]) -> Vec<(u32, Vec<T>)> {
+    let mut runs: Vec<(u32, Vec<T>)> = Vec::new();
+    for (index, (old, new)) in current.iter().zip(wanted).enumerate() {
+        if old == new {
+            continue;
+        }
+        match runs.last_mut() {
+            Some((offset, values)) if *offset as usize + values.len() == index => values.push(*new),
+            _ => runs.push((index as u32, vec![*new])),
+        }
+    }
+    runs
+}

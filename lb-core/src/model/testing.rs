@@ -1,0 +1,70 @@
+//! Objects for tests.
+
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
+
+use super::{
+    AddressRange, Echo, Endpoint, EndpointCondition, Family, Forwarding, Labels, Node, NodeName, ObjectName,
+    Pool, Protocol, Service, ServicePort, TrafficPolicy,
+};
+
+/// In namespace `default`.
+pub fn name(name: &str) -> ObjectName {
+    ObjectName { namespace: "default".to_owned(), name: name.to_owned() }
+}
+
+/// Of ranges `a-b`, with commas between.
+pub fn pool(ranges: &str) -> Pool {
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-')?;
+        AddressRange::new(first.parse().ok()?, last.parse().ok()?)
+    };
+    Pool {
+        labels: Labels::new(),
+        ranges: ranges.split(',').filter_map(range).collect(),
+        auto_assign: true,
+        avoid_buggy: false,
+    }
+}
+
+/// One port 80/TCP, no endpoints, IPv4.
+pub fn service() -> Service {
+    Service {
+        labels: Labels::new(),
+        families: vec![Family::V4],
+        ports: vec![ServicePort {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: NonZeroU16::MIN.saturating_add(79),
+        }],
+        policy: TrafficPolicy::Cluster,
+        client_ip_affinity: false,
+        requested: Vec::new(),
+        requested_pool: None,
+        ingress: Vec::new(),
+        forwarding: Forwarding::Auto,
+        echo: Echo::Always,
+        table_size: None,
+        endpoints: vec![BTreeSet::new()],
+    }
+}
+
+/// A ready endpoint, port 8080.
+pub fn endpoint(address: IpAddr, node: &str) -> Endpoint {
+    Endpoint {
+        address,
+        port: NonZeroU16::MIN.saturating_add(8079),
+        node: Some(NodeName(node.to_owned())),
+        condition: EndpointCondition::Ready,
+    }
+}
+
+/// A node with one address.
+pub fn node(address: IpAddr) -> Node {
+    Node {
+        labels: Labels::new(),
+        addresses: vec![address],
+        pod_cidrs: Vec::new(),
+        excluded: false,
+        network_unavailable: false,
+    }
+}

@@ -1,0 +1,104 @@
+//! Who answers ARP and NDP for a VIP.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use sha2::{Digest, Sha256};
+
+use crate::model::{
+    EndpointCondition, L2Advertisement, Node, NodeName, Pool, Service, Snapshot, TrafficPolicy,
+};
+
+/// The owner among nodes: MetalLB's order, the least SHA-256 of `node#address` (`speaker/layer2_controller.go`), where the
+/// address is the first of the Service. A pure function: whoever knows the same nodes comes to the same owner.
+pub fn owner<'a>(
+    first_address: IpAddr,
+    nodes: impl IntoIterator<Item = &'a NodeName>,
+) -> Option<&'a NodeName> {
+    nodes.into_iter().min_by_key(|node| Sha256::digest(format!("{node}#{first_address}").as_bytes()))
+}
+
+/// Nodes that may own a Service's addresses: those that an advertisement of its pool selects, that are neither excluded nor
+/// without network, and with `externalTrafficPolicy: Local` those that run a serving endpoint.
+pub fn eligible<'a>(
+    snapshot: &'a Snapshot,
+    service: &Service,
+    advertisements: &[&L2Advertisement],
+) -> BTreeSet<&'a NodeName> {
+    let serving =
+        || service.endpoints.iter().flatten().filter(|e| e.condition != EndpointCondition::NotReady);
+    if serving().next().is_none() {
+        return BTreeSet::new();
+    }
+    let is_selected = |node: &Node| {
+        advertisements.iter().any(|advertisement| {
+            advertisement.node_selectors.is_empty()
+                || advertisement.node_selectors.iter().any(|selector| selector.matches(&node.labels))
+        })
+    };
+    let has_endpoint = |name: &NodeName| match service.policy {
+        TrafficPolicy::Cluster => true,
+        TrafficPolicy::Local => serving().any(|endpoint| endpoint.node.as_ref() == Some(name)),
+    };
+    let is_eligible = |(name, node): &(&NodeName, &Node)| {
+        !node.excluded && !node.network_unavailable && is_selected(node) && has_endpoint(name)
+    };
+    snapshot.nodes.iter().filter(is_eligible).map(|(name, _)| name).collect()
+}
+
+/// The advertisements that select a pool; one without names and selectors selects all.
+pub fn advertisements<'a>(snapshot: &'a Snapshot, pool_name: &str, pool: &Pool) -> Vec<&'a L2Advertisement> {
+    let selects = |advertisement: &&L2Advertisement| {
+        advertisement.pools.is_empty() && advertisement.pool_selectors.is_empty()
+            || advertisement.pools.contains(pool_name)
+            || advertisement.pool_selectors.iter().any(|selector| selector.matches(&pool.labels))
+    };
+    snapshot.l2_advertisements.values().filter(selects).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::model::testing::{endpoint, node, service};
+
+    fn names(names: &[&str]) -> Vec<NodeName> {
+        names.iter().map(|name| NodeName((*name).to_owned())).collect()
+    }
+
+    /// In the order of `sha256sum` over `a#192.0.2.1` and the others.
+    #[test]
+    fn owners_follow_metallbs_order() {
+        let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1));
+        let mut left = names(&["a", "b", "c", "d", "e"]);
+        let mut order = Vec::new();
+        while let Some(first) = owner(address, &left).cloned() {
+            left.retain(|name| *name != first);
+            order.push(first);
+        }
+        assert_eq!(order, names(&["c", "a", "b", "e", "d"]));
+    }
+
+    #[test]
+    fn nodes_are_eligible_that_are_selected_and_serve() {
+        let address = IpAddr::from(Ipv4Addr::new(10, 0, 0, 1));
+        let mut snapshot = Snapshot::default();
+        for name in names(&["a", "b", "c"]) {
+            snapshot.nodes.insert(name, node(address));
+        }
+        if let Some(node) = snapshot.nodes.get_mut(&NodeName("b".to_owned())) {
+            node.excluded = true;
+        }
+        let everywhere = L2Advertisement::default();
+        let mut served = service();
+        assert!(eligible(&snapshot, &served, &[&everywhere]).is_empty(), "no endpoint serves");
+        served.endpoints[0].insert(endpoint(address, "c"));
+        let eligible = |service: &Service, ads: &[&L2Advertisement]| {
+            eligible(&snapshot, service, ads).into_iter().map(|name| name.0.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(eligible(&served, &[&everywhere]), ["a", "c"]);
+        assert_eq!(eligible(&served, &[]), Vec::<String>::new());
+        let local = Service { policy: TrafficPolicy::Local, ..served };
+        assert_eq!(eligible(&local, &[&everywhere]), ["c"]);
+    }
+}

@@ -1,0 +1,508 @@
+//! From names to indexes: a plan becomes the contents of maps, with everything that lives keeping its place.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::Range,
+};
+
+use ipnet::IpNet;
+use lb_common::{
+    hash::HashKey,
+    layout::{
+        ALGORITHM_VERSION, Addr, Backend, Config, Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS,
+        NO_NODE, Name, NameKey, Neighbour, Peer, PeerKey, Port, Row, Service, ServiceId, ServiceKey, Source,
+        SourceKey, Vip, backend_state, link_mode, name_kind, node_state, reach, service_flags, vip_flags,
+    },
+};
+
+use crate::{
+    maps::{Maps, Sizes},
+    model::NodeName,
+    plan::{Frontend, KernelReason, Plan, ServicePlan},
+    rows::{RowBackend, build, row_key},
+};
+
+/// Seconds for which the index of a gone backend rests before it is given again.
+pub const REST: u32 = 600;
+
+/// What a plan does not say.
+#[derive(Clone, Copy, Debug)]
+pub struct Local {
+    /// Sizes of the maps.
+    pub sizes: Sizes,
+    /// [`Config::flow_key`]: random.
+    pub flow_key: HashKey,
+    /// [`Config::tick_shift`].
+    pub tick_shift: u32,
+    /// Seconds since boot.
+    pub now: u32,
+}
+
+/// Contents of the maps, and what found no room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The contents.
+    pub maps: Maps,
+    /// Services that are left to the kernel for want of room.
+    pub without_room: BTreeMap<Frontend, KernelReason>,
+}
+
+/// Finds places for a plan. What `current` holds of the same things stays where it is.
+pub fn place(plan: &Plan, current: &Maps, local: &Local) -> Placed {
+    let mut placer = Placer {
+        plan,
+        current,
+        local,
+        maps: Maps {
+            table: current.table.clone(),
+            backends: current.backends.clone(),
+            ..Maps::empty(&local.sizes)
+        },
+        nodes: BTreeMap::new(),
+        segments: BTreeMap::new(),
+        without_room: BTreeMap::new(),
+    };
+    placer.place_links();
+    placer.place_nodes();
+    placer.place_sources();
+    placer.place_config();
+    placer.place_services();
+    placer.place_vips();
+    placer.place_local_ports();
+    Placed { maps: placer.maps, without_room: placer.without_room }
+}
+
+struct Placer<'a> {
+    plan: &'a Plan,
+    current: &'a Maps,
+    local: &'a Local,
+    maps: Maps,
+    nodes: BTreeMap<NodeName, u16>,
+    segments: BTreeMap<String, u16>,
+    without_room: BTreeMap<Frontend, KernelReason>,
+}
+
+impl Placer<'_> {
+    fn place_links(&mut self) {
+        let mut used: BTreeSet<u16> = BTreeSet::new();
+        let key =
+            |link: &crate::plan::LinkPlan| LinkKey { ifindex: link.ifindex, vlan: u32::from(link.vlan) };
+        for link in self.plan.links.values() {
+            if let Some(known) = self.current.links.get(&key(link))
+                && !self.segments.contains_key(&link.segment)
+                && used.insert(known.segment)
+            {
+                self.segments.insert(link.segment.clone(), known.segment);
+            }
+        }
+        for link in self.plan.links.values().take(self.local.sizes.links as usize) {
+            if !self.segments.contains_key(&link.segment) {
+                let Some(free) = (0..MAX_SEGMENTS as u16).find(|segment| !used.contains(segment)) else {
+                    continue;
+                };
+                used.insert(free);
+                self.segments.insert(link.segment.clone(), free);
+            }
+            let segment = self.segments[&link.segment];
+            let value = Link { segment, mac: link.mac.into(), mode: link_mode::NATIVE, flags: 0 };
+            self.maps.links.insert(key(link), value);
+        }
+    }
+
+    /// A node keeps its index as long as a backend is on it, in the source or not.
+    fn place_nodes(&mut self) {
+        let in_use: BTreeSet<u16> =
+            self.current.backends.iter().filter(|b| b.state != backend_state::FREE).map(|b| b.node).collect();
+        let mut taken = BTreeSet::new();
+        for (key, name) in self.current.names.iter().filter(|(key, _)| key.kind == name_kind::NODE) {
+            let (Some(text), Ok(index)) = (name_text(name), u16::try_from(key.index)) else { continue };
+            let node = NodeName(text.to_owned());
+            if self.plan.nodes.contains_key(&node) || in_use.contains(&index) {
+                taken.insert(index);
+                self.nodes.insert(node, index);
+            }
+        }
+        for node in self.plan.nodes.keys() {
+            if !self.nodes.contains_key(node) {
+                let free = (0..self.local.sizes.nodes.min(u32::from(NO_NODE)) as u16)
+                    .find(|index| !taken.contains(index));
+                let Some(free) = free else { continue };
+                taken.insert(free);
+                self.nodes.insert(node.clone(), free);
+            }
+        }
+        for (node, index) in self.nodes.clone() {
+            let name = NameKey { kind: name_kind::NODE, index: u32::from(index) };
+            self.maps.names.insert(name, name_of(&node.0));
+            self.place_node(&node, index);
+        }
+    }
+
+    fn place_node(&mut self, node: &NodeName, index: u16) {
+        let base = (u32::from(index) * MAX_SEGMENTS) as usize;
+        let is_self = *node == self.plan.node;
+        let Some(planned) = self.plan.nodes.get(node) else {
+            // Gone from the source: where it was, it stays for the flows that it has.
+            for place in base..base + MAX_SEGMENTS as usize {
+                let mut known = self.current.neighbours[place];
+                known.state = node_state::SUSPECT;
+                self.maps.neighbours[place] =
+                    if known.reach == reach::NONE { Neighbour::default() } else { known };
+            }
+            self.maps
+                .peers
+                .extend(self.current.peers.iter().filter(|(_, peer)| peer.node == u32::from(index)));
+            return;
+        };
+        for (segment, mac) in &planned.legs {
+            let Some(segment) = self.segments.get(segment).copied() else { continue };
+            self.maps.neighbours[base + usize::from(segment)] = Neighbour {
+                mac: (*mac).into(),
+                reach: if is_self { reach::SELF } else { reach::SEGMENT },
+                state: if planned.in_source { node_state::READY } else { node_state::SUSPECT },
+                dsr_capable: 1,
+                pad: [0; 3],
+            };
+            if !is_self {
+                self.maps
+                    .peers
+                    .insert(PeerKey { segment, mac: (*mac).into() }, Peer { node: u32::from(index) });
+            }
+        }
+    }
+
+    fn place_sources(&mut self) {
+        for network in self.plan.own.iter().take(self.local.sizes.sources as usize) {
+            let bits = match network {
+                IpNet::V4(v4) => 96 + u32::from(v4.prefix_len()),
+                IpNet::V6(v6) => u32::from(v6.prefix_len()),
+            };
+            let address = Addr::from(network.network());
+            self.maps
+                .sources
+                .insert(SourceKey { prefix_length: 32 + bits, service: 0, address }, Source { allow: 1 });
+        }
+    }
+
+    fn place_config(&mut self) {
+        // The key of `FLOWS` lives as long as the map does.
+        let known = &self.current.config;
+        let flow_key = if known.algorithm == 0 { self.local.flow_key } else { known.flow_key };
+        self.maps.config = Config {
+            flow_key,
+            row_key: row_key(self.plan.cluster_uid.as_deref()),
+            lease_deadline: 0,
+            node: self.nodes.get(&self.plan.node).map_or(u32::from(NO_NODE), |node| u32::from(*node)),
+            algorithm: ALGORITHM_VERSION,
+            flow_lines: self.local.sizes.flow_lines,
+            tick_shift: self.local.tick_shift,
+            udp_idle: 120,
+            udp_unanswered_idle: 30,
+            closing_idle: 10,
+            echo_limit: 1000,
+        };
+    }
+
+    fn place_services(&mut self) {
+        let mut tables: Vec<Range<u32>> = Vec::new();
+        let mut blocks: Vec<Range<u32>> = Vec::new();
+        let mut ids: BTreeSet<u32> = BTreeSet::new();
+        // What lives keeps its place, and what is to go is still in use until it has gone.
+        for service in self.current.services.values() {
+            tables.push(service.table_offset..service.table_offset + service.table_length);
+            ids.insert(service.id.index());
+        }
+        for frontend in self.plan.services.keys() {
+            blocks.extend(self.current.services.get(&service_key(frontend)).map(block_of));
+        }
+        self.retire(&blocks);
+        let mut used = Used { tables, blocks, ids };
+        for (frontend, planned) in &self.plan.services {
+            match self.place_service(frontend, planned, &mut used) {
+                Ok(service) => {
+                    self.maps.services.insert(service_key(frontend), service);
+                    let key = NameKey { kind: name_kind::SERVICE, index: service.id.raw };
+                    self.maps.names.insert(key, name_of(&format!("{} {frontend}", planned.service)));
+                }
+                Err(map) => {
+                    self.without_room.insert(*frontend, KernelReason::NoRoom { map });
+                }
+            }
+        }
+    }
+
+    /// Backends of no service any more are gone; those that have been gone for long enough are free.
+    fn retire(&mut self, blocks: &[Range<u32>]) {
+        for (index, backend) in self.maps.backends.iter_mut().enumerate() {
+            if !blocks.iter().any(|block| block.contains(&(index as u32))) {
+                retire(backend, self.local.now);
+            }
+        }
+    }
+
+    fn place_service(
+        &mut self,
+        frontend: &Frontend,
+        planned: &ServicePlan,
+        used: &mut Used,
+    ) -> Result<Service, &'static str> {
+        let known = self.current.services.get(&service_key(frontend)).copied();
+        let id = match known {
+            Some(known) => known.id,
+            None => used.id(self.local).ok_or("SERVICES")?,
+        };
+        let block =
+            self.place_backends(planned, known.map(|known| block_of(&known)), used).ok_or("BACKENDS")?;
+        let flags = match planned.kernel {
+            Some(KernelReason::NoEndpoints) => service_flags::NO_ENDPOINTS,
+            Some(_) => service_flags::KERNEL,
+            None => 0,
+        };
+        let affinity = if planned.affinity { service_flags::AFFINITY } else { 0 };
+        let mut service = Service {
+            id,
+            table_offset: 0,
+            table_length: 0,
+            backend_offset: block.start,
+            backend_length: block.end - block.start,
+            flags: flags | affinity,
+        };
+        if planned.kernel.is_none() {
+            let rows = self.rows(planned, &block);
+            service.table_length = rows.len() as u32;
+            service.table_offset = self.place_rows(rows, known, used).ok_or("TABLE")?;
+        }
+        Ok(service)
+    }
+
+    /// Backends that are known keep index and generation; those that are in no slice are gone, and rest.
+    fn place_backends(
+        &mut self,
+        planned: &ServicePlan,
+        known: Option<Range<u32>>,
+        used: &mut Used,
+    ) -> Option<Range<u32>> {
+        let now = self.local.now;
+        let identity =
+            |(address, port): &(IpAddr, std::num::NonZeroU16)| (Addr::from(*address), Port::new(port.get()));
+        let wanted: BTreeMap<_, _> =
+            planned.endpoints.iter().map(|(key, endpoint)| (identity(key), endpoint)).collect();
+        let mut block = known.unwrap_or(0..0);
+        for index in block.clone() {
+            let backend = &mut self.maps.backends[index as usize];
+            if !wanted.contains_key(&(backend.address, backend.port)) {
+                retire(backend, now);
+            }
+        }
+        let is_wanted = |backend: &Backend| {
+            backend.state != backend_state::FREE && wanted.contains_key(&(backend.address, backend.port))
+        };
+        let places = &self.maps.backends[block.start as usize..block.end as usize];
+        let kept = places.iter().filter(|backend| is_wanted(backend)).count();
+        let free = places.iter().filter(|backend| backend.state == backend_state::FREE).count();
+        if kept + free < wanted.len() {
+            // A larger block; what the old one holds goes on in the middle of its connections.
+            let length = (wanted.len() as u32 * 3 / 2).next_power_of_two().max(8);
+            for index in block {
+                retire(&mut self.maps.backends[index as usize], now);
+            }
+            block = used.block(&self.maps.backends, length)?;
+        }
+        for ((address, port), endpoint) in wanted {
+            let mut places = block.clone();
+            let same = |backend: &Backend| {
+                backend.state != backend_state::FREE && (backend.address, backend.port) == (address, port)
+            };
+            let index = match places.clone().find(|index| same(&self.maps.backends[*index as usize])) {
+                Some(index) => index,
+                None => {
+                    places.find(|index| self.maps.backends[*index as usize].state == backend_state::FREE)?
+                }
+            };
+            let place = &mut self.maps.backends[index as usize];
+            let generation =
+                if same(place) { place.generation } else { place.generation.wrapping_add(1).max(1) };
+            let node =
+                endpoint.node.as_ref().and_then(|node| self.nodes.get(node)).copied().unwrap_or(NO_NODE);
+            let state = if endpoint.ready { backend_state::READY } else { backend_state::DRAINING };
+            let since = if same(place) && place.state == state { place.since } else { now };
+            *place = Backend { address, port, node, state, generation, pad: 0, since };
+        }
+        Some(block)
+    }
+
+    /// The service's rows, with places in its block for candidates. Draining backends are candidates too: they are not picked, but
+    /// the walk finds them.
+    fn rows(&self, planned: &ServicePlan, block: &Range<u32>) -> Vec<Row> {
+        let backends: Vec<RowBackend> = planned
+            .endpoints
+            .keys()
+            .map(|(address, port)| RowBackend { address: (*address).into(), port: Port::new(port.get()) })
+            .collect();
+        let places: Vec<u16> = backends
+            .iter()
+            .map(|backend| {
+                let is_it = |index: &u32| {
+                    let place = &self.maps.backends[*index as usize];
+                    place.state != backend_state::FREE
+                        && (place.address, place.port) == (backend.address, backend.port)
+                };
+                let index = block.clone().find(is_it).unwrap_or(block.start);
+                (index - block.start) as u16
+            })
+            .collect();
+        let mut rows = build(&self.maps.config.row_key, &backends, planned.table);
+        for candidate in rows.iter_mut().flat_map(|row| &mut row.candidates) {
+            *candidate = places.get(usize::from(*candidate)).copied().unwrap_or(*candidate);
+        }
+        rows
+    }
+
+    fn place_rows(&mut self, rows: Vec<Row>, known: Option<Service>, used: &mut Used) -> Option<u32> {
+        let range = |offset: u32| offset as usize..offset as usize + rows.len();
+        if let Some(known) = known.filter(|known| known.table_length as usize == rows.len())
+            && self.current.table[range(known.table_offset)] == rows
+        {
+            return Some(known.table_offset);
+        }
+        let offset = used.table(&self.local.sizes, rows.len() as u32)?;
+        self.maps.table[range(offset)].copy_from_slice(&rows);
+        Some(offset)
+    }
+
+    fn place_vips(&mut self) {
+        for (address, planned) in self.plan.vips.iter().take(self.local.sizes.vips as usize) {
+            let mask = |bits, segment: &String| {
+                bits | self.segments.get(segment).map_or(0, |segment| 1_u32 << segment)
+            };
+            let announced = planned.segments.iter().fold(0, mask);
+            let owned = if planned.owner.as_ref() == Some(&self.plan.node) { announced } else { 0 };
+            let flags = if planned.echo { vip_flags::ECHO } else { 0 };
+            self.maps.vips.insert((*address).into(), Vip { announced, owned, flags });
+        }
+    }
+
+    /// Endpoints of this node, those that are gone but still talk included.
+    fn place_local_ports(&mut self) {
+        let node = self.maps.config.node;
+        for (frontend, service) in
+            self.plan.services.keys().filter_map(|f| Some((f, self.maps.services.get(&service_key(f))?)))
+        {
+            let block = block_of(service);
+            for backend in &self.maps.backends[block.start as usize..block.end as usize] {
+                if backend.state != backend_state::FREE && u32::from(backend.node) == node {
+                    let protocol = frontend.protocol.number();
+                    let key = LocalPortKey { address: backend.address, port: backend.port, protocol, pad: 0 };
+                    self.maps.local_ports.entry(key).or_insert(LocalPort { services: 0 }).services += 1;
+                }
+            }
+        }
+        let living: BTreeSet<_> = self
+            .maps
+            .backends
+            .iter()
+            .filter(|b| b.state != backend_state::FREE)
+            .map(|b| (b.address, b.port))
+            .collect();
+        for key in self.current.local_ports.keys().filter(|key| living.contains(&(key.address, key.port))) {
+            self.maps.local_ports.entry(*key).or_insert(LocalPort { services: 1 });
+        }
+    }
+}
+
+/// Parts of the maps that are taken.
+struct Used {
+    tables: Vec<Range<u32>>,
+    blocks: Vec<Range<u32>>,
+    ids: BTreeSet<u32>,
+}
+
+impl Used {
+    fn id(&mut self, local: &Local) -> Option<ServiceId> {
+        let index = (0..local.sizes.services.min(1 << 16)).find(|index| !self.ids.contains(index))?;
+        self.ids.insert(index);
+        // Another second, another generation: nobody remembers flows for a day.
+        Some(ServiceId::new(index as u16, (local.now % u32::from(u16::MAX)) as u16 + 1))
+    }
+
+    fn table(&mut self, sizes: &Sizes, length: u32) -> Option<u32> {
+        let free = first_fit(&mut self.tables, sizes.table, length)?;
+        Some(free.start)
+    }
+
+    /// A run of free places.
+    fn block(&mut self, backends: &[Backend], length: u32) -> Option<Range<u32>> {
+        let mut taken = self.blocks.clone();
+        let busy = |(_, backend): &(usize, &Backend)| backend.state != backend_state::FREE;
+        taken.extend(
+            backends.iter().enumerate().filter(busy).map(|(index, _)| index as u32..index as u32 + 1),
+        );
+        let free = first_fit(&mut taken, backends.len() as u32, length)?;
+        self.blocks.push(free.clone());
+        Some(free)
+    }
+}
+
+/// The first gap that is long enough; it is taken then.
+fn first_fit(taken: &mut Vec<Range<u32>>, end: u32, length: u32) -> Option<Range<u32>> {
+    taken.sort_unstable_by_key(|range| range.start);
+    let mut start = 0;
+    for range in taken.iter().filter(|range| !range.is_empty()) {
+        if range.start >= start + length {
+            break;
+        }
+        start = start.max(range.end);
+    }
+    let free = start..start.checked_add(length)?;
+    (free.end <= end).then(|| {
+        taken.push(free.clone());
+        free
+    })
+}
+
+fn retire(backend: &mut Backend, now: u32) {
+    match backend.state {
+        backend_state::FREE => {}
+        backend_state::GONE if now.wrapping_sub(backend.since) >= REST => {
+            // The generation stays: the next to come has another.
+            *backend = Backend { generation: backend.generation, ..Backend::default() };
+        }
+        backend_state::GONE => {}
+        _ => {
+            backend.state = backend_state::GONE;
+            backend.since = now;
+        }
+    }
+}
+
+fn block_of(service: &Service) -> Range<u32> {
+    service.backend_offset..service.backend_offset + service.backend_length
+}
+
+/// The key in `SERVICES`.
+pub fn service_key(frontend: &Frontend) -> ServiceKey {
+    ServiceKey {
+        address: frontend.address.into(),
+        port: Port::new(frontend.port.get()),
+        protocol: frontend.protocol.number(),
+        pad: 0,
+    }
+}
+
+/// A text as `NAMES` holds it, cut to what there is room for.
+pub fn name_of(text: &str) -> Name {
+    let mut name = Name { text: [0; 256] };
+    let length = text.floor_char_boundary(name.text.len());
+    name.text[..length].copy_from_slice(&text.as_bytes()[..length]);
+    name
+}
+
+/// The text of a name; `None` if it is not UTF-8.
+pub fn name_text(name: &Name) -> Option<&str> {
+    let length = name.text.iter().position(|byte| *byte == 0).unwrap_or(name.text.len());
+    std::str::from_utf8(&name.text[..length]).ok()
+}
+
+#[cfg(test)]
+mod tests;

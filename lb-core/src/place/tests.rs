@@ -1,0 +1,179 @@
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use lb_common::layout::NO_CANDIDATE;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    allocate::allocate,
+    diff::diff,
+    maps::Op,
+    model::{
+        L2Advertisement, Network, NodeLink, Snapshot,
+        testing::{endpoint, name, node, pool, service},
+    },
+    plan::plan,
+};
+
+fn local(now: u32) -> Local {
+    let sizes = Sizes { table: 1 << 14, backends: 1 << 10, ..Sizes::default() };
+    Local { sizes, flow_key: HashKey::expand([1; 4]), tick_shift: 8, now }
+}
+
+fn address(last: u8) -> IpAddr {
+    Ipv4Addr::new(10, 1, 0, last).into()
+}
+
+/// Three nodes of which this is the first, and a service `web` with these pods, each on the node of its number modulo three.
+fn snapshot(pods: impl IntoIterator<Item = u8>) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for number in 0..3 {
+        snapshot
+            .nodes
+            .insert(NodeName(format!("n{number}")), node(Ipv4Addr::new(192, 0, 2, 10 + number).into()));
+    }
+    snapshot.pools.insert("main".to_owned(), pool("192.0.2.100-192.0.2.110"));
+    snapshot.l2_advertisements.insert("all".to_owned(), L2Advertisement::default());
+    let mut web = service();
+    web.endpoints[0] = pods.into_iter().map(|pod| endpoint(address(pod), &format!("n{}", pod % 3))).collect();
+    snapshot.services.insert(name("web"), web);
+    snapshot
+}
+
+fn network() -> Network {
+    let prefixes = "192.0.2.10/24".parse().into_iter().collect();
+    let link = NodeLink { ifindex: 7, vlan: 0, mac: [2, 0, 0, 0, 0, 0], prefixes };
+    let neighbours =
+        (1..3).map(|n| (("eth0".to_owned(), Ipv4Addr::new(192, 0, 2, 10 + n).into()), [2, 0, 0, 0, 0, n]));
+    Network { links: [("eth0".to_owned(), link)].into(), neighbours: neighbours.collect() }
+}
+
+fn placed(snapshot: &Snapshot, current: &Maps, now: u32) -> Placed {
+    let plan = plan(snapshot, &allocate(snapshot), &NodeName("n0".to_owned()), &network());
+    place(&plan, current, &local(now))
+}
+
+fn only_service(maps: &Maps) -> Service {
+    assert_eq!(maps.services.len(), 1);
+    maps.services.values().next().copied().unwrap_or_default()
+}
+
+/// Pods that rows name, by position of the candidate.
+fn pods_in_rows(maps: &Maps, position: usize) -> BTreeSet<IpAddr> {
+    let service = only_service(maps);
+    let rows = &maps.table[service.table_offset as usize..][..service.table_length as usize];
+    let places = rows.iter().map(|row| row.candidates[position]).filter(|place| *place != NO_CANDIDATE);
+    places
+        .map(|place| maps.backends[(service.backend_offset + u32::from(place)) as usize].address.to_ip())
+        .collect()
+}
+
+#[test]
+fn a_service_is_placed_with_all_that_it_needs() {
+    let Placed { maps, without_room } = placed(&snapshot(1..=6), &Maps::empty(&local(0).sizes), 0);
+    assert_eq!(without_room, BTreeMap::new());
+    assert_eq!(maps.links.len(), 1);
+    assert_eq!(maps.peers.len(), 2);
+    assert_eq!(maps.local_ports.len(), 2, "pods 3 and 6 are here");
+    assert_eq!(maps.vips.keys().map(|vip| vip.to_ip()).collect::<Vec<_>>(), [IpAddr::from([192, 0, 2, 100])]);
+    assert_eq!(maps.vips.values().next().map(|vip| vip.announced), Some(1));
+    assert_eq!(only_service(&maps).table_length, 1024);
+    assert_eq!(pods_in_rows(&maps, 0), (1..=6).map(address).collect());
+}
+
+#[test]
+fn nothing_changes_if_nothing_has() {
+    let snapshot = snapshot(1..=6);
+    let first = placed(&snapshot, &Maps::empty(&local(0).sizes), 0).maps;
+    assert_eq!(diff(&first, &placed(&snapshot, &first, 100).maps), []);
+}
+
+#[test]
+fn backends_that_live_keep_index_and_generation_and_those_that_go_rest() {
+    let first = placed(&snapshot(1..=6), &Maps::empty(&local(0).sizes), 0).maps;
+    let second = placed(&snapshot(2..=7), &first, 10).maps;
+    let index = |maps: &Maps, pod| maps.backends.iter().position(|b| b.address.to_ip() == address(pod));
+    for pod in 2..=6 {
+        let at = index(&first, pod).unwrap_or(usize::MAX);
+        assert_eq!(first.backends[at], second.backends[at]);
+    }
+    let gone = index(&first, 1).unwrap_or(usize::MAX);
+    assert_eq!((second.backends[gone].state, second.backends[gone].since), (backend_state::GONE, 10));
+    assert_eq!(pods_in_rows(&second, 0), (2..=7).map(address).collect());
+    assert_ne!(
+        only_service(&first).table_offset,
+        only_service(&second).table_offset,
+        "the old table is still in use"
+    );
+
+    let resting = placed(&snapshot(2..=7), &second, 10 + REST - 1).maps;
+    assert_eq!(resting.backends[gone].state, backend_state::GONE);
+    let free = placed(&snapshot(2..=7), &second, 10 + REST).maps;
+    assert_eq!((free.backends[gone].state, free.backends[gone].generation), (backend_state::FREE, 1));
+    let again = placed(&snapshot(2..=8), &free, 11 + REST).maps;
+    assert_eq!(again.backends[gone].address.to_ip(), address(8));
+    assert_eq!(again.backends[gone].generation, 2);
+}
+
+#[test]
+fn a_node_that_leaves_the_source_gets_no_new_flow_and_keeps_its_own() {
+    let first = placed(&snapshot(1..=6), &Maps::empty(&local(0).sizes), 0).maps;
+    let mut without = snapshot(1..=6);
+    without.nodes.remove(&NodeName("n1".to_owned()));
+    let second = placed(&without, &first, 10).maps;
+    assert_eq!(second.peers, first.peers);
+    let states: Vec<_> = (0..3).map(|node| second.neighbours[node * MAX_SEGMENTS as usize].state).collect();
+    assert_eq!(states, [node_state::READY, node_state::SUSPECT, node_state::READY]);
+}
+
+#[test]
+fn services_without_endpoints_or_room_say_so() {
+    let maps = placed(&snapshot([]), &Maps::empty(&local(0).sizes), 0).maps;
+    assert_eq!(only_service(&maps).flags, service_flags::NO_ENDPOINTS);
+
+    let snapshot = snapshot(1..=6);
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network());
+    let small = Local { sizes: Sizes { table: 512, ..local(0).sizes }, ..local(0) };
+    let placed = place(&plan, &Maps::empty(&small.sizes), &small);
+    assert_eq!(placed.without_room.values().collect::<Vec<_>>(), [&KernelReason::NoRoom { map: "TABLE" }]);
+}
+
+/// A packet at any moment finds, behind a service, its rows, and behind its rows, backends that are there.
+fn assert_whole(maps: &Maps) -> Result<(), TestCaseError> {
+    for service in maps.services.values().filter(|service| service.flags == 0) {
+        prop_assert!(service.table_length.is_power_of_two());
+        let rows = &maps.table[service.table_offset as usize..][..service.table_length as usize];
+        for place in rows.iter().flat_map(|row| row.candidates).filter(|place| *place != NO_CANDIDATE) {
+            prop_assert!(u32::from(place) < service.backend_length);
+            let backend = &maps.backends[(service.backend_offset + u32::from(place)) as usize];
+            prop_assert!(backend.state != backend_state::FREE, "a row names a place that is free");
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Histories of a service: pods come and go, time passes.
+    #[test]
+    fn every_step_from_one_content_to_the_next_is_whole(
+        history in proptest::collection::vec((proptest::collection::btree_set(1..40_u8, 0..20), 1..400_u32), 1..6),
+    ) {
+        let mut maps = Maps::empty(&local(0).sizes);
+        let mut now = 0;
+        for (pods, passes) in history {
+            now += passes;
+            let wanted = placed(&snapshot(pods), &maps, now).maps;
+            let ops: Vec<Op> = diff(&maps, &wanted);
+            for op in &ops {
+                maps.apply(op);
+                assert_whole(&maps)?;
+            }
+            prop_assert_eq!(&maps, &wanted);
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What this node's data path should do, in names: from a snapshot, before anything has an index.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    num::NonZeroU16,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    allocate::Allocation,
+    model::{
+        Echo, EndpointCondition, Family, Forwarding, Network, NodeName, ObjectName, Protocol, Service,
+        Snapshot, TableSize, TrafficPolicy,
+    },
+    ownership,
+    rows::{MAX_BACKENDS, ladder},
+};
+
+/// What this node's data path should do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// This node.
+    pub node: NodeName,
+    /// UID from which the row key comes.
+    pub cluster_uid: Option<String>,
+    /// The links that are served, by name.
+    pub links: BTreeMap<String, LinkPlan>,
+    /// All nodes of the source; this node even if it is not in the source.
+    pub nodes: BTreeMap<NodeName, NodePlan>,
+    /// By address.
+    pub vips: BTreeMap<IpAddr, VipPlan>,
+    /// By address, port and protocol.
+    pub services: BTreeMap<Frontend, ServicePlan>,
+    /// Addresses of nodes and networks of pods: traffic of their own is not balanced for others.
+    pub own: BTreeSet<IpNet>,
+}
+
+/// A port of a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    /// The VIP.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: NonZeroU16,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(v4) => write!(f, "{v4}:{}/{}", self.port, self.protocol),
+            IpAddr::V6(v6) => write!(f, "[{v6}]:{}/{}", self.port, self.protocol),
+        }
+    }
+}
+
+/// A link of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkPlan {
+    /// Interface index of the NIC.
+    pub ifindex: u32,
+    /// VLAN on it, 0 for none.
+    pub vlan: u16,
+    /// MAC.
+    pub mac: [u8; 6],
+    /// The segment, by the name of the first link that is in it.
+    pub segment: String,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodePlan {
+    /// Whether the source has it.
+    pub in_source: bool,
+    /// Its MAC in the segments where it has a leg that is known.
+    pub legs: BTreeMap<String, [u8; 6]>,
+}
+
+/// A VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipPlan {
+    /// The Service that has it.
+    pub service: ObjectName,
+    /// Who answers ARP and NDP for it; `None` if it is not announced.
+    pub owner: Option<NodeName>,
+    /// Segments in which it is announced.
+    pub segments: BTreeSet<String>,
+    /// Whether echo requests are answered.
+    pub echo: bool,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// The Service.
+    pub service: ObjectName,
+    /// Why it is left to the kernel, if it is.
+    pub kernel: Option<KernelReason>,
+    /// Affinity ClientIP.
+    pub affinity: bool,
+    /// Size of its table.
+    pub table: TableSize,
+    /// Its endpoints, of the VIP's family.
+    pub endpoints: BTreeMap<(IpAddr, NonZeroU16), EndpointPlan>,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPlan {
+    /// Its node.
+    pub node: Option<NodeName>,
+    /// Takes new flows.
+    pub ready: bool,
+    /// Why flows to it are left to the kernel, if they are.
+    pub kernel: Option<EndpointReason>,
+}
+
+/// Why a service's flows are left to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum KernelReason {
+    /// Nobody takes flows.
+    #[error("no endpoint is ready")]
+    NoEndpoints,
+    /// The annotation says so.
+    #[error("annotation magnetite.io/forwarding: kernel")]
+    Requested,
+    /// More than rows can name.
+    #[error("{count} endpoints, at most {MAX_BACKENDS} are balanced")]
+    TooManyEndpoints {
+        /// How many there are.
+        count: usize,
+    },
+    /// A map is full.
+    #[error("no room in map {map}: raise its size")]
+    NoRoom {
+        /// The map.
+        map: &'static str,
+    },
+}
+
+/// Why flows to an endpoint are left to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum EndpointReason {
+    /// The slice names no node.
+    #[error("its EndpointSlice names no node")]
+    NoNode,
+    /// The slice names a node that the source does not have.
+    #[error("its node {node} is unknown")]
+    UnknownNode {
+        /// The node.
+        node: NodeName,
+    },
+    /// The node has no leg in any segment of ours, or does not answer there.
+    #[error("its node {node} is not reached on any segment of this node")]
+    OffSegment {
+        /// The node.
+        node: NodeName,
+    },
+}
+
+/// The plan for a node.
+pub fn plan(snapshot: &Snapshot, allocation: &Allocation, node: &NodeName, network: &Network) -> Plan {
+    let links = links(network);
+    let nodes = nodes(snapshot, node, network, &links);
+    let mut plan = Plan {
+        node: node.clone(),
+        cluster_uid: snapshot.cluster_uid.clone(),
+        links,
+        nodes,
+        vips: BTreeMap::new(),
+        services: BTreeMap::new(),
+        own: own(snapshot),
+    };
+    for (name, addresses) in &allocation.addresses {
+        if let Some(service) = snapshot.services.get(name) {
+            plan.add(snapshot, name, service, addresses);
+        }
+    }
+    plan
+}
+
+impl Plan {
+    fn add(&mut self, snapshot: &Snapshot, name: &ObjectName, service: &Service, addresses: &[IpAddr]) {
+        let Some(first) = addresses.first() else { return };
+        let holds = |pool: &crate::model::Pool| pool.ranges.iter().any(|range| range.contains(first));
+        let pool = snapshot.pools.iter().find(|(_, pool)| holds(pool));
+        let advertisements =
+            pool.map(|(name, pool)| ownership::advertisements(snapshot, name, pool)).unwrap_or_default();
+        let eligible = ownership::eligible(snapshot, service, &advertisements);
+        let owner = ownership::owner(*first, eligible);
+        let segments = self.links.iter().filter(|(link, _)| {
+            advertisements.iter().any(|ad| ad.interfaces.is_empty() || ad.interfaces.contains(*link))
+        });
+        let segments: BTreeSet<String> = segments.map(|(_, link)| link.segment.clone()).collect();
+        let is_any_ready =
+            service.endpoints.iter().flatten().any(|e| e.condition == EndpointCondition::Ready);
+        for address in addresses {
+            let vip = VipPlan {
+                service: name.clone(),
+                owner: owner.cloned(),
+                segments: segments.clone(),
+                echo: service.echo == Echo::Always || is_any_ready,
+            };
+            self.vips.insert(*address, vip);
+            for place in 0..service.ports.len() {
+                let frontend = Frontend {
+                    address: *address,
+                    port: service.ports[place].port,
+                    protocol: service.ports[place].protocol,
+                };
+                let planned = self.service(name, service, place, Family::of(address));
+                self.services.insert(frontend, planned);
+            }
+        }
+    }
+
+    fn service(&self, name: &ObjectName, service: &Service, place: usize, family: Family) -> ServicePlan {
+        let of_port = service.endpoints.get(place).into_iter().flatten();
+        let counts = |endpoint: &&crate::model::Endpoint| {
+            Family::of(&endpoint.address) == family
+                && (service.policy == TrafficPolicy::Cluster || endpoint.node.as_ref() == Some(&self.node))
+        };
+        let counted: Vec<_> = of_port.filter(counts).collect();
+        // Endpoints that are terminating but serve take flows if nobody else does.
+        let is_any_ready = counted.iter().any(|endpoint| endpoint.condition == EndpointCondition::Ready);
+        let endpoints: BTreeMap<_, _> = counted
+            .iter()
+            .map(|endpoint| {
+                let ready = match endpoint.condition {
+                    EndpointCondition::Ready => true,
+                    EndpointCondition::ServingTerminating => !is_any_ready,
+                    EndpointCondition::NotReady => false,
+                };
+                let kernel = self.unreached(endpoint.node.as_ref());
+                (
+                    (endpoint.address, endpoint.port),
+                    EndpointPlan { node: endpoint.node.clone(), ready, kernel },
+                )
+            })
+            .collect();
+        let kernel = if service.forwarding == Forwarding::Kernel {
+            Some(KernelReason::Requested)
+        } else if endpoints.len() > MAX_BACKENDS {
+            Some(KernelReason::TooManyEndpoints { count: endpoints.len() })
+        } else if !endpoints.values().any(|endpoint| endpoint.ready) {
+            Some(KernelReason::NoEndpoints)
+        } else {
+            None
+        };
+        ServicePlan {
+            service: name.clone(),
+            kernel,
+            affinity: service.client_ip_affinity,
+            table: service.table_size.unwrap_or_else(|| ladder(endpoints.len())),
+            endpoints,
+        }
+    }
+
+    fn unreached(&self, node: Option<&NodeName>) -> Option<EndpointReason> {
+        let Some(node) = node else { return Some(EndpointReason::NoNode) };
+        match self.nodes.get(node) {
+            None => Some(EndpointReason::UnknownNode { node: node.clone() }),
+            Some(planned) if planned.legs.is_empty() => {
+                Some(EndpointReason::OffSegment { node: node.clone() })
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// Links with a network in common are in one segment.
+fn links(network: &Network) -> BTreeMap<String, LinkPlan> {
+    let mut links: BTreeMap<String, LinkPlan> = BTreeMap::new();
+    for (name, link) in &network.links {
+        let networks: BTreeSet<IpNet> =
+            link.prefixes.iter().filter(|p| !is_link_local(p)).map(IpNet::trunc).collect();
+        let same = links.iter().find(|(other, _)| {
+            network.links[*other].prefixes.iter().any(|prefix| networks.contains(&prefix.trunc()))
+        });
+        let segment = same.map_or_else(|| name.clone(), |(_, other)| other.segment.clone());
+        let planned = LinkPlan { ifindex: link.ifindex, vlan: link.vlan, mac: link.mac, segment };
+        links.insert(name.clone(), planned);
+    }
+    links
+}
+
+fn is_link_local(prefix: &IpNet) -> bool {
+    matches!(prefix, IpNet::V6(v6) if v6.addr().is_unicast_link_local())
+}
+
+fn nodes(
+    snapshot: &Snapshot,
+    this: &NodeName,
+    network: &Network,
+    links: &BTreeMap<String, LinkPlan>,
+) -> BTreeMap<NodeName, NodePlan> {
+    let mut nodes = BTreeMap::new();
+    for (name, node) in &snapshot.nodes {
+        let mut legs = BTreeMap::new();
+        for (link_name, link) in links {
+            let prefixes = &network.links[link_name].prefixes;
+            let on_link = node
+                .addresses
+                .iter()
+                .filter(|address| prefixes.iter().any(|prefix| prefix.contains(*address)));
+            let mut macs =
+                on_link.filter_map(|address| network.neighbours.get(&(link_name.clone(), *address)));
+            if let Some(mac) = macs.next() {
+                legs.entry(link.segment.clone()).or_insert(*mac);
+            }
+        }
+        nodes.insert(name.clone(), NodePlan { in_source: true, legs });
+    }
+    let own = nodes.entry(this.clone()).or_default();
+    own.legs = links.values().rev().map(|link| (link.segment.clone(), link.mac)).collect();
+    nodes
+}
+
+fn own(snapshot: &Snapshot) -> BTreeSet<IpNet> {
+    let nodes = snapshot.nodes.values();
+    nodes
+        .flat_map(|node| {
+            node.addresses.iter().copied().map(IpNet::from).chain(node.pod_cidrs.iter().copied())
+        })
+        .collect()
+}
