@@ -219,16 +219,18 @@ impl Placer<'_> {
         self.retire(&blocks);
         let mut used = Used { tables, blocks, ids };
         for (frontend, planned) in &self.plan.services {
-            match self.place_service(frontend, planned, &mut used) {
-                Ok(service) => {
-                    self.maps.services.insert(service_key(frontend), service);
-                    let key = NameKey { kind: name_kind::SERVICE, index: service.id.raw };
-                    self.maps.names.insert(key, name_of(&format!("{} {frontend}", planned.service)));
-                }
-                Err(map) => {
-                    self.without_room.insert(*frontend, KernelReason::NoRoom { map });
-                }
-            }
+            let known = self.current.services.get(&service_key(frontend)).copied();
+            let Some(id) = known.map(|known| known.id).or_else(|| used.id(self.local)) else {
+                self.without_room.insert(*frontend, KernelReason::NoRoom { map: "SERVICES" });
+                continue;
+            };
+            let service = self.place_service(planned, id, known, &mut used).unwrap_or_else(|map| {
+                self.without_room.insert(*frontend, KernelReason::NoRoom { map });
+                Service { id, flags: service_flags::KERNEL, ..Service::default() }
+            });
+            self.maps.services.insert(service_key(frontend), service);
+            let key = NameKey { kind: name_kind::SERVICE, index: id.raw };
+            self.maps.names.insert(key, name_of(&format!("{} {frontend}", planned.service)));
         }
     }
 
@@ -243,15 +245,11 @@ impl Placer<'_> {
 
     fn place_service(
         &mut self,
-        frontend: &Frontend,
         planned: &ServicePlan,
+        id: ServiceId,
+        known: Option<Service>,
         used: &mut Used,
     ) -> Result<Service, &'static str> {
-        let known = self.current.services.get(&service_key(frontend)).copied();
-        let id = match known {
-            Some(known) => known.id,
-            None => used.id(self.local).ok_or("SERVICES")?,
-        };
         let block =
             self.place_backends(planned, known.map(|known| block_of(&known)), used).ok_or("BACKENDS")?;
         let flags = match planned.kernel {

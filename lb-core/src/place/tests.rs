@@ -139,6 +139,7 @@ fn services_without_endpoints_or_room_say_so() {
     let small = Local { sizes: Sizes { table: 512, ..local(0).sizes }, ..local(0) };
     let placed = place(&plan, &Maps::empty(&small.sizes), &small);
     assert_eq!(placed.without_room.values().collect::<Vec<_>>(), [&KernelReason::NoRoom { map: "TABLE" }]);
+    assert_eq!(only_service(&placed.maps).flags, service_flags::KERNEL);
 }
 
 /// A packet at any moment finds, behind a service, its rows, and behind its rows, backends that are there.
