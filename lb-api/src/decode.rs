@@ -1,0 +1,119 @@
+//! All files of a directory to one snapshot.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{core::v1, discovery};
+use lb_core::model::{NodeName, ObjectName, Snapshot};
+
+use crate::{
+    crd,
+    document::{Document, split, typed},
+    node::node,
+    pool::{is_apart, is_used, l2_advertisement, pool},
+    problem::{ObjectKey, Problem, ProblemKind, Report, Severity},
+    service::service,
+    slice::{join, service_of},
+};
+
+/// What files say.
+#[derive(Clone, Debug, Default)]
+pub struct Decoded {
+    /// Everything that is right.
+    pub snapshot: Snapshot,
+    /// What is wrong, in the order of files.
+    pub problems: Vec<Problem>,
+    /// The file in which each object stands.
+    pub origins: BTreeMap<ObjectKey, String>,
+}
+
+/// Decodes files, by name; those that end with `.json` are JSON, all others YAML.
+pub fn decode(files: &BTreeMap<String, Vec<u8>>) -> Decoded {
+    let mut decoded = Decoded::default();
+    let mut documents = Vec::new();
+    for (file, bytes) in files {
+        split(file, bytes, &mut documents, &mut decoded.problems);
+    }
+    documents.retain(|document| decoded.is_first(document));
+    // Slices look for their Services, and pools must be apart: in this order.
+    let rank = |document: &Document| u8::from(document.key.kind == "EndpointSlice");
+    documents.sort_by_key(rank);
+    documents.iter().for_each(|document| decoded.add(document));
+    decoded
+}
+
+impl Decoded {
+    fn is_first(&mut self, document: &Document) -> bool {
+        if let Some(other) = self.origins.get(&document.key) {
+            let other = other.clone();
+            self.report(document, |report| report.add(Severity::Error, "", ProblemKind::Duplicate { other }));
+            return false;
+        }
+        self.origins.insert(document.key.clone(), document.file.clone());
+        true
+    }
+
+    fn report<T>(&mut self, document: &Document, act: impl FnOnce(&mut Report<'_>) -> T) -> T {
+        act(&mut Report { file: &document.file, object: &document.key, problems: &mut self.problems })
+    }
+
+    fn add(&mut self, document: &Document) {
+        let ObjectKey { kind, namespace, name } = document.key.clone();
+        let object_name = ObjectName { namespace, name: name.clone() };
+        let value = &document.value;
+        match kind.as_str() {
+            "Namespace" => {
+                let object: Option<v1::Namespace> = self.report(document, |report| typed(value, report));
+                if name == "kube-system" {
+                    self.snapshot.cluster_uid = object.and_then(|object| object.metadata.uid);
+                }
+            }
+            "Node" => {
+                let node = self.report(document, |report| node(typed(value, report)?, report));
+                self.snapshot.nodes.extend(node.map(|node| (NodeName(name), node)));
+            }
+            "Service" => {
+                let service = self.report(document, |report| service(typed(value, report)?, report));
+                self.snapshot.services.extend(service.map(|service| (object_name, service)));
+            }
+            "EndpointSlice" => self.add_slice(document, &object_name.namespace),
+            "IPAddressPool" => {
+                let pools = std::mem::take(&mut self.snapshot.pools);
+                let pool = self.report(document, |report| {
+                    let pool = pool(typed::<crd::IPAddressPool>(value, report)?, report)?;
+                    is_apart(&pool, &pools, report).then_some(pool)
+                });
+                self.snapshot.pools = pools;
+                self.snapshot.pools.extend(pool.map(|pool| (name, pool)));
+            }
+            "L2Advertisement" => {
+                let advertisement = self.report(document, |report| {
+                    l2_advertisement(typed::<crd::L2Advertisement>(value, report)?, report)
+                });
+                self.snapshot
+                    .l2_advertisements
+                    .extend(advertisement.map(|advertisement| (name, advertisement)));
+            }
+            _ if is_used(&document.key) => {}
+            _ => {
+                self.report(document, |report| {
+                    report.add(Severity::Warning, "kind", ProblemKind::UnusedKind);
+                });
+            }
+        }
+    }
+
+    fn add_slice(&mut self, document: &Document, namespace: &str) {
+        let slice: Option<discovery::v1::EndpointSlice> =
+            self.report(document, |report| typed(&document.value, report));
+        let Some(slice) = slice else { return };
+        let Some(name) = service_of(&slice, namespace) else { return };
+        // A slice of a Service that is not ours is nothing to speak of.
+        if let Some(mut service) = self.snapshot.services.remove(&name) {
+            self.report(document, |report| join(&slice, &mut service, report));
+            self.snapshot.services.insert(name, service);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! From bytes to objects: documents of a file, and typed objects with the path of what does not fit.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::problem::{ObjectKey, Problem, ProblemKind, Report, Severity};
+
+/// An object before its kind is looked at.
+pub(crate) struct Document {
+    pub file: String,
+    pub key: ObjectKey,
+    pub value: Value,
+}
+
+/// The objects of a file; a document that cannot be read does not hide the others.
+pub(crate) fn split(file: &str, bytes: &[u8], documents: &mut Vec<Document>, problems: &mut Vec<Problem>) {
+    let mut fail = |message: String| {
+        problems.push(Problem {
+            file: file.to_owned(),
+            object: None,
+            field: String::new(),
+            severity: Severity::Error,
+            kind: ProblemKind::Syntax { message },
+        });
+    };
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => return fail(error.to_string()),
+    };
+    let mut values = Vec::new();
+    if file.ends_with(".json") {
+        match serde_json::from_str(text) {
+            Ok(value) => values.push(value),
+            Err(error) => fail(error.to_string()),
+        }
+    } else {
+        for document in yaml_documents(text) {
+            match serde_saphyr::from_str::<Value>(&document) {
+                Ok(value) => values.push(value),
+                Err(error) => fail(error.to_string().lines().next().unwrap_or_default().to_owned()),
+            }
+        }
+    }
+    for value in values {
+        take(file, value, documents, problems);
+    }
+}
+
+/// Documents of a stream, each alone, with its lines where they were: so that messages name the lines of the file.
+fn yaml_documents(text: &str) -> Vec<String> {
+    let mut documents = vec![String::new()];
+    for (number, line) in text.lines().enumerate() {
+        if line == "---" || line.starts_with("--- ") {
+            documents.push("\n".repeat(number + 1));
+        } else if let Some(document) = documents.last_mut() {
+            document.push_str(line);
+            document.push('\n');
+        }
+    }
+    let is_content = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    documents.retain(|document| document.lines().any(is_content));
+    documents
+}
+
+/// An object, or those of a list.
+fn take(file: &str, mut value: Value, documents: &mut Vec<Document>, problems: &mut Vec<Problem>) {
+    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let kind = text("/kind");
+    if value.is_null() {
+        return;
+    }
+    if kind == "List" {
+        if let Some(Value::Array(items)) = value.get_mut("items").map(Value::take) {
+            // A list in a list is none of Kubernetes'.
+            items
+                .into_iter()
+                .filter(|item| item["kind"] != "List")
+                .for_each(|item| take(file, item, documents, problems));
+        }
+        return;
+    }
+    let namespace = match kind.as_str() {
+        "Node" | "Namespace" => String::new(),
+        _ => Some(text("/metadata/namespace"))
+            .filter(|namespace| !namespace.is_empty())
+            .unwrap_or("default".to_owned()),
+    };
+    let key = ObjectKey { kind, namespace, name: text("/metadata/name") };
+    let missing = [("kind", &key.kind), ("metadata.name", &key.name), ("apiVersion", &text("/apiVersion"))];
+    for (field, _) in missing.iter().filter(|(_, value)| value.is_empty()) {
+        let object = (!key.kind.is_empty()).then(|| key.clone());
+        problems.push(Problem {
+            file: file.to_owned(),
+            object,
+            field: (*field).to_owned(),
+            severity: Severity::Error,
+            kind: ProblemKind::Missing,
+        });
+    }
+    if missing.iter().all(|(_, value)| !value.is_empty()) {
+        documents.push(Document { file: file.to_owned(), key, value });
+    }
+}
+
+/// The object as a type; `None` if a field does not fit. Fields that the type does not have are reported, and left out.
+pub(crate) fn typed<T: DeserializeOwned>(value: &Value, report: &mut Report<'_>) -> Option<T> {
+    let mut unknown: Vec<String> = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+    let result = serde_ignored::deserialize(deserializer, |path| unknown.push(path.to_string()));
+    // The types of custom resources leave these two to whoever reads them: here.
+    unknown.retain(|field| field != "apiVersion" && field != "kind");
+    for field in unknown {
+        // Options show as question marks.
+        let field = field.replace(".?", "").trim_start_matches("?.").to_owned();
+        report.add(Severity::Warning, field, ProblemKind::UnknownField);
+    }
+    match result {
+        Ok(object) => Some(object),
+        Err(error) => {
+            let message: serde_json::Error = error;
+            report.add(
+                Severity::Error,
+                track.path().to_string(),
+                ProblemKind::Type { message: message.to_string() },
+            );
+            None
+        }
+    }
+}

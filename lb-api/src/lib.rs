@@ -1,0 +1,16 @@
+//! Kubernetes objects, decoded into [`lb_core::model`]; what is wrong with them is said for each object and field.
+//!
+//! [`decode()`] takes files and gives a snapshot with everything that is right, and [`Problem`]s for the rest. It reads nothing itself.
+
+pub mod crd;
+mod decode;
+mod document;
+mod node;
+mod pool;
+mod problem;
+mod selector;
+mod service;
+mod slice;
+
+pub use decode::{Decoded, decode};
+pub use problem::{ObjectKey, Problem, ProblemKind, Severity};

@@ -1,0 +1,108 @@
+//! `IPAddressPool` and `L2Advertisement`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use lb_core::model::{AddressRange, L2Advertisement, Labels, Pool};
+
+use crate::{
+    crd,
+    problem::{ObjectKey, ProblemKind, Report, Severity},
+    selector::selectors,
+};
+
+pub(crate) fn pool(object: crd::IPAddressPool, report: &mut Report<'_>) -> Option<Pool> {
+    let spec = object.spec;
+    let mut ranges: Vec<AddressRange> = Vec::new();
+    let mut is_good = true;
+    for (i, text) in spec.addresses.iter().enumerate() {
+        match range(text) {
+            Some(range) => ranges.push(range),
+            None => {
+                is_good = false;
+                let expected = "a CIDR (192.0.2.0/24) or a range (192.0.2.1-192.0.2.9)";
+                report.bad_value(format!("spec.addresses[{i}]"), text, expected);
+            }
+        }
+    }
+    is_good.then(|| Pool {
+        labels: object.metadata.labels.unwrap_or_default(),
+        ranges,
+        auto_assign: spec.auto_assign.unwrap_or(true),
+        avoid_buggy: spec.avoid_buggy_ips.unwrap_or(false),
+    })
+}
+
+/// Reports the first range that another pool has too.
+pub(crate) fn is_apart<'a>(
+    pool: &Pool,
+    others: impl IntoIterator<Item = (&'a String, &'a Pool)>,
+    report: &mut Report<'_>,
+) -> bool {
+    for (other, other_pool) in others {
+        for (i, range) in pool.ranges.iter().enumerate() {
+            if other_pool.ranges.iter().any(|other| other.overlaps(range)) {
+                let range = format!("{}-{}", range.first(), range.last());
+                let kind = ProblemKind::Overlap { range, other: other.clone() };
+                report.add(Severity::Error, format!("spec.addresses[{i}]"), kind);
+                return false;
+            }
+        }
+    }
+    true
+}
+
+pub(crate) fn l2_advertisement(
+    object: crd::L2Advertisement,
+    report: &mut Report<'_>,
+) -> Option<L2Advertisement> {
+    let spec = object.spec;
+    Some(L2Advertisement {
+        pools: spec.ip_address_pools.into_iter().collect(),
+        pool_selectors: selectors("spec.ipAddressPoolSelectors", spec.ip_address_pool_selectors, report)?,
+        node_selectors: selectors("spec.nodeSelectors", spec.node_selectors, report)?,
+        interfaces: spec.interfaces.into_iter().collect(),
+    })
+}
+
+/// A CIDR or `first-last`, spaces allowed.
+fn range(text: &str) -> Option<AddressRange> {
+    if let Some((first, last)) = text.split_once('-') {
+        return AddressRange::new(first.trim().parse::<IpAddr>().ok()?, last.trim().parse::<IpAddr>().ok()?);
+    }
+    let network: IpNet = text.trim().parse().ok()?;
+    let last = match network {
+        IpNet::V4(v4) => v4.broadcast().into(),
+        IpNet::V6(v6) => v6.broadcast().into(),
+    };
+    AddressRange::new(network.network(), last)
+}
+
+/// Labels of an object.
+pub(crate) fn labels(labels: Option<Labels>) -> Labels {
+    labels.unwrap_or_default()
+}
+
+/// The kinds that are read.
+pub(crate) fn is_used(key: &ObjectKey) -> bool {
+    matches!(
+        key.kind.as_str(),
+        "Service" | "EndpointSlice" | "Node" | "Namespace" | "IPAddressPool" | "L2Advertisement" | "Secret"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::range;
+
+    #[test]
+    fn ranges_are_cidrs_or_pairs() {
+        let shown = |text| range(text).map(|range| format!("{} {}", range.first(), range.last()));
+        assert_eq!(shown("192.0.2.8/30").as_deref(), Some("192.0.2.8 192.0.2.11"));
+        assert_eq!(shown("2001:db8::/127").as_deref(), Some("2001:db8:: 2001:db8::1"));
+        assert_eq!(shown("192.0.2.1 - 192.0.2.9").as_deref(), Some("192.0.2.1 192.0.2.9"));
+        for bad in ["", "192.0.2.1", "192.0.2.9-192.0.2.1", "192.0.2.1-2001:db8::", "192.0.2.0/33", "-"] {
+            assert_eq!(shown(bad), None, "{bad:?}");
+        }
+    }
+}

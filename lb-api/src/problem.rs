@@ -1,0 +1,175 @@
+//! What is wrong with an object, for the person who can mend it.
+
+use std::fmt;
+
+use lb_core::{allocate::AllocationError, model::ObjectName};
+
+/// Kind, namespace and name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Kind.
+    pub kind: String,
+    /// Namespace, `default` if a namespaced object names none; empty for others.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind, self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
+
+/// Whether an object is used in spite of a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It is used, without what is wrong.
+    Warning,
+    /// It is not used.
+    Error,
+}
+
+/// Something that is wrong with an object, or with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: String,
+    /// The object, as far as it could be read.
+    pub object: Option<ObjectKey>,
+    /// The field, as a path from the object; empty for the whole.
+    pub field: String,
+    /// Whether the object is used.
+    pub severity: Severity,
+    /// What is wrong.
+    pub kind: ProblemKind,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        write!(f, "{severity}: {}: ", self.file)?;
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        self.kind.fmt(f)
+    }
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProblemKind {
+    /// Neither YAML nor JSON.
+    #[error("cannot be read: {message}")]
+    Syntax {
+        /// The parser's words.
+        message: String,
+    },
+    /// No `kind`, `apiVersion` or `metadata.name`.
+    #[error("is missing: every object has apiVersion, kind and metadata.name")]
+    Missing,
+    /// Of another type than the field has.
+    #[error("{message}")]
+    Type {
+        /// The decoder's words.
+        message: String,
+    },
+    /// A field that the kind does not have.
+    #[error("is no field of this kind: check its spelling")]
+    UnknownField,
+    /// A kind that is not read.
+    #[error("this kind is not used")]
+    UnusedKind,
+    /// The same object once more.
+    #[error("the same object stands in {other}: remove one; that one is used")]
+    Duplicate {
+        /// The file that has it too.
+        other: String,
+    },
+    /// Not what the field can have.
+    #[error("{value:?} is not {expected}")]
+    Value {
+        /// What is there.
+        value: String,
+        /// What could be there.
+        expected: &'static str,
+    },
+    /// Addresses of two pools.
+    #[error("{range} overlaps with IPAddressPool {other}: an address belongs to one pool")]
+    Overlap {
+        /// The range.
+        range: String,
+        /// The other pool.
+        other: String,
+    },
+    /// A slice of a service that is not there, or not ours.
+    #[error("no port of the Service has the name {port:?}")]
+    NoSuchPort {
+        /// The slice's port.
+        port: String,
+    },
+    /// The Service gets no address.
+    #[error("{0}")]
+    Allocation(AllocationError),
+}
+
+impl Problem {
+    /// Why a Service gets no address; `file` is where the Service stands.
+    pub fn of_allocation(file: &str, service: &ObjectName, error: AllocationError) -> Self {
+        let field = match &error {
+            AllocationError::OutsidePools { .. }
+            | AllocationError::Taken { .. }
+            | AllocationError::Buggy { .. } => {
+                "metadata.annotations[metallb.io/loadBalancerIPs] or spec.loadBalancerIP"
+            }
+            AllocationError::NoPool { .. } => "metadata.annotations[metallb.io/address-pool]",
+            AllocationError::Exhausted { .. } => "",
+        };
+        let object = ObjectKey {
+            kind: "Service".to_owned(),
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+        };
+        Self {
+            file: file.to_owned(),
+            object: Some(object),
+            field: field.to_owned(),
+            severity: Severity::Error,
+            kind: ProblemKind::Allocation(error),
+        }
+    }
+}
+
+/// Problems of one object.
+pub(crate) struct Report<'a> {
+    pub file: &'a str,
+    pub object: &'a ObjectKey,
+    pub problems: &'a mut Vec<Problem>,
+}
+
+impl Report<'_> {
+    pub fn add(&mut self, severity: Severity, field: impl Into<String>, kind: ProblemKind) {
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            object: Some(self.object.clone()),
+            field: field.into(),
+            severity,
+            kind,
+        });
+    }
+
+    /// The object is not used because of this value.
+    pub fn bad_value(&mut self, field: impl Into<String>, value: impl Into<String>, expected: &'static str) {
+        self.add(Severity::Error, field, ProblemKind::Value { value: value.into(), expected });
+    }
+}

@@ -1,0 +1,203 @@
+//! `Service`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    num::NonZeroU16,
+};
+
+use k8s_openapi::api::core::v1;
+use lb_core::{
+    model::{Echo, Family, Forwarding, Protocol, Service, ServicePort, TableSize, TrafficPolicy},
+    rows::MAX_SLOTS,
+};
+
+use crate::{
+    pool::labels,
+    problem::{ProblemKind, Report, Severity},
+};
+
+/// `None` if it is not ours, or wrong.
+pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<Service> {
+    let spec = object.spec?;
+    if spec.type_.as_deref() != Some("LoadBalancer") || spec.load_balancer_class.is_some() {
+        return None;
+    }
+    let annotations = Annotations(object.metadata.annotations.unwrap_or_default());
+    let ports = ports(spec.ports.unwrap_or_default(), report);
+    let policy = match spec.external_traffic_policy.as_deref() {
+        None | Some("Cluster") => TrafficPolicy::Cluster,
+        Some("Local") => TrafficPolicy::Local,
+        Some(other) => {
+            report.bad_value("spec.externalTrafficPolicy", other, "Cluster or Local");
+            return None;
+        }
+    };
+    let families =
+        families(spec.ip_families, spec.cluster_ips.or(spec.cluster_ip.map(|ip| vec![ip])), report)?;
+    let requested = requested(&annotations, spec.load_balancer_ip.as_deref(), report)?;
+    let forwarding = annotations.one_of(FORWARDING, &FORWARDINGS, "auto, dsr or kernel", report)?;
+    let echo = annotations.one_of(ECHO, &ECHOS, "always or ready", report)?;
+    let table_size = match annotations.0.get(TABLE_SIZE) {
+        None => None,
+        Some(text) => match table_size(text) {
+            Some(size) => Some(size),
+            None => {
+                let expected =
+                    "a power of two from 64 to 65536, or two of them, the new and the smaller previous one";
+                report.bad_value(annotation(TABLE_SIZE), text, expected);
+                return None;
+            }
+        },
+    };
+    let ingress = object.status.and_then(|status| status.load_balancer).and_then(|status| status.ingress);
+    let ingress =
+        ingress.unwrap_or_default().into_iter().filter_map(|ingress| ingress.ip?.parse().ok()).collect();
+    Some(Service {
+        labels: labels(object.metadata.labels),
+        families,
+        endpoints: vec![BTreeSet::new(); ports.len()],
+        ports,
+        policy,
+        client_ip_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+        requested,
+        requested_pool: annotations.metallb("address-pool").cloned(),
+        ingress,
+        forwarding: forwarding.unwrap_or(Forwarding::Auto),
+        echo: echo.unwrap_or(Echo::Always),
+        table_size,
+    })
+}
+
+const FORWARDING: &str = "magnetite.io/forwarding";
+const FORWARDINGS: [(&str, Forwarding); 3] =
+    [("auto", Forwarding::Auto), ("dsr", Forwarding::Dsr), ("kernel", Forwarding::Kernel)];
+const ECHO: &str = "magnetite.io/echo";
+const ECHOS: [(&str, Echo); 2] = [("always", Echo::Always), ("ready", Echo::Ready)];
+const TABLE_SIZE: &str = "magnetite.io/table-size";
+
+fn annotation(name: &str) -> String {
+    format!("metadata.annotations[{name}]")
+}
+
+struct Annotations(BTreeMap<String, String>);
+
+impl Annotations {
+    /// MetalLB's, by the new prefix or the old.
+    fn metallb(&self, name: &str) -> Option<&String> {
+        ["metallb.io", "metallb.universe.tf"]
+            .iter()
+            .find_map(|prefix| self.0.get(&format!("{prefix}/{name}")))
+    }
+
+    /// `None` if the value is none of these; `Some(None)` if the annotation is not there.
+    fn one_of<T: Copy>(
+        &self,
+        name: &str,
+        values: &[(&str, T)],
+        expected: &'static str,
+        report: &mut Report<'_>,
+    ) -> Option<Option<T>> {
+        let Some(text) = self.0.get(name) else { return Some(None) };
+        match values.iter().find(|(value, _)| value == text) {
+            Some((_, value)) => Some(Some(*value)),
+            None => {
+                report.bad_value(annotation(name), text, expected);
+                None
+            }
+        }
+    }
+}
+
+/// The ports that are balanced; the others are reported, and the rest goes on.
+fn ports(ports: Vec<v1::ServicePort>, report: &mut Report<'_>) -> Vec<ServicePort> {
+    let mut good = Vec::new();
+    for (i, port) in ports.into_iter().enumerate() {
+        let protocol = match port.protocol.as_deref() {
+            None | Some("TCP") => Protocol::Tcp,
+            Some("UDP") => Protocol::Udp,
+            Some(other) => {
+                let kind = ProblemKind::Value {
+                    value: other.to_owned(),
+                    expected: "TCP or UDP: left to the kernel",
+                };
+                report.add(Severity::Warning, format!("spec.ports[{i}].protocol"), kind);
+                continue;
+            }
+        };
+        match u16::try_from(port.port).ok().and_then(NonZeroU16::new) {
+            Some(number) => {
+                good.push(ServicePort { name: port.name.unwrap_or_default(), protocol, port: number });
+            }
+            None => {
+                let kind =
+                    ProblemKind::Value { value: port.port.to_string(), expected: "a port from 1 to 65535" };
+                report.add(Severity::Warning, format!("spec.ports[{i}].port"), kind);
+            }
+        }
+    }
+    good
+}
+
+/// `ipFamilies`, else those of the cluster addresses, else IPv4.
+fn families(
+    names: Option<Vec<String>>,
+    cluster_addresses: Option<Vec<String>>,
+    report: &mut Report<'_>,
+) -> Option<Vec<Family>> {
+    let mut families = Vec::new();
+    for (i, name) in names.unwrap_or_default().iter().enumerate() {
+        match name.as_str() {
+            "IPv4" => families.push(Family::V4),
+            "IPv6" => families.push(Family::V6),
+            other => {
+                report.bad_value(format!("spec.ipFamilies[{i}]"), other, "IPv4 or IPv6");
+                return None;
+            }
+        }
+    }
+    if families.is_empty() {
+        let addresses =
+            cluster_addresses.into_iter().flatten().filter_map(|address| address.parse::<IpAddr>().ok());
+        families.extend(addresses.map(|address| Family::of(&address)));
+    }
+    if families.is_empty() {
+        families.push(Family::V4);
+    }
+    families.dedup();
+    Some(families)
+}
+
+fn requested(annotations: &Annotations, field: Option<&str>, report: &mut Report<'_>) -> Option<Vec<IpAddr>> {
+    let (place, text) = match (annotations.metallb("loadBalancerIPs"), field) {
+        (Some(text), _) => (annotation("metallb.io/loadBalancerIPs"), text.as_str()),
+        (None, Some(text)) if !text.is_empty() => ("spec.loadBalancerIP".to_owned(), text),
+        _ => return Some(Vec::new()),
+    };
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        match part.parse::<IpAddr>() {
+            Ok(address) if addresses.iter().all(|other| Family::of(other) != Family::of(&address)) => {
+                addresses.push(address);
+            }
+            _ => {
+                report.bad_value(place, part, "an IP address, at most one of a family");
+                return None;
+            }
+        }
+    }
+    Some(addresses)
+}
+
+fn table_size(text: &str) -> Option<TableSize> {
+    let length = |text: &str| {
+        text.trim().parse().ok().filter(|n: &u32| n.is_power_of_two() && (64..=MAX_SLOTS).contains(n))
+    };
+    match text.split_once(',') {
+        None => Some(TableSize { length: length(text)?, previous: None }),
+        Some((new, previous)) => {
+            let (new, previous) = (length(new)?, length(previous)?);
+            (previous < new).then_some(TableSize { length: new, previous: Some(previous) })
+        }
+    }
+}
