@@ -28,16 +28,33 @@ pub struct Decoded {
 
 /// Decodes files, by name; those that end with `.json` are JSON, all others YAML.
 pub fn decode(files: &BTreeMap<String, Vec<u8>>) -> Decoded {
+    let (documents, problems) = read(files);
+    let mut decoded = decode_documents(&documents);
+    decoded.problems.splice(0..0, problems);
+    decoded
+}
+
+/// The objects of files, each once.
+pub(crate) fn read(files: &BTreeMap<String, Vec<u8>>) -> (Vec<Document>, Vec<Problem>) {
     let mut decoded = Decoded::default();
     let mut documents = Vec::new();
     for (file, bytes) in files {
         split(file, bytes, &mut documents, &mut decoded.problems);
     }
     documents.retain(|document| decoded.is_first(document));
-    // Slices look for their Services, and pools must be apart: in this order.
-    let rank = |document: &Document| u8::from(document.key.kind == "EndpointSlice");
-    documents.sort_by_key(rank);
-    documents.iter().for_each(|document| decoded.add(document));
+    (documents, decoded.problems)
+}
+
+/// Decodes objects. Where two contradict each other, the first is right.
+pub(crate) fn decode_documents(documents: &[Document]) -> Decoded {
+    let mut decoded = Decoded::default();
+    // Slices look for their Services.
+    let (slices, others): (Vec<_>, Vec<_>) =
+        documents.iter().partition(|document| document.key.kind == "EndpointSlice");
+    for document in others.into_iter().chain(slices) {
+        decoded.origins.insert(document.key.clone(), document.file.clone());
+        decoded.add(document);
+    }
     decoded
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::problem::{ObjectKey, Problem, ProblemKind, Report, Severity};
 
 /// An object before its kind is looked at.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Document {
     pub file: String,
     pub key: ObjectKey,

@@ -5,6 +5,7 @@
 pub mod crd;
 mod decode;
 mod document;
+mod memory;
 mod node;
 mod pool;
 mod problem;
@@ -13,4 +14,5 @@ mod service;
 mod slice;
 
 pub use decode::{Decoded, decode};
+pub use memory::{Memory, Settled};
 pub use problem::{ObjectKey, Problem, ProblemKind, Severity};

@@ -121,6 +121,9 @@ pub enum ProblemKind {
     /// The Service gets no address.
     #[error("{0}")]
     Allocation(AllocationError),
+    /// No object at all, where there were some.
+    #[error("there is no object any more: everything stays as it is until there is one")]
+    Empty,
 }
 
 impl Problem {

@@ -1,0 +1,81 @@
+use super::*;
+
+const POOL: &str = "apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: main, namespace: metallb-system}
+spec: {addresses: [192.0.2.0/24]}
+";
+
+fn service(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{type: LoadBalancer, ports: [{{port: 80}}], {spec}}}\n"
+    )
+}
+
+fn files(files: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
+    files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect()
+}
+
+fn addresses(settled: &Settled) -> Vec<String> {
+    let shown = |(name, addresses): (&ObjectName, &Vec<std::net::IpAddr>)| {
+        format!("{} {}", name.name, addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+    };
+    settled.allocation.addresses.iter().map(shown).collect()
+}
+
+fn words(settled: &Settled) -> Vec<String> {
+    settled.problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_object_that_goes_wrong_stays_as_it_was_and_the_others_change() {
+    let mut memory = Memory::default();
+    let a = service("a", "loadBalancerIP: 192.0.2.7");
+    memory.settle(&files(&[("pool.yaml", POOL), ("a.yaml", &a), ("b.yaml", &service("b", ""))]));
+    for bad in ["loadBalancerIP: 192.0.2.300", "ports: 7", "loadBalancerIP: 203.0.113.1"] {
+        let b = service("b", "loadBalancerIP: 192.0.2.9");
+        let now = files(&[("pool.yaml", POOL), ("a.yaml", &service("a", bad)), ("b.yaml", &b)]);
+        let settled = memory.settle(&now);
+        assert_eq!(addresses(&settled), ["a 192.0.2.7", "b 192.0.2.9"], "{bad}");
+        assert_eq!(settled.problems.len(), 1, "{:?}", words(&settled));
+        assert!(words(&settled)[0].starts_with("error: a.yaml: "), "{:?}", words(&settled));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_keeps_its_objects_and_one_that_is_gone_does_not() {
+    let mut memory = Memory::default();
+    let both = format!("{}---\n{}", service("a", ""), service("b", ""));
+    memory.settle(&files(&[("pool.yaml", POOL), ("services.yaml", &both)]));
+    let half = format!("{}---\n{{[", service("a", ""));
+    let settled = memory.settle(&files(&[("pool.yaml", POOL), ("services.yaml", &half)]));
+    assert_eq!(addresses(&settled), ["a 192.0.2.0", "b 192.0.2.1"]);
+    let settled = memory.settle(&files(&[("pool.yaml", POOL), ("services.yaml", &service("a", ""))]));
+    assert_eq!(addresses(&settled), ["a 192.0.2.0"]);
+}
+
+#[test]
+fn a_pool_that_grows_into_another_stays_as_it_was() {
+    let mut memory = Memory::default();
+    let other = POOL.replace("main", "aaa").replace("192.0.2.0", "198.51.100.0");
+    memory.settle(&files(&[("a.yaml", &other), ("pool.yaml", POOL)]));
+    let grown = other.replace("198.51.100.0/24", "192.0.0.0/8");
+    let settled = memory.settle(&files(&[("a.yaml", &grown), ("pool.yaml", POOL)]));
+    assert_eq!(settled.snapshot.pools["aaa"].ranges[0].first().to_string(), "198.51.100.0");
+    assert!(settled.snapshot.pools.contains_key("main"));
+    assert!(words(&settled)[0].contains("a.yaml: IPAddressPool metallb-system/aaa: spec.addresses[0]"));
+}
+
+#[test]
+fn an_empty_source_changes_nothing_and_says_so() {
+    let mut memory = Memory::default();
+    let full = files(&[("pool.yaml", POOL), ("a.yaml", &service("a", ""))]);
+    memory.settle(&full);
+    for _ in 0..2 {
+        let settled = memory.settle(&files(&[("a.yaml", "# nothing\n")]));
+        assert!(settled.is_empty);
+        assert_eq!(addresses(&settled), ["a 192.0.2.0"]);
+        assert!(words(&settled)[0].contains("everything stays as it is"));
+    }
+    assert!(!memory.settle(&full).is_empty);
+}
