@@ -1,1 +1,261 @@
-fn main() {}
+//! `lb-agent`: the node's agent, and what is asked of it.
+
+use std::{
+    fs,
+    io::{IsTerminal, Read},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lb_agent::{
+    commands::{self, Flow, Known, ProtocolName},
+    dataplane::{self, Tables},
+    network::{self, Netlink},
+    node,
+    output::{self, Writer},
+    source::{self, Source},
+};
+use lb_common::layout::FlowLine;
+use lb_core::{host::HostMaps, maps::Sizes, model::NodeName};
+use tracing_subscriber::EnvFilter;
+
+/// A load balancer for Kubernetes on one's own machines.
+#[derive(Parser)]
+#[command(name = "lb-agent", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves as a node: keeps this machine's data path as the source says, until SIGTERM, which leaves it in place.
+    Node(NodeArguments),
+    /// Says what is wrong with objects, by file, object and field; exit status 1 if anything is.
+    Validate {
+        /// Directory of YAML and JSON files, or - for YAML from standard input.
+        #[arg(default_value = "-")]
+        source: PathBuf,
+    },
+    /// What this node serves, how, and what it leaves to the kernel and why.
+    Status {
+        /// Form of the answer.
+        #[arg(short, long, value_enum, default_value = "table")]
+        format: Format,
+        #[command(flatten)]
+        place: StatusPlace,
+    },
+    /// Where one flow goes and why, by the live maps, step by step.
+    Explain {
+        /// The client: ADDRESS:PORT.
+        client: SocketAddr,
+        /// The VIP: ADDRESS:PORT.
+        vip: SocketAddr,
+        /// tcp or udp.
+        #[arg(long, default_value = "tcp")]
+        proto: ProtocolName,
+        /// MAC from which the flow's packets come; without it, the client's or its router's as this machine sees it.
+        #[arg(long, value_parser = network::parse_mac)]
+        from_mac: Option<[u8; 6]>,
+        #[command(flatten)]
+        pins: Pins,
+        #[command(flatten)]
+        place: StatusPlace,
+    },
+    /// Removes programs, links and pins: the machine is as before.
+    Unload {
+        #[command(flatten)]
+        pins: Pins,
+    },
+}
+
+#[derive(Args)]
+struct Pins {
+    /// Where programs and maps are pinned, on a BPF file system.
+    #[arg(long, default_value = "/sys/fs/bpf/magnetite")]
+    pin_dir: PathBuf,
+}
+
+#[derive(Args)]
+struct StatusPlace {
+    /// Directory in which the agent writes its status.
+    #[arg(long, default_value = OUTPUT)]
+    output: PathBuf,
+    /// The node, if the directory has the status of several.
+    #[arg(long)]
+    node_name: Option<String>,
+}
+
+const OUTPUT: &str = "/run/magnetite";
+
+#[derive(Args)]
+struct NodeArguments {
+    /// Where objects come from: file:DIR, the YAML and JSON files of a directory.
+    #[arg(long)]
+    source: Source,
+    /// This node's name; the machine's if it is not given.
+    #[arg(long, env = "NODE_NAME")]
+    node_name: Option<String>,
+    #[command(flatten)]
+    pins: Pins,
+    /// Where status is written, as <kind>/<namespace>/<name>.yaml; a dry run without it prints.
+    #[arg(long)]
+    output: Option<PathBuf>,
+    /// One pass, then the end; the data path stays.
+    #[arg(long)]
+    once: bool,
+    /// Only say what would be done, up to the content of each map: needs no privilege.
+    #[arg(long)]
+    dry_run: bool,
+    /// Links, prefixes, MACs and neighbours of each node, for a dry run; without it, this machine's.
+    #[arg(long, requires = "dry_run")]
+    links: Option<PathBuf>,
+    /// Entries of a map, as NAME=NUMBER; TABLE, SERVICES and others as in `bpftool map`. May be repeated.
+    #[arg(long = "map-size", value_name = "NAME=NUMBER")]
+    map_sizes: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Node(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Validate { source } => validate(&source),
+        Command::Status { format, place } => status(format, &place).map(|()| ExitCode::SUCCESS),
+        Command::Explain { client, vip, proto, from_mac, pins, place } => {
+            explain(client, vip, proto, from_mac, &pins.pin_dir, &place).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Unload { pins } => unload(&pins.pin_dir).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
+}
+
+fn serve(arguments: &NodeArguments) -> Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+
+    let Source::File(source) = arguments.source.clone();
+    let node = NodeName(match &arguments.node_name {
+        Some(name) => name.clone(),
+        None => machine_name()?,
+    });
+    let mut sizes = Sizes::default();
+    for text in &arguments.map_sizes {
+        sizes.set(text)?;
+    }
+    if arguments.dry_run {
+        let network = match &arguments.links {
+            Some(path) => network::read(path, &node)?,
+            None => runtime()?.block_on(async { Netlink::connect()?.network().await })?,
+        };
+        let documents = node::dry_run(&source, &node, &network, sizes)?;
+        if let Some(dir) = &arguments.output {
+            return Ok(Writer::new(dir).write(&documents)?);
+        }
+        for document in documents {
+            println!("---\n{}", output::to_yaml(&document.value)?.trim_end());
+        }
+        return Ok(());
+    }
+    let options = node::Options {
+        source,
+        node,
+        pin_dir: arguments.pins.pin_dir.clone(),
+        output: arguments.output.clone().unwrap_or(OUTPUT.into()),
+        sizes,
+        once: arguments.once,
+    };
+    Ok(runtime()?.block_on(node::run(options))?)
+}
+
+fn machine_name() -> Result<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").context("reading this machine's name")?;
+    Ok(name.trim().to_owned())
+}
+
+fn validate(source: &Path) -> Result<ExitCode> {
+    let files = if source == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).context("reading standard input")?;
+        [("standard input".to_owned(), bytes)].into()
+    } else {
+        source::read(source)?
+    };
+    let problems = commands::validate(&files);
+    problems.iter().for_each(|problem| println!("{problem}"));
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn status(format: Format, place: &StatusPlace) -> Result<()> {
+    let object = commands::read_status(&place.output, place.node_name.as_deref())?;
+    match format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&object)?),
+        Format::Table => {
+            let is_alive = object.status.agent.as_ref().is_some_and(|agent| is_agent(agent.pid));
+            let node = object.metadata.get("name").map_or("", String::as_str);
+            print!("{}", commands::table(node, &object.status, is_alive));
+        }
+    }
+    Ok(())
+}
+
+fn is_agent(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "lb-agent")
+}
+
+fn explain(
+    client: SocketAddr,
+    vip: SocketAddr,
+    proto: ProtocolName,
+    from_mac: Option<[u8; 6]>,
+    pin_dir: &Path,
+    place: &StatusPlace,
+) -> Result<()> {
+    let mut flow = Flow::new(client, vip, proto.0)?;
+    let tables = Tables::pinned(pin_dir)?;
+    flow.sender = match from_mac {
+        Some(mac) => Some(mac),
+        None => {
+            runtime()?.block_on(async { Netlink::connect()?.mac_towards(client.ip()).await }).unwrap_or(None)
+        }
+    };
+    let mut maps = HostMaps::new(tables.read()?);
+    maps.flows = vec![FlowLine::default(); maps.maps.config.flow_lines as usize];
+    maps.conns = tables.conns()?;
+    maps.reverse = tables.reverse()?;
+    maps.tick = dataplane::tick(pin_dir, maps.maps.config.tick_shift)?;
+    let known = Known { maps, flows: tables.flows()? };
+    let status = match commands::read_status(&place.output, place.node_name.as_deref()) {
+        Ok(object) => Some(object.status),
+        Err(error) => {
+            eprintln!("note: {error}: owners and reasons are left out");
+            None
+        }
+    };
+    print!("{}", commands::explain(&known, &flow, status.as_ref()));
+    Ok(())
+}
+
+fn unload(pin_dir: &Path) -> Result<()> {
+    let unloaded = dataplane::unload(pin_dir)?;
+    if unloaded.maps == 0 {
+        bail!("nothing was loaded in {}", pin_dir.display());
+    }
+    println!("removed: programs from {} links, {} maps", unloaded.links.len(), unloaded.maps);
+    Ok(())
+}

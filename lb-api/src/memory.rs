@@ -122,11 +122,7 @@ fn failed(problems: &[Problem]) -> BTreeSet<ObjectKey> {
 }
 
 fn key_of(service: &ObjectName) -> ObjectKey {
-    ObjectKey {
-        kind: "Service".to_owned(),
-        namespace: service.namespace.clone(),
-        name: service.name.clone(),
-    }
+    ObjectKey { kind: "Service".to_owned(), namespace: service.namespace.clone(), name: service.name.clone() }
 }
 
 fn nothing_left() -> Problem {

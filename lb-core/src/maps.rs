@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use lb_common::layout::{
-    Addr, Backend, Config, Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, Name, NameKey, Neighbour,
-    Peer, PeerKey, Row, Service, ServiceKey, Source, SourceKey, Vip,
+    Addr, Backend, Config, Link, LinkKey, LocalPort, LocalPortKey, MAX_BACKENDS, MAX_SEGMENTS, Name, NameKey,
+    Neighbour, Peer, PeerKey, Row, Service, ServiceKey, Source, SourceKey, Vip,
 };
 
 /// How many entries each map has; everything that is planned fits in them.
@@ -53,7 +53,54 @@ impl Default for Sizes {
     }
 }
 
+/// A size that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no size of a map: {expected}")]
+pub struct SizeError {
+    /// What was given.
+    pub text: String,
+    /// What could be given.
+    pub expected: &'static str,
+}
+
 impl Sizes {
+    /// Sets one from `NAME=NUMBER`, by the map's name.
+    ///
+    /// # Errors
+    /// There is no such map, or it cannot have so many entries.
+    pub fn set(&mut self, text: &str) -> Result<(), SizeError> {
+        let error = |expected| SizeError { text: text.to_owned(), expected };
+        let (name, number) = text.split_once('=').ok_or_else(|| error("expected NAME=NUMBER"))?;
+        let number: u32 = number.parse().map_err(|_| error("expected a number of entries"))?;
+        let (place, most) = match name {
+            "LINKS" => (&mut self.links, 1 << 12),
+            "NEIGHBOURS" => (&mut self.nodes, 1 << 12),
+            "PEERS" => (&mut self.peers, 1 << 20),
+            "VIPS" => (&mut self.vips, 1 << 16),
+            "SERVICES" => (&mut self.services, 1 << 16),
+            "TABLE" => (&mut self.table, 1 << 26),
+            "BACKENDS" => (&mut self.backends, MAX_BACKENDS),
+            "FLOWS" => (&mut self.flow_lines, 1 << 24),
+            "CONNS" => (&mut self.conns, 1 << 26),
+            "LOCAL_PORTS" => (&mut self.local_ports, 1 << 20),
+            "SOURCES" => (&mut self.sources, 1 << 20),
+            _ => {
+                return Err(error(
+                    "the maps are LINKS, NEIGHBOURS (nodes), PEERS, VIPS, SERVICES, TABLE, BACKENDS, FLOWS (lines of a CPU), \
+                     CONNS (and REVERSE), LOCAL_PORTS and SOURCES",
+                ));
+            }
+        };
+        if number == 0 || number > most {
+            return Err(error("too few or too many entries"));
+        }
+        if name == "FLOWS" && !number.is_power_of_two() {
+            return Err(error("FLOWS needs a power of two"));
+        }
+        *place = number;
+        Ok(())
+    }
+
     /// Entries of `NEIGHBOURS`.
     pub const fn neighbours(&self) -> u32 {
         self.nodes * MAX_SEGMENTS

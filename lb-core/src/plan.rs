@@ -67,6 +67,8 @@ pub struct LinkPlan {
     pub vlan: u16,
     /// MAC.
     pub mac: [u8; 6],
+    /// Largest IP packet, in bytes.
+    pub mtu: u32,
     /// The segment, by the name of the first link that is in it.
     pub segment: String,
 }
@@ -164,7 +166,7 @@ pub enum EndpointReason {
 
 /// The plan for a node.
 pub fn plan(snapshot: &Snapshot, allocation: &Allocation, node: &NodeName, network: &Network) -> Plan {
-    let links = links(network);
+    let links = links(snapshot, network);
     let nodes = nodes(snapshot, node, network, &links);
     let mut plan = Plan {
         node: node.clone(),
@@ -272,17 +274,23 @@ impl Plan {
     }
 }
 
-/// Links with a network in common are in one segment.
-fn links(network: &Network) -> BTreeMap<String, LinkPlan> {
+/// Links with a network in common are in one segment. Those that have only pods behind them are none of ours.
+fn links(snapshot: &Snapshot, network: &Network) -> BTreeMap<String, LinkPlan> {
     let mut links: BTreeMap<String, LinkPlan> = BTreeMap::new();
+    let is_pods =
+        |prefix: &IpNet| snapshot.nodes.values().flat_map(|n| &n.pod_cidrs).any(|c| c.contains(prefix));
     for (name, link) in &network.links {
         let networks: BTreeSet<IpNet> =
-            link.prefixes.iter().filter(|p| !is_link_local(p)).map(IpNet::trunc).collect();
+            link.prefixes.iter().filter(|p| !is_link_local(p) && !is_pods(p)).map(IpNet::trunc).collect();
+        if networks.is_empty() {
+            continue;
+        }
         let same = links.iter().find(|(other, _)| {
             network.links[*other].prefixes.iter().any(|prefix| networks.contains(&prefix.trunc()))
         });
         let segment = same.map_or_else(|| name.clone(), |(_, other)| other.segment.clone());
-        let planned = LinkPlan { ifindex: link.ifindex, vlan: link.vlan, mac: link.mac, segment };
+        let planned =
+            LinkPlan { ifindex: link.ifindex, vlan: link.vlan, mac: link.mac, mtu: link.mtu, segment };
         links.insert(name.clone(), planned);
     }
     links

@@ -23,25 +23,26 @@ const WINDOW: Duration = Duration::from_millis(50);
 
 /// Runs the program that returns jiffies twice, a while apart.
 pub(super) fn measure(program: &mut Xdp) -> Result<Clock, Error> {
-    let failed = |source: ProgramError| Error::Program {
-        program: "magnetite_clock",
-        link: "none".to_owned(),
-        source: Box::new(source),
-    };
     program.load().map_err(failed)?;
-    let jiffies = || {
-        let frame = [0_u8; 64];
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(&frame);
-        program.test_run(options).map(|result| result.return_value)
-    };
     let begin = Instant::now();
-    let first = jiffies().map_err(failed)?;
+    let first = jiffies(program)?;
     std::thread::sleep(WINDOW);
-    let passed = jiffies().map_err(failed)?.wrapping_sub(first);
+    let passed = jiffies(program)?.wrapping_sub(first);
     let hertz = f64::from(passed) / begin.elapsed().as_secs_f64();
     let tick_shift = shift_of(hertz);
     Ok(Clock { tick_shift, tick: first >> tick_shift })
+}
+
+/// Runs the program that returns jiffies.
+pub(super) fn jiffies(program: &mut Xdp) -> Result<u32, Error> {
+    let frame = [0_u8; 64];
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(&frame);
+    program.test_run(options).map(|result| result.return_value).map_err(failed)
+}
+
+fn failed(source: ProgramError) -> Error {
+    Error::Program { program: "magnetite_clock", link: "none".to_owned(), source: Box::new(source) }
 }
 
 /// The power of two nearest to the rate: 100 → 7, 250 and 300 → 8, 1000 → 10.

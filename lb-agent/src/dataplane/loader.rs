@@ -18,10 +18,11 @@ use aya::{
         tc::TcAttachOptions,
     },
 };
+use aya_obj::programs::XdpAttachType;
 use lb_core::maps::{Maps, Op, Sizes};
 
 use super::{
-    clock::{Clock, boot_time, measure},
+    clock::{Clock, boot_time, jiffies, measure},
     error::Error,
     tables::{self, Tables},
 };
@@ -64,6 +65,7 @@ const XDP: &str = "magnetite_xdp";
 const XDP_FRAGS: &str = "magnetite_xdp_frags";
 const EGRESS: &str = "magnetite_egress";
 const CLOCK: &str = "magnetite_clock";
+const CLOCK_PIN: &str = "clock";
 
 impl Dataplane {
     /// Opens the pinned maps, or makes those that are missing or of another shape. Nothing is attached or changed by it: programs
@@ -104,7 +106,12 @@ impl Dataplane {
             // Indexes in `FLOWS` mean nothing to maps that begin anew; `CONNS` and `REVERSE` have addresses.
             tables.clear_flows()?;
         }
-        let clock = measure(program(&mut programs, CLOCK)?)?;
+        let clock_program: &mut Xdp = program(&mut programs, CLOCK)?;
+        let clock = measure(clock_program)?;
+        // For `explain`, which must not wait for the lock.
+        let path = pin_dir.join(CLOCK_PIN);
+        remove_pin(&path)?;
+        clock_program.pin(&path).map_err(|source| Error::Pin { path, source: Box::new(source) })?;
         Ok(Self { pin_dir, programs, tables, clock, adopted, attached: BTreeMap::new(), _lock: lock })
     }
 
@@ -116,6 +123,22 @@ impl Dataplane {
     /// The data path's clock.
     pub fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// Seconds since boot, as [`lb_common::layout::Backend::since`] counts them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn seconds(&self) -> Result<u32, Error> {
+        Ok(boot_time()?.as_secs() as u32)
+    }
+
+    /// Bytes of all maps, as the kernel charges them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn map_bytes(&self) -> Result<u64, Error> {
+        tables::bytes(&self.pin_dir)
     }
 
     /// What the config maps hold.
@@ -275,6 +298,16 @@ pub enum Entry {
     Departure,
 }
 
+impl LinkMode {
+    /// The name in status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::NativeFrags => "native-frags",
+        }
+    }
+}
+
 impl Entry {
     const fn program(self) -> &'static str {
         match self {
@@ -287,6 +320,17 @@ impl Entry {
 
 /// The longest frame that [`Dataplane::test_run`] gives back.
 const TEST_RUN_CAPACITY: usize = 4096;
+
+/// The tick now, by the clock that an agent has pinned; `tick_shift` as in `CONFIG`.
+///
+/// # Errors
+/// Nothing is pinned, or the kernel refuses.
+pub fn tick(pin_dir: &Path, tick_shift: u32) -> Result<u32, Error> {
+    let failed =
+        |source| Error::Program { program: CLOCK, link: "none".to_owned(), source: Box::new(source) };
+    let mut program = Xdp::from_pin(pin_dir.join(CLOCK_PIN), XdpAttachType::Interface).map_err(failed)?;
+    Ok(jiffies(&mut program)? >> tick_shift)
+}
 
 /// What [`unload`] has removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -317,6 +361,7 @@ pub fn unload(pin_dir: &Path) -> Result<Unloaded, Error> {
         unloaded.maps += usize::from(path.exists());
         remove_pin(&path)?;
     }
+    remove_pin(&pin_dir.join(CLOCK_PIN))?;
     for directory in [pin_dir.join("links"), pin_dir.to_owned()] {
         fs::remove_dir(&directory).map_err(|source| Error::Pins {
             action: "removing",

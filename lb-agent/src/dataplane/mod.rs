@@ -8,5 +8,5 @@ mod tables;
 
 pub use clock::Clock;
 pub use error::Error;
-pub use loader::{Dataplane, Entry, LinkMode, Options, Unloaded, unload};
+pub use loader::{Dataplane, Entry, LinkMode, Options, Unloaded, tick, unload};
 pub use tables::Tables;

@@ -1,6 +1,10 @@
 //! The maps as Rust values: everything that is pinned, opened and typed.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd, AsRawFd},
+    path::Path,
+};
 
 use aya::{
     Pod,
@@ -57,6 +61,20 @@ pub fn max_entries(name: &str, sizes: &Sizes, cpus: u32) -> Option<u32> {
         "NAMES" => sizes.names(),
         _ => return None,
     })
+}
+
+/// Bytes of all pinned maps (`memlock` in fdinfo; kernel: `bpf_map_memory_usage`).
+pub fn bytes(dir: &Path) -> Result<u64, Error> {
+    let mut sum = 0;
+    for name in NAMES {
+        let map = MapData::from_pin(dir.join(name)).map_err(|source| Error::Map { map: name, source })?;
+        let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::Kernel { what: "the size of a map", source })?;
+        let memlock = text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse::<u64>().ok());
+        sum += memlock.unwrap_or(0);
+    }
+    Ok(sum)
 }
 
 /// A plain value as aya wants it.

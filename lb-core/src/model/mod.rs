@@ -331,7 +331,7 @@ impl Selector {
 /// What this machine knows of its network: from netlink, or from the file of `--links`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
-    /// Ethernet links that are up and routed (have an address), by name.
+    /// Ethernet links that are up and routed (have an address), by name; those to pods of this node may be among them.
     pub links: BTreeMap<String, NodeLink>,
     /// MACs of neighbours as resolved, by link name and address.
     pub neighbours: BTreeMap<(String, IpAddr), [u8; 6]>,
@@ -346,6 +346,8 @@ pub struct NodeLink {
     pub vlan: u16,
     /// MAC.
     pub mac: [u8; 6],
+    /// Largest IP packet, in bytes.
+    pub mtu: u32,
     /// Addresses with their prefix lengths.
     pub prefixes: BTreeSet<IpNet>,
 }

@@ -45,7 +45,7 @@ fn snapshot(pods: impl IntoIterator<Item = u8>) -> Snapshot {
 
 fn network() -> Network {
     let prefixes = "192.0.2.10/24".parse().into_iter().collect();
-    let link = NodeLink { ifindex: 7, vlan: 0, mac: [2, 0, 0, 0, 0, 0], prefixes };
+    let link = NodeLink { ifindex: 7, vlan: 0, mac: [2, 0, 0, 0, 0, 0], mtu: 1500, prefixes };
     let neighbours =
         (1..3).map(|n| (("eth0".to_owned(), Ipv4Addr::new(192, 0, 2, 10 + n).into()), [2, 0, 0, 0, 0, n]));
     Network { links: [("eth0".to_owned(), link)].into(), neighbours: neighbours.collect() }

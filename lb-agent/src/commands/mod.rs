@@ -1,0 +1,9 @@
+//! What is asked of a node from the command line.
+
+mod explain;
+mod status;
+mod validate;
+
+pub use explain::{Flow, FlowError, Known, ProtocolName, explain};
+pub use status::{StatusError, read_status, table};
+pub use validate::validate;

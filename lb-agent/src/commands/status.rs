@@ -1,0 +1,173 @@
+//! `status`: what the node serves, from the file that its agent writes.
+
+use std::{
+    fmt::Write,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::output::{NodeStatus, NodeStatusObject};
+
+/// Why there is no status.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The agent has written none.
+    #[error("no status in {}: has an agent run with this --output?", dir.display())]
+    None {
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// There are several.
+    #[error("{} has the status of several nodes: choose with --node-name from {known}", dir.display())]
+    Several {
+        /// Where it was looked for.
+        dir: PathBuf,
+        /// The nodes.
+        known: String,
+    },
+    /// It cannot be read.
+    #[error("reading {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is of another version.
+    #[error("{}: {message}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's words.
+        message: String,
+    },
+}
+
+/// The status of a node, or of the only one that has written any.
+///
+/// # Errors
+/// There is none, or not one, or it cannot be read.
+pub fn read_status(output: &Path, node: Option<&str>) -> Result<NodeStatusObject, StatusError> {
+    let dir = output.join("NodeStatus");
+    let path = match node {
+        Some(node) => dir.join(format!("{node}.yaml")),
+        None => only_file(&dir)?,
+    };
+    let text = fs::read_to_string(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => StatusError::None { dir: dir.clone() },
+        _ => StatusError::Read { path: path.clone(), source },
+    })?;
+    serde_saphyr::from_str(&text).map_err(|error| StatusError::Decode { path, message: error.to_string() })
+}
+
+fn only_file(dir: &Path) -> Result<PathBuf, StatusError> {
+    let entries = fs::read_dir(dir).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => StatusError::None { dir: dir.to_owned() },
+        _ => StatusError::Read { path: dir.to_owned(), source },
+    })?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    paths.sort();
+    match paths.as_slice() {
+        [] => Err(StatusError::None { dir: dir.to_owned() }),
+        [path] => Ok(path.clone()),
+        _ => {
+            let names = paths.iter().filter_map(|path| path.file_stem()?.to_str());
+            Err(StatusError::Several { dir: dir.to_owned(), known: names.collect::<Vec<_>>().join(", ") })
+        }
+    }
+}
+
+/// For people: what is served, then what is wrong.
+pub fn table(node: &str, status: &NodeStatus, is_alive: bool) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_table(&mut text, node, status, is_alive);
+    text
+}
+
+fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool) -> std::fmt::Result {
+    match &status.agent {
+        Some(agent) if is_alive => writeln!(
+            out,
+            "Node {node}: agent {} (pid {}), pins {}, maps {} MiB",
+            agent.version,
+            agent.pid,
+            agent.pin_dir,
+            agent.map_bytes.div_ceil(1 << 20)
+        )?,
+        Some(agent) => writeln!(
+            out,
+            "Node {node}: NO AGENT since pid {} ended; this is what it left, and the data path goes on (pins {})",
+            agent.pid, agent.pin_dir
+        )?,
+        None => writeln!(out, "Node {node}: dry run")?,
+    }
+    if status.frozen {
+        writeln!(out, "FROZEN: the source has no object; everything stays as it was")?;
+    }
+    let links = status.links.iter().map(|(name, link)| {
+        [name.clone(), link.ifindex.to_string(), link.mac.clone(), link.segment.clone(), link.mode.clone()]
+    });
+    columns(out, ["LINK", "INDEX", "MAC", "SEGMENT", "MODE"], links)?;
+    let nodes = status.nodes.iter().map(|(name, node)| {
+        let state = if node.in_source { "in source" } else { "left the source" };
+        let macs: Vec<String> = node.macs.iter().map(|(segment, mac)| format!("{segment} {mac}")).collect();
+        let macs = if macs.is_empty() {
+            "none: its pods are left to the kernel".to_owned()
+        } else {
+            macs.join(", ")
+        };
+        [name.clone(), state.to_owned(), macs]
+    });
+    columns(out, ["NODE", "STATE", "SEGMENTS AND MACS"], nodes)?;
+    let vips = status.vips.iter().map(|(address, vip)| {
+        let owner = vip.owner.clone().unwrap_or("none".to_owned());
+        [address.clone(), vip.service.clone(), owner, vip.segments.join(",")]
+    });
+    columns(out, ["VIP", "SERVICE", "OWNER", "SEGMENTS"], vips)?;
+    let services = status.services.iter().map(|(frontend, service)| {
+        let ready = service.endpoints.values().filter(|endpoint| endpoint.ready).count();
+        [
+            frontend.clone(),
+            service.service.clone(),
+            service.forwarding.clone(),
+            format!("{ready}/{}", service.endpoints.len()),
+            service.reason.clone().unwrap_or_default(),
+        ]
+    });
+    columns(out, ["FRONTEND", "SERVICE", "FORWARDING", "READY", "WHY"], services)?;
+    let endpoints = status.services.iter().flat_map(|(frontend, service)| {
+        service.endpoints.iter().filter_map(move |(address, endpoint)| {
+            let reason = endpoint.kernel.clone()?;
+            let node = endpoint.node.clone().unwrap_or("none".to_owned());
+            Some([address.clone(), frontend.clone(), node, reason])
+        })
+    });
+    let endpoints: Vec<_> = endpoints.collect();
+    if !endpoints.is_empty() {
+        columns(out, ["LEFT TO THE KERNEL", "OF", "NODE", "WHY"], endpoints.into_iter())?;
+    }
+    for problem in &status.problems {
+        writeln!(out, "{problem}")?;
+    }
+    Ok(())
+}
+
+fn columns<const N: usize>(
+    out: &mut String,
+    titles: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> std::fmt::Result {
+    let rows: Vec<[String; N]> = std::iter::once(titles.map(str::to_owned)).chain(rows).collect();
+    let widths: [usize; N] =
+        std::array::from_fn(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0));
+    writeln!(out)?;
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! `--links FILE`: what each node's network looks like, for plans without that network.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use lb_core::model::{Network, NodeLink, NodeName};
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// What can go wrong with the file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("reading {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not what it should be.
+    #[error("{}: {message}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's words, with the line.
+        message: String,
+    },
+    /// It has nothing of this node.
+    #[error("{} has no links of node {node}: its nodes are {known}", path.display())]
+    NoNode {
+        /// The file.
+        path: PathBuf,
+        /// The node.
+        node: NodeName,
+        /// Those that it has.
+        known: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Links {
+    nodes: BTreeMap<String, Node>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Node {
+    links: BTreeMap<String, Link>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Link {
+    ifindex: u32,
+    #[serde(default)]
+    vlan: u16,
+    mac: Mac,
+    #[serde(default = "ethernet_mtu")]
+    mtu: u32,
+    prefixes: BTreeSet<IpNet>,
+    #[serde(default)]
+    neighbours: BTreeMap<IpAddr, Mac>,
+}
+
+/// A node's network.
+///
+/// # Errors
+/// The file cannot be read or decoded, or has nothing of the node.
+pub fn read(path: &Path, node: &NodeName) -> Result<Network, FileError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    let mut links: Links = serde_saphyr::from_str(&text)
+        .map_err(|error| FileError::Decode { path: path.to_owned(), message: error.to_string() })?;
+    let Some(own) = links.nodes.remove(&node.0) else {
+        let known = links.nodes.into_keys().collect::<Vec<_>>().join(", ");
+        return Err(FileError::NoNode { path: path.to_owned(), node: node.clone(), known });
+    };
+    let mut network = Network::default();
+    for (name, link) in own.links {
+        let Link { ifindex, vlan, mac, mtu, prefixes, neighbours } = link;
+        for (address, mac) in neighbours {
+            network.neighbours.insert((name.clone(), address), mac.0);
+        }
+        network.links.insert(name, NodeLink { ifindex, vlan, mac: mac.0, mtu, prefixes });
+    }
+    Ok(network)
+}
+
+const fn ethernet_mtu() -> u32 {
+    1500
+}
+
+#[derive(Clone, Copy)]
+struct Mac([u8; 6]);
+
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_mac(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// Not a MAC.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a MAC like 02:00:00:00:00:01")]
+pub struct MacError(String);
+
+/// Six bytes in hexadecimal, with colons between.
+///
+/// # Errors
+/// They are not.
+pub fn parse_mac(text: &str) -> Result<[u8; 6], MacError> {
+    let bytes: Vec<u8> = text.split(':').map_while(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let mac = (text.split(':').count() == 6).then(|| bytes.try_into().ok()).flatten();
+    mac.ok_or_else(|| MacError(text.to_owned()))
+}

@@ -1,0 +1,96 @@
+//! The log: one line for each thing that changed.
+
+use std::collections::BTreeMap;
+
+use crate::output::{NodeStatus, ServiceStatus};
+
+/// Says what is different.
+pub fn log(before: &NodeStatus, now: &NodeStatus) {
+    for (name, link, known) in changed(&before.links, &now.links) {
+        match link {
+            Some(link) => tracing::info!(link = name, mode = link.mode, segment = link.segment, "link"),
+            None => tracing::info!(link = name, mode = known.map(|known| known.mode.as_str()), "link left"),
+        }
+    }
+    for (name, node, _) in changed(&before.nodes, &now.nodes) {
+        match node {
+            Some(node) if !node.in_source => {
+                tracing::warn!(
+                    node = name,
+                    "node is not in the source: it owns nothing, and goes on forwarding"
+                );
+            }
+            Some(node) if node.macs.is_empty() => {
+                tracing::warn!(node = name, "node is on no segment of ours");
+            }
+            Some(node) => tracing::info!(node = name, macs = ?node.macs, "node"),
+            None => tracing::info!(node = name, "node left: its backends take no new flow"),
+        }
+    }
+    for (address, vip, known) in changed(&before.vips, &now.vips) {
+        match vip {
+            Some(vip) => {
+                let was = known.and_then(|known| known.owner.as_deref());
+                tracing::info!(
+                    vip = address,
+                    service = vip.service,
+                    owner = vip.owner.as_deref(),
+                    was,
+                    "VIP"
+                );
+            }
+            None => tracing::info!(vip = address, "VIP withdrawn"),
+        }
+    }
+    for (frontend, service, known) in changed(&before.services, &now.services) {
+        match service {
+            Some(service) => log_service(frontend, service, known),
+            None => tracing::info!(frontend, "service removed"),
+        }
+    }
+    for problem in now.problems.iter().filter(|problem| !before.problems.contains(problem)) {
+        tracing::warn!("{problem}");
+    }
+    for problem in before.problems.iter().filter(|problem| !now.problems.contains(problem)) {
+        tracing::info!("mended: {problem}");
+    }
+}
+
+fn log_service(frontend: &str, service: &ServiceStatus, known: Option<&ServiceStatus>) {
+    let endpoints = service.endpoints.len();
+    let ready = service.endpoints.values().filter(|endpoint| endpoint.ready).count();
+    let mode_differs =
+        known.is_none_or(|known| known.forwarding != service.forwarding || known.reason != service.reason);
+    match &service.reason {
+        Some(reason) if mode_differs => {
+            tracing::warn!(
+                frontend,
+                service = service.service,
+                endpoints,
+                ready,
+                reason,
+                "service is left to the kernel"
+            );
+        }
+        _ => tracing::info!(frontend, service = service.service, endpoints, ready, "service"),
+    }
+    for (endpoint, reason) in
+        service.endpoints.iter().filter_map(|(name, e)| Some((name, e.kernel.as_ref()?)))
+    {
+        let before = known.and_then(|known| known.endpoints.get(endpoint)).and_then(|e| e.kernel.as_ref());
+        if before != Some(reason) {
+            tracing::warn!(frontend, endpoint, %reason, "flows to this endpoint are left to the kernel");
+        }
+    }
+}
+
+/// Keys whose value is not what it was: with the value now, and before.
+fn changed<'a, V: PartialEq>(
+    before: &'a BTreeMap<String, V>,
+    now: &'a BTreeMap<String, V>,
+) -> impl Iterator<Item = (&'a str, Option<&'a V>, Option<&'a V>)> {
+    let set = now.iter().filter(|(key, value)| before.get(*key) != Some(*value));
+    let gone = before.iter().filter(|(key, _)| !now.contains_key(*key));
+    set.map(|(key, value)| (key.as_str(), Some(value), before.get(key)))
+        .chain(gone.map(|(key, value)| (key.as_str(), None, Some(value))))
+}

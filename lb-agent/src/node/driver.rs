@@ -1,0 +1,346 @@
+//! The clock, the files, the kernel: what [`pass`] is given, and what is done with what it returns.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use lb_api::{Memory, Settled};
+use lb_common::{
+    hash::HashKey,
+    layout::{ALGORITHM_VERSION, CONFIG_VERSION, STATE_VERSION},
+};
+use lb_core::{
+    maps::{Maps, Sizes},
+    model::{Network, NodeName},
+    place::Local,
+    plan::Plan,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+
+use super::{Pass, changes, groups::Groups, pass};
+use crate::{
+    dataplane::{self, Dataplane},
+    network::{Netlink, NetlinkError},
+    output::{self, AgentStatus, Document, NodeStatus, Writer, documents, view},
+    source::{self, Watch},
+};
+
+/// How the node runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory of the source.
+    pub source: PathBuf,
+    /// This node.
+    pub node: NodeName,
+    /// Where programs and maps are pinned.
+    pub pin_dir: PathBuf,
+    /// Where status is written.
+    pub output: PathBuf,
+    /// Sizes of the maps.
+    pub sizes: Sizes,
+    /// One pass, then the end.
+    pub once: bool,
+}
+
+/// What ends the node. All else is logged and tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The source cannot be read at the start.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// The data path cannot be opened.
+    #[error(transparent)]
+    Dataplane(#[from] dataplane::Error),
+    /// Netlink does not answer.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Status cannot be written.
+    #[error(transparent)]
+    Output(#[from] output::Error),
+    /// Signals cannot be waited for, or no random numbers be had.
+    #[error("{what}")]
+    Kernel {
+        /// What was asked of the kernel.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The promise that is renewed every [`RENEWAL`].
+const LEASE: Duration = Duration::from_secs(5);
+const RENEWAL: Duration = Duration::from_secs(1);
+/// Everything is read again, whether anything was heard of it or not.
+const RESYNC: Duration = Duration::from_secs(60);
+/// MACs of nodes are confirmed.
+const CONFIRM: Duration = Duration::from_secs(15);
+/// A dead node must not keep this one from starting.
+const RESOLVE_WAIT: Duration = Duration::from_secs(1);
+/// What changes together is looked at together.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Serves until SIGTERM or SIGINT, or with [`Options::once`] for one pass. The data path stays in either case.
+///
+/// # Errors
+/// It cannot start.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let kernel = |what| move |source| Error::Kernel { what, source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(kernel("waiting for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(kernel("waiting for SIGINT"))?;
+    let mut watch = Watch::new(&options.source)?;
+    let mut driver = Driver::start(options)?;
+    driver.read_source();
+    driver.network = driver.netlink.resolve_all(RESOLVE_WAIT).await?;
+    driver.pass()?;
+    if driver.options.once {
+        return Ok(());
+    }
+
+    let every = |period| {
+        let mut ticks = interval_at(Instant::now() + period, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    };
+    let (mut renewal, mut resync, mut confirm) = (every(RENEWAL), every(RESYNC), every(CONFIRM));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = renewal.tick() => {
+                driver.renew_lease();
+                continue;
+            }
+            _ = confirm.tick() => {
+                driver.netlink.resolve(&driver.network).await;
+                continue;
+            }
+            () = driver.netlink.changed() => {
+                tokio::time::sleep(SETTLE).await;
+                if !driver.read_network().await {
+                    continue;
+                }
+            }
+            () = watch.changed() => {
+                tokio::time::sleep(SETTLE).await;
+                // Before reading: what changes from now on is heard of.
+                driver.log_failure("watching the source", watch.renew());
+                driver.read_source();
+                driver.resolve_new().await;
+            }
+            _ = resync.tick() => {
+                driver.log_failure("watching the source", watch.renew());
+                driver.read_source();
+                driver.read_network().await;
+            }
+        }
+        let done = driver.pass();
+        driver.log_failure("a pass", done);
+    }
+    let pin_dir = driver.options.pin_dir.display();
+    tracing::info!(
+        "ended; the data path goes on without an agent. To remove it: lb-agent unload --pin-dir {pin_dir}"
+    );
+    Ok(())
+}
+
+/// Everything that a node would say and put into its maps, without touching the kernel.
+///
+/// # Errors
+/// The source cannot be read.
+pub fn dry_run(
+    source: &Path,
+    node: &NodeName,
+    network: &Network,
+    sizes: Sizes,
+) -> Result<Vec<Document>, Error> {
+    let settled = Memory::default().settle(&source::read(source)?);
+    let local = Local { sizes, flow_key: HashKey::default(), tick_shift: 8, now: 0 };
+    let Pass { plan, placed, ops: _ } = pass(&settled, node, network, &Maps::empty(&sizes), &local);
+    let status = NodeStatus::of(&plan, &placed.without_room, &BTreeMap::new(), &settled);
+    Ok(documents(&plan, &settled, status, Some(&view(&placed.maps))))
+}
+
+struct Driver {
+    options: Options,
+    memory: Memory,
+    settled: Settled,
+    netlink: Netlink,
+    network: Network,
+    dataplane: Dataplane,
+    groups: Groups,
+    writer: Writer,
+    status: NodeStatus,
+    flow_key: HashKey,
+}
+
+impl Driver {
+    fn start(options: Options) -> Result<Self, Error> {
+        let netlink = Netlink::connect()?;
+        let mut dataplane =
+            Dataplane::open(&dataplane::Options { pin_dir: options.pin_dir.clone(), sizes: options.sizes })?;
+        dataplane.renew_lease(LEASE)?;
+        let adopted = dataplane.adopted();
+        tracing::info!(node = %options.node, pin_dir = %options.pin_dir.display(), adopted, "data path opened");
+        Ok(Self {
+            memory: Memory::default(),
+            settled: Settled::default(),
+            netlink,
+            network: Network::default(),
+            dataplane,
+            groups: Groups::default(),
+            writer: Writer::new(&options.output),
+            status: NodeStatus::default(),
+            flow_key: HashKey::expand(random()?),
+            options,
+        })
+    }
+
+    /// What cannot be read changes nothing.
+    fn read_source(&mut self) {
+        match source::read(&self.options.source) {
+            Ok(files) => self.settled = self.memory.settle(&files),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "the source cannot be read: everything stays as it is");
+                return;
+            }
+        }
+        let addresses = self.settled.snapshot.nodes.values().flat_map(|node| &node.addresses);
+        self.netlink.set_peers(addresses.copied().collect());
+    }
+
+    /// Whether the network has changed.
+    async fn read_network(&mut self) -> bool {
+        match self.netlink.network().await {
+            Ok(network) => {
+                let has_changed = network != self.network;
+                self.network = network;
+                has_changed
+            }
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "the network cannot be read: everything stays as it is");
+                false
+            }
+        }
+    }
+
+    /// MACs of nodes that the source has only now.
+    async fn resolve_new(&mut self) {
+        let addresses = self.settled.snapshot.nodes.values().flat_map(|node| &node.addresses);
+        let is_known = |address: &IpAddr| self.network.neighbours.keys().any(|(_, known)| known == address);
+        if !addresses.copied().all(|address| is_known(&address)) {
+            self.netlink.resolve(&self.network).await;
+        }
+    }
+
+    fn renew_lease(&mut self) {
+        let done = self.dataplane.renew_lease(LEASE);
+        self.log_failure("renewing the lease", done);
+    }
+
+    fn pass(&mut self) -> Result<(), Error> {
+        if self.settled.is_empty && self.status == NodeStatus::default() {
+            // The maps may be full of what an earlier agent knew: an empty source is no reason to withdraw it.
+            tracing::warn!(source = %self.options.source.display(), "no object in the source yet: nothing is changed");
+            return Ok(());
+        }
+        let current = self.dataplane.read()?;
+        let local = Local {
+            sizes: self.options.sizes,
+            flow_key: self.flow_key,
+            tick_shift: self.dataplane.clock().tick_shift,
+            now: self.dataplane.seconds()?,
+        };
+        let Pass { plan, placed, ops } =
+            pass(&self.settled, &self.options.node, &self.network, &current, &local);
+        tracing::debug!(operations = ops.len(), "pass");
+        let applied = self.dataplane.apply(&ops);
+        if applied.is_ok() {
+            self.attach(&plan);
+            self.join(&plan);
+        }
+        let mut status =
+            NodeStatus::of(&plan, &placed.without_room, self.dataplane.attached(), &self.settled);
+        status.agent = Some(AgentStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            pin_dir: self.options.pin_dir.display().to_string(),
+            state: STATE_VERSION,
+            config: CONFIG_VERSION,
+            algorithm: ALGORITHM_VERSION,
+            map_bytes: self.dataplane.map_bytes()?,
+        });
+        changes::log(&self.status, &status);
+        self.status = status.clone();
+        self.writer.write(&documents(&plan, &self.settled, status, None))?;
+        Ok(applied?)
+    }
+
+    /// Programs on the links of the plan, and on no others. A link that fails is tried again with the next pass.
+    fn attach(&mut self, plan: &Plan) {
+        let mut wanted = BTreeMap::new();
+        for (name, link) in &plan.links {
+            wanted.insert(link.ifindex, ());
+            if self.dataplane.attached().contains_key(&link.ifindex) {
+                continue;
+            }
+            if let Err(error) = self.dataplane.attach(link.ifindex, name, link.mtu) {
+                tracing::error!(link = name, error = %chain(&error), "cannot attach: packets on this link go to the kernel");
+            }
+        }
+        let left = self.dataplane.left_attached().unwrap_or_else(|error| {
+            tracing::error!(error = %chain(&error), "cannot list what is attached");
+            Vec::new()
+        });
+        for ifindex in left.into_iter().filter(|ifindex| !wanted.contains_key(ifindex)) {
+            tracing::info!(ifindex, "detached: the link is not served any more");
+            let done = self.dataplane.detach(ifindex);
+            self.log_failure("detaching", done);
+        }
+    }
+
+    fn join(&mut self, plan: &Plan) {
+        let memberships = plan.vips.iter().flat_map(|(address, vip)| {
+            let links = plan.links.values().filter(|link| vip.segments.contains(&link.segment));
+            links.filter_map(|link| match address {
+                IpAddr::V6(v6) => Some((*v6, link.ifindex)),
+                IpAddr::V4(_) => None,
+            })
+        });
+        self.groups.set(memberships);
+    }
+
+    fn log_failure<E: std::error::Error>(&self, what: &str, result: Result<(), E>) {
+        if let Err(error) = result {
+            tracing::error!(error = %chain(&error), "{what} failed; it is tried again");
+        }
+    }
+}
+
+/// An error with its causes, in a line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn random() -> Result<[u64; 4], Error> {
+    let mut seed = [0_u64; 4];
+    // SAFETY: the buffer has as many bytes as are asked for, and any bytes are integers.
+    let got = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), size_of_val(&seed), 0) };
+    if got != size_of_val(&seed) as isize {
+        return Err(Error::Kernel { what: "random numbers", source: io::Error::last_os_error() });
+    }
+    Ok(seed)
+}

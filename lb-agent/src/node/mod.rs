@@ -1,0 +1,9 @@
+//! The node: keeps this machine's data path as the source says.
+
+mod changes;
+mod driver;
+mod groups;
+mod pass;
+
+pub use driver::{Error, Options, dry_run, run};
+pub use pass::{Pass, pass};

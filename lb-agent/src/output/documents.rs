@@ -1,0 +1,137 @@
+//! The objects that a pass has to say something in: of which kind, under which name.
+
+use lb_api::{ObjectKey, Settled, Severity};
+use lb_core::{model::NodeName, plan::Plan};
+use serde_json::{Value, json};
+
+use super::{maps::MapsView, status::NodeStatus};
+
+/// An object to write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// Kind, namespace and name: its path.
+    pub key: ObjectKey,
+    /// The object.
+    pub value: Value,
+}
+
+/// Status of Services, announcements, configuration and the node; with `maps` what they should hold.
+pub fn documents(
+    plan: &Plan,
+    settled: &Settled,
+    status: NodeStatus,
+    maps: Option<&MapsView>,
+) -> Vec<Document> {
+    let node = &plan.node;
+    let mut documents: Vec<Document> = settled
+        .allocation
+        .addresses
+        .iter()
+        .map(|(service, addresses)| {
+            let ingress: Vec<Value> =
+                addresses.iter().map(|address| json!({"ip": address, "ipMode": "VIP"})).collect();
+            let value = json!({
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": service.name, "namespace": service.namespace},
+                "status": {"loadBalancer": {"ingress": ingress}},
+            });
+            document("Service", &service.namespace, &service.name, value)
+        })
+        .collect();
+    documents.extend(announced(plan));
+    documents.push(configuration(node, settled));
+    let name = &node.0;
+    documents.push(document("NodeStatus", "", name, json!(status.object(name))));
+    if let Some(maps) = maps {
+        let value = json!({
+            "apiVersion": "magnetite.io/v1alpha1",
+            "kind": "NodeMaps",
+            "metadata": {"name": name},
+            "maps": maps,
+        });
+        documents.push(document("NodeMaps", "", name, value));
+    }
+    documents
+}
+
+/// `ServiceL2Status` for each Service that this node answers for (MetalLB: `api/v1beta1/servicel2status_types.go`).
+fn announced(plan: &Plan) -> Vec<Document> {
+    let node = &plan.node;
+    let owned = plan.vips.values().filter(|vip| vip.owner.as_ref() == Some(node));
+    let mut documents: Vec<Document> = owned
+        .map(|vip| {
+            let interfaces: Vec<Value> = plan
+                .links
+                .iter()
+                .filter(|(_, link)| vip.segments.contains(&link.segment))
+                .map(|(name, _)| json!({"name": name}))
+                .collect();
+            let name = format!("l2-{}-{node}", vip.service.name);
+            let value = json!({
+                "apiVersion": "metallb.io/v1beta1",
+                "kind": "ServiceL2Status",
+                "metadata": {
+                    "name": name,
+                    "namespace": vip.service.namespace,
+                    "labels": {
+                        "metallb.io/node": node.0,
+                        "metallb.io/service-name": vip.service.name,
+                        "metallb.io/service-namespace": vip.service.namespace,
+                    },
+                },
+                "status": {
+                    "node": node.0,
+                    "serviceName": vip.service.name,
+                    "serviceNamespace": vip.service.namespace,
+                    "interfaces": interfaces,
+                },
+            });
+            document("ServiceL2Status", &vip.service.namespace, &name, value)
+        })
+        .collect();
+    // A Service with two addresses has two VIPs.
+    documents.dedup_by(|a, b| a.key == b.key);
+    documents
+}
+
+/// `ConfigurationState` (MetalLB: `api/v1beta1/configurationstate_types.go`): errors only, for a warning stops nothing.
+fn configuration(node: &NodeName, settled: &Settled) -> Document {
+    let errors: Vec<String> = settled
+        .problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .map(ToString::to_string)
+        .collect();
+    let is_valid = errors.is_empty();
+    let name = format!("speaker-{node}");
+    let (status, reason) = if is_valid { ("True", "Reconciled") } else { ("False", "ConfigurationError") };
+    let value = json!({
+        "apiVersion": "metallb.io/v1beta1",
+        "kind": "ConfigurationState",
+        "metadata": {
+            "name": name,
+            "namespace": SYSTEM,
+            "labels": {"metallb.io/component-type": "speaker", "metallb.io/node-name": node.0},
+        },
+        "status": {
+            "result": if is_valid { "Valid" } else { "Invalid" },
+            "errorSummary": errors.join("\n"),
+            "conditions": [{
+                "type": "configReconcilerValid",
+                "status": status,
+                "reason": reason,
+                "message": errors.join("\n"),
+            }],
+        },
+    });
+    document("ConfigurationState", SYSTEM, &name, value)
+}
+
+/// Namespace of objects that belong to no Service.
+const SYSTEM: &str = "metallb-system";
+
+fn document(kind: &str, namespace: &str, name: &str, value: Value) -> Document {
+    let key = ObjectKey { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() };
+    Document { key, value }
+}

@@ -1,0 +1,14 @@
+//! What the agent says: status as YAML files, where a cluster would have it in its API.
+
+mod documents;
+mod maps;
+mod status;
+mod writer;
+
+pub use documents::{Document, documents};
+pub use maps::{MapsView, backend_state_name, node_state_name, view};
+pub use status::{
+    AgentStatus, EndpointStatus, LinkStatus, NodeStatus, NodeStatusObject, PeerStatus, ServiceStatus,
+    VipStatus, mac,
+};
+pub use writer::{Error, Writer, to_yaml};

@@ -1,0 +1,218 @@
+//! `NodeStatus`: what a node serves, how, and what it leaves to the kernel and why.
+
+use std::collections::BTreeMap;
+
+use lb_api::Settled;
+use lb_core::plan::{Frontend, KernelReason, Plan};
+use serde::{Deserialize, Serialize};
+
+use crate::dataplane::LinkMode;
+
+/// The object in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatusObject {
+    /// `magnetite.io/v1alpha1`.
+    pub api_version: String,
+    /// `NodeStatus`.
+    pub kind: String,
+    /// Name: the node's.
+    pub metadata: BTreeMap<String, String>,
+    /// What there is to say.
+    pub status: NodeStatus,
+}
+
+/// What a node serves, how, and what it leaves to the kernel and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// The process; none in a dry run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentStatus>,
+    /// The source has no object: everything stays as it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
+    /// By name.
+    pub links: BTreeMap<String, LinkStatus>,
+    /// Nodes as this one sees them, by name.
+    pub nodes: BTreeMap<String, PeerStatus>,
+    /// By address.
+    pub vips: BTreeMap<String, VipStatus>,
+    /// By `address:port/protocol`.
+    pub services: BTreeMap<String, ServiceStatus>,
+    /// What is wrong, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+}
+
+/// The process behind a status.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Directory of the pins.
+    pub pin_dir: String,
+    /// Version of the state maps' layout.
+    pub state: u32,
+    /// Version of the config maps' layout.
+    pub config: u32,
+    /// Version of what nodes agree on.
+    pub algorithm: u32,
+    /// Bytes of all maps, as the kernel charges them at most.
+    pub map_bytes: u64,
+}
+
+/// A link.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkStatus {
+    /// Interface index.
+    pub ifindex: u32,
+    /// VLAN, 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vlan: u16,
+    /// MAC.
+    pub mac: String,
+    /// The segment, by the name of its first link.
+    pub segment: String,
+    /// `native`, `native-frags`, or `none` if the programs are not attached.
+    pub mode: String,
+}
+
+/// A node, as this one sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// `false` of one that has left: its backends take no new flow, what is established stays.
+    pub in_source: bool,
+    /// Its MAC, by segment.
+    pub macs: BTreeMap<String, String>,
+}
+
+/// A VIP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VipStatus {
+    /// The Service.
+    pub service: String,
+    /// Who answers ARP and NDP for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Segments in which it is announced.
+    pub segments: Vec<String>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceStatus {
+    /// The Service.
+    pub service: String,
+    /// `dsr` or `kernel`.
+    pub forwarding: String,
+    /// Why `kernel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Rows of its table.
+    pub table: u32,
+    /// By `address:port`.
+    pub endpoints: BTreeMap<String, EndpointStatus>,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointStatus {
+    /// Its node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Whether it takes new flows.
+    pub ready: bool,
+    /// Why flows to it are left to the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+}
+
+impl NodeStatus {
+    /// From a plan and what became of it.
+    pub fn of(
+        plan: &Plan,
+        without_room: &BTreeMap<Frontend, KernelReason>,
+        attached: &BTreeMap<u32, LinkMode>,
+        settled: &Settled,
+    ) -> Self {
+        let links = plan.links.iter().map(|(name, link)| {
+            let status = LinkStatus {
+                ifindex: link.ifindex,
+                vlan: link.vlan,
+                mac: mac(link.mac),
+                segment: link.segment.clone(),
+                mode: attached.get(&link.ifindex).map_or("none", |mode| mode.name()).to_owned(),
+            };
+            (name.clone(), status)
+        });
+        let nodes = plan.nodes.iter().map(|(name, node)| {
+            let macs = node.legs.iter().map(|(segment, leg)| (segment.clone(), mac(*leg))).collect();
+            (name.to_string(), PeerStatus { in_source: node.in_source, macs })
+        });
+        let vips = plan.vips.iter().map(|(address, vip)| {
+            let status = VipStatus {
+                service: vip.service.to_string(),
+                owner: vip.owner.as_ref().map(ToString::to_string),
+                segments: vip.segments.iter().cloned().collect(),
+            };
+            (address.to_string(), status)
+        });
+        let services = plan.services.iter().map(|(frontend, service)| {
+            let kernel = service.kernel.as_ref().or_else(|| without_room.get(frontend));
+            let endpoints = service.endpoints.iter().map(|((address, port), endpoint)| {
+                let status = EndpointStatus {
+                    node: endpoint.node.as_ref().map(ToString::to_string),
+                    ready: endpoint.ready,
+                    kernel: endpoint.kernel.as_ref().map(ToString::to_string),
+                };
+                (std::net::SocketAddr::new(*address, port.get()).to_string(), status)
+            });
+            let status = ServiceStatus {
+                service: service.service.to_string(),
+                forwarding: if kernel.is_some() { "kernel" } else { "dsr" }.to_owned(),
+                reason: kernel.map(ToString::to_string),
+                table: service.table.length,
+                endpoints: endpoints.collect(),
+            };
+            (frontend.to_string(), status)
+        });
+        Self {
+            agent: None,
+            frozen: settled.is_empty,
+            links: links.collect(),
+            nodes: nodes.collect(),
+            vips: vips.collect(),
+            services: services.collect(),
+            problems: settled.problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// The object of a node.
+    pub fn object(self, node: &str) -> NodeStatusObject {
+        NodeStatusObject {
+            api_version: "magnetite.io/v1alpha1".to_owned(),
+            kind: "NodeStatus".to_owned(),
+            metadata: [("name".to_owned(), node.to_owned())].into(),
+            status: self,
+        }
+    }
+}
+
+/// Six bytes in hexadecimal, with colons between.
+pub fn mac(octets: [u8; 6]) -> String {
+    octets.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u16) -> bool {
+    *number == 0
+}
