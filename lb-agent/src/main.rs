@@ -43,7 +43,7 @@ enum Command {
     /// What this node serves, how, and what it leaves to the kernel and why.
     Status {
         /// Form of the answer.
-        #[arg(short, long, value_enum, default_value = "table")]
+        #[arg(short = 'o', value_name = "FORMAT", value_enum, default_value = "table")]
         format: Format,
         #[command(flatten)]
         place: StatusPlace,
@@ -125,7 +125,11 @@ enum Format {
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if !matches!(command, Command::Node(_)) {
+        end_with_reader();
+    }
+    let result = match command {
         Command::Node(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Validate { source } => validate(&source),
         Command::Status { format, place } => status(format, &place).map(|()| ExitCode::SUCCESS),
@@ -138,6 +142,12 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// `lb-agent status | head` ends quietly, as other programs do; Rust's runtime ignores the signal.
+fn end_with_reader() {
+    // SAFETY: the default action needs no handler, and no other thread runs yet.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -42,7 +42,7 @@ pub trait Lookup {
     fn row(&self, index: u32) -> Option<&Row>;
     /// `BACKENDS`.
     fn backend(&self, index: u32) -> Option<&Backend>;
-    /// `FLOWS`: the flow's slot on this CPU.
+    /// `FLOWS`: the flow's slot among those of the packet's receive queue.
     fn flow(&self, hash: FlowHash, service: ServiceId) -> Option<FlowSlot>;
     /// `CONNS`.
     fn conn(&self, key: &ConnKey) -> Option<Conn>;

@@ -192,7 +192,7 @@ pub struct Config {
     pub node: u32,
     /// [`ALGORITHM_VERSION`] of the tables.
     pub algorithm: u32,
-    /// Lines of `FLOWS` for each CPU, a power of two.
+    /// Lines of `FLOWS` for each receive queue, a power of two.
     pub flow_lines: u32,
     /// Jiffies to ticks: the kernel's HZ, rounded to a power of two, as a shift (7 for 100, 8 for 250 and 300, 10 for 1000).
     pub tick_shift: u32,
@@ -204,6 +204,10 @@ pub struct Config {
     pub closing_idle: u32,
     /// Echo replies for each CPU and tick.
     pub echo_limit: u32,
+    /// Receive queues with lines of their own in `FLOWS`: as many as CPUs. A NIC's other queues share them.
+    pub flow_queues: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// Key of `LINKS`.
@@ -468,7 +472,8 @@ pub struct FlowSlot {
     pub segment: u16,
 }
 
-/// `FLOWS[cpu × flow_lines + line]`: one cache line of slots.
+/// `FLOWS[queue × flow_lines + line]`: one cache line of slots. By receive queue and not by CPU, so that moving a queue's
+/// interrupt to another CPU costs nothing.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FlowLine {
@@ -693,14 +698,14 @@ pub struct Name {
 plain! {
     u32: 4,
     Addr: 16, Mac: 6, Port: 2, HashKey: 128,
-    Config: 296, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 12, ServiceKey: 20, ServiceId: 4, Service: 24,
+    Config: 304, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 12, ServiceKey: 20, ServiceId: 4, Service: 24,
     Row: 8, Backend: 28, BackendRef: 4, FlowSlot: 16, FlowLine: 64, ConnKey: 40, Conn: 28, ReverseKey: 40, Reverse: 32,
     LocalPortKey: 20, LocalPort: 4, SourceKey: 24, SourcePrefix: 20, Source: 4, ReasonCount: 16, Stats: 48, EchoBudget: 8, NameKey: 8, Name: 256,
 }
 
 offsets! {
     Config { flow_key: 0, row_key: 128, lease_deadline: 256, node: 264, algorithm: 268, flow_lines: 272, tick_shift: 276,
-        udp_idle: 280, udp_unanswered_idle: 284, closing_idle: 288, echo_limit: 292 }
+        udp_idle: 280, udp_unanswered_idle: 284, closing_idle: 288, echo_limit: 292, flow_queues: 296, pad: 300 }
     Link { segment: 0, mac: 2, mode: 8, flags: 12 }
     Neighbour { mac: 0, reach: 6, state: 7, dsr_capable: 8, pad: 9 }
     PeerKey { segment: 0, mac: 2 }

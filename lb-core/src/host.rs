@@ -15,14 +15,14 @@ use lb_common::{
 
 use crate::maps::Maps;
 
-/// Config maps and state maps of one node, as one of its CPUs sees them.
+/// Config maps and state maps of one node, as one of its receive queues sees them.
 ///
 /// `CONNS` and `REVERSE` have no bound here: eviction is the kernel's.
 #[derive(Clone, Debug)]
 pub struct HostMaps {
     /// The config maps.
     pub maps: Maps,
-    /// `FLOWS`, this CPU's lines: as many as [`Config::flow_lines`].
+    /// `FLOWS`, this queue's lines: as many as [`Config::flow_lines`].
     pub flows: Vec<FlowLine>,
     /// `CONNS`.
     pub conns: BTreeMap<ConnKey, Conn>,

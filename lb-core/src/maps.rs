@@ -24,7 +24,7 @@ pub struct Sizes {
     pub table: u32,
     /// `BACKENDS`; also the indexes of `BACKEND_STATS`.
     pub backends: u32,
-    /// Lines of `FLOWS` for each CPU, a power of two.
+    /// Lines of `FLOWS` for each receive queue, a power of two; there are as many queues as CPUs.
     pub flow_lines: u32,
     /// `CONNS` and `REVERSE`.
     pub conns: u32,
@@ -86,7 +86,7 @@ impl Sizes {
             "SOURCES" => (&mut self.sources, 1 << 20),
             _ => {
                 return Err(error(
-                    "the maps are LINKS, NEIGHBOURS (nodes), PEERS, VIPS, SERVICES, TABLE, BACKENDS, FLOWS (lines of a CPU), \
+                    "the maps are LINKS, NEIGHBOURS (nodes), PEERS, VIPS, SERVICES, TABLE, BACKENDS, FLOWS (lines of a queue), \
                      CONNS (and REVERSE), LOCAL_PORTS and SOURCES",
                 ));
             }

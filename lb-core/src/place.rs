@@ -33,6 +33,8 @@ pub struct Local {
     pub sizes: Sizes,
     /// [`Config::flow_key`]: random.
     pub flow_key: HashKey,
+    /// [`Config::flow_queues`].
+    pub flow_queues: u32,
     /// [`Config::tick_shift`].
     pub tick_shift: u32,
     /// Seconds since boot.
@@ -201,6 +203,8 @@ impl Placer<'_> {
             udp_unanswered_idle: 30,
             closing_idle: 10,
             echo_limit: 1000,
+            flow_queues: self.local.flow_queues,
+            pad: 0,
         };
     }
 

@@ -52,7 +52,7 @@ pub fn magnetite_clock(_ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn arrive<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
-    let Some(mut maps) = Maps::open() else {
+    let Some(mut maps) = Maps::open(ctx.rx_queue_index()) else {
         return xdp_action::XDP_PASS;
     };
     let mut packet = InPlace(Frame::<FRAGS>::new(ctx));
@@ -76,7 +76,8 @@ fn arrive<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
 
 #[inline(always)]
 fn leave(ctx: &TcContext) {
-    let Some(mut maps) = Maps::open() else { return };
+    // `FLOWS`, which is by queue, has no part in replies.
+    let Some(mut maps) = Maps::open(0) else { return };
     let mut packet = Skb::new(ctx);
     let Some(Work { meta, decision }) = Work::begin(1) else { return };
     parse_into(&packet, packet.ifindex(), meta);

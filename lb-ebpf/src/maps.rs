@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
-    helpers::{bpf_get_smp_processor_id, bpf_jiffies64},
+    helpers::bpf_jiffies64,
     macros::btf_map,
 };
 use lb_common::{
@@ -88,17 +88,18 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// `None` while the agent has not configured the node.
+    /// For a packet from this receive queue. `None` while the agent has not configured the node.
     #[inline(always)]
-    pub fn open() -> Option<Self> {
+    pub fn open(queue: u32) -> Option<Self> {
         let config = CONFIG.get(0)?;
         if config.algorithm == 0 {
             return None;
         }
-        // SAFETY: neither helper takes arguments.
-        let (jiffies, cpu) = unsafe { (bpf_jiffies64(), bpf_get_smp_processor_id() as u32) };
+        // SAFETY: the helper takes no arguments.
+        let jiffies = unsafe { bpf_jiffies64() };
+        let queue = queue.checked_rem(config.flow_queues).unwrap_or(0);
         let tick = (jiffies >> (config.tick_shift & 63)) as u32;
-        Some(Self { config, tick, first_line: cpu.wrapping_mul(config.flow_lines) })
+        Some(Self { config, tick, first_line: queue.wrapping_mul(config.flow_lines) })
     }
 
     #[inline(always)]
@@ -260,7 +261,8 @@ impl Store for Maps {
     #[inline(always)]
     fn put_flow(&mut self, hash: FlowHash, slot: FlowSlot) {
         if let Some(line) = FLOWS.get_ptr_mut(self.line(hash)) {
-            // SAFETY: the line is this CPU's; user space only reads it, or clears it whole.
+            // SAFETY: the line is this queue's, which one CPU serves at a time; user space only reads it, or clears it whole. Where
+            // queues share it, two packets may mix up a slot: a packet then goes to a node that knows better.
             let line = unsafe { &mut *line };
             let place = flows::place(line, slot.tag, slot.service, slot.time) & (FLOW_SLOTS - 1);
             line.slots[place] = slot;

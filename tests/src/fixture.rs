@@ -88,6 +88,8 @@ pub fn ops() -> Vec<Op> {
             udp_unanswered_idle: 30,
             closing_idle: 10,
             echo_limit: u32::MAX,
+            flow_queues: 1,
+            pad: 0,
         }),
         Op::SetLink(
             LinkKey { ifindex: IFINDEX, vlan: 0 },

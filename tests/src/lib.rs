@@ -1,4 +1,6 @@
-//! What tests of loaded programs share.
+//! What tests share: packets and map contents for single nodes, and labs of whole clusters in network namespaces.
 
 pub mod fixture;
 pub mod frames;
+pub mod lab;
+pub mod scenarios;

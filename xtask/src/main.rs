@@ -2,6 +2,7 @@
 
 mod command;
 mod ebpf;
+mod lab;
 mod object_file;
 mod setup;
 mod test;
@@ -36,6 +37,14 @@ enum Task {
         #[arg(value_enum)]
         levels: Vec<test::Level>,
     },
+    /// Shows what Magnetite does, on a cluster in network namespaces: real agents, pods and clients. Needs root.
+    Demo,
+    /// A cluster in network namespaces to work in: `up`, `down`, `status`, `exec`; see `lab --help`. Needs root.
+    Lab {
+        /// What the lab is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Checks formatting, lints and the invariants that a program can check.
     Tidy,
 }
@@ -46,6 +55,8 @@ fn main() -> ExitCode {
         Task::Setup { check: false } => setup::set_up(),
         Task::BuildEbpf => ebpf::build(),
         Task::Test { levels } => test::run(&levels),
+        Task::Demo => lab::demo(),
+        Task::Lab { arguments } => lab::tell(&arguments),
         Task::Tidy => tidy::run(),
     };
     match result {

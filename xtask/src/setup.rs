@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Debian packages, each with what tells that its purpose is met.
-const PACKAGES: [(&str, Purpose); 9] = [
+const PACKAGES: [(&str, Purpose); 13] = [
     ("rustc-web", Purpose::Compiler),
     ("libstd-rust-web-dev-bpf", Purpose::Compiler),
     ("llvm-22-dev", Purpose::Linker),
@@ -20,6 +20,10 @@ const PACKAGES: [(&str, Purpose); 9] = [
     ("build-essential", Purpose::Program("cc")),
     ("bpftool", Purpose::Program("bpftool")),
     ("procps", Purpose::Program("sysctl")),
+    ("iproute2", Purpose::Program("ip")),
+    ("iputils-ping", Purpose::Program("ping")),
+    ("ethtool", Purpose::Program("ethtool")),
+    ("nftables", Purpose::Program("nft")),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]

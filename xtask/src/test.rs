@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::{
     command::{cargo, line},
-    ebpf, setup, tidy,
+    ebpf, lab, setup, tidy,
 };
 
 /// Levels, least powerful first.
@@ -20,6 +20,8 @@ pub enum Level {
     Unit,
     /// Packets through the loaded programs: root.
     Packet,
+    /// Clusters in network namespaces: root.
+    Netns,
 }
 
 /// What a run of tests says at its end.
@@ -50,16 +52,15 @@ pub fn run(levels: &[Level]) -> Result<()> {
                 .args(UNIT_PACKAGES.iter().flat_map(|name| ["--package", name])),
         )?);
     }
-    if is_wanted(Level::Packet) {
-        println!("test: packet");
-        totals.add(count(cargo().args([
-            "test",
-            "--release",
-            "--package",
-            "magnetite-tests",
-            "--test",
-            "packet",
-        ]))?);
+    for (level, name) in [(Level::Packet, "packet"), (Level::Netns, "netns")] {
+        if is_wanted(level) {
+            println!("test: {name}");
+            if level == Level::Netns {
+                lab::build()?;
+            }
+            let arguments = ["test", "--release", "--package", "magnetite-tests", "--test", name];
+            totals.add(count(cargo().args(arguments))?);
+        }
     }
     totals.skipped.iter().for_each(|name| println!("skipped: {name}"));
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped_count);

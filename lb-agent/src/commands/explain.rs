@@ -64,7 +64,7 @@ impl Flow {
 pub struct Known {
     /// Config maps, `CONNS` and `REVERSE`; of `FLOWS` nothing.
     pub maps: HostMaps,
-    /// `FLOWS` of all CPUs.
+    /// `FLOWS` of all receive queues.
     pub flows: Vec<FlowLine>,
 }
 
@@ -222,7 +222,7 @@ fn outcome(maps: &Maps, decision: &Decision) -> String {
     format!("{what} [{}] {}", decision.reason.name(), decision.reason.explanation())
 }
 
-/// The lines of the CPU that remembers the flow, and its backend.
+/// The lines of the queue that remembers the flow, and its backend.
 fn of_flow<'a>(known: &'a Known, meta: &Meta) -> Option<(&'a [FlowLine], BackendRef)> {
     let config = &known.maps.maps.config;
     let service = known.maps.maps.services.get(&meta.service_key())?;

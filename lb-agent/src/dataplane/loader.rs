@@ -52,6 +52,7 @@ pub struct Dataplane {
     programs: Ebpf,
     tables: Tables,
     clock: Clock,
+    flow_queues: u32,
     adopted: bool,
     attached: BTreeMap<u32, LinkMode>,
     /// Locked as long as it is open.
@@ -112,7 +113,16 @@ impl Dataplane {
         let path = pin_dir.join(CLOCK_PIN);
         remove_pin(&path)?;
         clock_program.pin(&path).map_err(|source| Error::Pin { path, source: Box::new(source) })?;
-        Ok(Self { pin_dir, programs, tables, clock, adopted, attached: BTreeMap::new(), _lock: lock })
+        Ok(Self {
+            pin_dir,
+            programs,
+            tables,
+            clock,
+            flow_queues: cpus,
+            adopted,
+            attached: BTreeMap::new(),
+            _lock: lock,
+        })
     }
 
     /// Whether everything was there already.
@@ -123,6 +133,11 @@ impl Dataplane {
     /// The data path's clock.
     pub fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// [`lb_common::layout::Config::flow_queues`]: as many as `FLOWS` has room for.
+    pub fn flow_queues(&self) -> u32 {
+        self.flow_queues
     }
 
     /// Seconds since boot, as [`lb_common::layout::Backend::since`] counts them.

@@ -229,7 +229,7 @@ impl Tables {
         self.config.write(0, &[Config { lease_deadline, ..config }])
     }
 
-    /// `FLOWS`, all lines of all CPUs.
+    /// `FLOWS`, all lines of all queues.
     ///
     /// # Errors
     /// The kernel's.

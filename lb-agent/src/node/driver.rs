@@ -162,7 +162,7 @@ pub fn dry_run(
     sizes: Sizes,
 ) -> Result<Vec<Document>, Error> {
     let settled = Memory::default().settle(&source::read(source)?);
-    let local = Local { sizes, flow_key: HashKey::default(), tick_shift: 8, now: 0 };
+    let local = Local { sizes, flow_key: HashKey::default(), flow_queues: 1, tick_shift: 8, now: 0 };
     let Pass { plan, placed, ops: _ } = pass(&settled, node, network, &Maps::empty(&sizes), &local);
     let status = NodeStatus::of(&plan, &placed.without_room, &BTreeMap::new(), &settled);
     Ok(documents(&plan, &settled, status, Some(&view(&placed.maps))))
@@ -255,6 +255,7 @@ impl Driver {
         let local = Local {
             sizes: self.options.sizes,
             flow_key: self.flow_key,
+            flow_queues: self.dataplane.flow_queues(),
             tick_shift: self.dataplane.clock().tick_shift,
             now: self.dataplane.seconds()?,
         };

@@ -20,7 +20,7 @@ use crate::{
 
 fn local(now: u32) -> Local {
     let sizes = Sizes { table: 1 << 14, backends: 1 << 10, ..Sizes::default() };
-    Local { sizes, flow_key: HashKey::expand([1; 4]), tick_shift: 8, now }
+    Local { sizes, flow_key: HashKey::expand([1; 4]), flow_queues: 1, tick_shift: 8, now }
 }
 
 fn address(last: u8) -> IpAddr {

@@ -67,7 +67,7 @@ pub struct Cluster {
 
 struct Node {
     host: HostMaps,
-    /// `FLOWS` of each queue's CPU; the current one is in `host`.
+    /// `FLOWS` of each receive queue; the current one is in `host`.
     flows: Vec<Vec<FlowLine>>,
 }
 
@@ -102,7 +102,7 @@ impl Cluster {
         self.entries = entries;
     }
 
-    /// NICs spread flows over CPUs in another way.
+    /// NICs spread flows over queues in another way.
     pub fn move_queues(&mut self, salt: u64) {
         self.queue_salt = mix(salt);
     }
@@ -290,6 +290,7 @@ impl Node {
             node: u32::from(index),
             algorithm: ALGORITHM_VERSION,
             flow_lines: FLOW_LINES,
+            flow_queues: 1,
             udp_idle: 120,
             udp_unanswered_idle: 30,
             closing_idle: 10,

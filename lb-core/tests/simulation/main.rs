@@ -51,7 +51,7 @@ fn a_router_that_leaves_out_a_node_loses_nothing() {
 }
 
 #[test]
-fn flows_that_move_to_other_cpus_lose_nothing() {
+fn flows_that_move_to_other_queues_lose_nothing() {
     let (mut cluster, mut traffic) = settled(4);
     for round in 1..6 {
         cluster.move_queues(round);

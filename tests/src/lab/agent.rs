@@ -1,0 +1,200 @@
+//! Agents: the real program, in a node's namespace.
+
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use lb_agent::{commands::read_status, dataplane::Tables, output::NodeStatus};
+use lb_common::Reason;
+
+use super::namespace::{Namespace, run};
+
+/// A node: its namespace, its agent, and where that keeps its things.
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub namespace: Namespace,
+    /// Its MAC on the LAN.
+    pub mac: String,
+    /// Pins of its agent.
+    pub pins: PathBuf,
+    source: PathBuf,
+    output: PathBuf,
+    log: PathBuf,
+    agent: Option<Child>,
+}
+
+/// After this, something that was to happen has not.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Node {
+    /// Without an agent.
+    pub fn new(name: &str, namespace: Namespace, mac: String, pins: PathBuf, dir: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            namespace,
+            mac,
+            pins,
+            source: dir.join("objects"),
+            output: dir.join("output"),
+            log: dir.join(format!("{name}.log")),
+            agent: None,
+        }
+    }
+
+    /// Starts the agent, and waits for its first pass.
+    pub fn start(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.wait_for_pass()
+    }
+
+    /// Starts the agent.
+    pub fn spawn(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut command = self.serve(&self.name)?;
+        command.stderr(log.try_clone()?).stdout(log);
+        let child = self.namespace.run(|| command.spawn().context("starting the agent"))?;
+        self.agent = Some(child);
+        Ok(())
+    }
+
+    fn serve(&self, name: &str) -> Result<Command> {
+        let mut command = Command::new(agent_program()?);
+        command.arg("node").arg("--source").arg(format!("file:{}", self.source.display()));
+        command
+            .args(["--node-name", name])
+            .arg("--pin-dir")
+            .arg(&self.pins)
+            .arg("--output")
+            .arg(&self.output);
+        command.env("NO_COLOR", "1");
+        Ok(command)
+    }
+
+    /// One pass with `--once`, on the pins and in the namespace of this node.
+    pub fn serve_once(&self, name: &str) -> Result<()> {
+        let mut command = self.serve(name)?;
+        self.namespace.run(|| run(command.arg("--once"))).map(drop)
+    }
+
+    /// Waits for the first pass of the agent that was started last.
+    pub fn wait_for_pass(&mut self) -> Result<()> {
+        let pid = self.agent.as_ref().map(Child::id);
+        self.wait("the agent's first pass", |status| status.agent.as_ref().map(|agent| agent.pid) == pid)
+            .map(drop)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut agent) = self.agent.take() {
+            agent.kill()?;
+            agent.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and its end.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(mut agent) = self.agent.take() {
+            // SAFETY: the process is ours, and has not been waited for.
+            unsafe { libc::kill(agent.id() as i32, libc::SIGTERM) };
+            let status = agent.wait()?;
+            if !status.success() {
+                bail!("the agent of {} ended with {status}", self.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the agent says of itself.
+    pub fn status(&self) -> Result<NodeStatus> {
+        Ok(read_status(&self.output, Some(&self.name))?.status)
+    }
+
+    /// Waits until the status is as it should be.
+    pub fn wait(&mut self, what: &str, is_met: impl Fn(&NodeStatus) -> bool) -> Result<NodeStatus> {
+        let begin = Instant::now();
+        loop {
+            if let Ok(status) = self.status()
+                && is_met(&status)
+            {
+                return Ok(status);
+            }
+            if let Some(agent) = &mut self.agent
+                && let Some(status) = agent.try_wait()?
+            {
+                bail!("the agent of {} has ended with {status}:\n{}", self.name, self.log_tail());
+            }
+            if begin.elapsed() > PATIENCE {
+                bail!("{} waits in vain for {what}:\n{}", self.name, self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What the agent has written to its log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// The pinned maps.
+    pub fn tables(&self) -> Result<Tables> {
+        Ok(Tables::pinned(&self.pins)?)
+    }
+
+    /// Packets that were counted with a reason.
+    pub fn count(&self, reason: Reason) -> Result<u64> {
+        Ok(self.tables()?.reasons()?.get(&reason).map_or(0, |count| count.packets))
+    }
+
+    /// `lb-agent` with these arguments, in the node's namespace.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let program = agent_program()?;
+        let output = self.namespace.run(|| run(Command::new(&program).args(arguments)))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// `lb-agent explain` of a flow.
+    pub fn explain(&self, client: SocketAddr, vip: SocketAddr) -> Result<String> {
+        let (client, vip) = (client.to_string(), vip.to_string());
+        let (pins, output) = (self.pins.display().to_string(), self.output.display().to_string());
+        self.ask(&[
+            "explain",
+            &client,
+            &vip,
+            "--pin-dir",
+            &pins,
+            "--output",
+            &output,
+            "--node-name",
+            &self.name,
+        ])
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Nobody is left to tell.
+        let _ = self.kill();
+    }
+}
+
+/// Beside the running program, or one directory up for tests.
+pub fn agent_program() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let places = program.ancestors().skip(1).take(2).map(|dir| dir.join("lb-agent"));
+    let found = places.into_iter().find(|path| path.exists());
+    found.context("lb-agent is not built: cargo build --release --package lb-agent")
+}

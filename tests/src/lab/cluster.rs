@@ -1,0 +1,332 @@
+//! The lab as its users see it: nodes, clients, pods, and the objects of the cluster.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use anyhow::{Context, Result};
+use lb_agent::output::{NodeStatus, ServiceStatus};
+use lb_common::Reason;
+
+use super::{
+    agent::Node,
+    client::Client,
+    kube_proxy,
+    namespace::Namespace,
+    objects::{self, Endpoint, Objects},
+    pod::{POD_PORT, Pod},
+    runs::{Run, clean},
+    topology::{Host, NODES, Topology},
+};
+
+/// VIP of the Service `web`.
+pub const WEB: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 200));
+/// Its other VIP.
+pub const WEB_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x200));
+/// VIP of a Service without endpoints.
+pub const EMPTY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 201));
+/// VIP of a Service that is annotated to be the kernel's.
+pub const KERNEL: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 202));
+/// VIP of a Service whose only pod is on a node off the segment.
+pub const REMOTE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 203));
+
+/// The port that clients use.
+pub fn frontend(vip: IpAddr) -> SocketAddr {
+    SocketAddr::new(vip, 80)
+}
+
+/// The cluster. It ends with the value.
+pub struct Lab {
+    /// `n1` to `n3`. First, so that the agents end before their namespaces.
+    pub nodes: Vec<Node>,
+    /// By name.
+    pub pods: BTreeMap<String, Pod>,
+    /// The cluster's objects.
+    pub objects: Objects,
+    topology: Topology,
+    /// Pods of `web`.
+    web: Vec<String>,
+    /// Pods that ever were.
+    born: usize,
+    run: Run,
+}
+
+/// Pods of `web` on each node.
+const PODS: usize = 2;
+
+impl Lab {
+    /// Makes a cluster with six pods, waits until it serves.
+    pub fn up() -> Result<Self> {
+        clean()?;
+        let run = Run::begin()?;
+        let topology = Topology::build(run.machines())?;
+        let names = run.machines();
+        let nodes = topology.hosts.iter().take(NODES).map(|host| {
+            Node::new(
+                &host.name,
+                host.namespace.clone(),
+                host.mac(),
+                names.pins(&host.name),
+                &names.directory(),
+            )
+        });
+        let mut lab = Self {
+            nodes: nodes.collect(),
+            pods: BTreeMap::new(),
+            objects: Objects::new(names.directory().join("objects"))?,
+            topology,
+            web: Vec::new(),
+            born: 0,
+            run,
+        };
+        lab.fill()?;
+        // Together: each waits for the neighbours that it does not know.
+        for node in &mut lab.nodes {
+            node.spawn()?;
+        }
+        for node in &mut lab.nodes {
+            node.wait_for_pass()?;
+        }
+        lab.wait_for_nodes()?;
+        Ok(lab)
+    }
+
+    /// The objects of the beginning, and what kube-proxy would make of them.
+    fn fill(&mut self) -> Result<()> {
+        for name in ["n1", "n2", "n3", "n4"] {
+            self.objects.put(&self.node_object(name)?)?;
+        }
+        for object in objects::pool(&["192.0.2.200-192.0.2.219", "2001:db8:0:1::200-2001:db8:0:1::21f"]) {
+            self.objects.put(&object)?;
+        }
+        self.objects.put(&objects::service("web", &[WEB, WEB_V6], &[]))?;
+        self.objects.put(&objects::service("empty", &[EMPTY], &[]))?;
+        self.objects.put(&objects::service("kernel", &[KERNEL], &[("magnetite.io/forwarding", "kernel")]))?;
+        self.objects.put(&objects::service("remote", &[REMOTE], &[]))?;
+        for _ in 0..PODS {
+            for host in 0..NODES {
+                let pod = self.start_pod(host)?;
+                self.web.push(pod);
+            }
+        }
+        let remote = self.start_pod(NODES)?;
+        let local = self.web[0].clone();
+        self.put_slices("web", &self.web)?;
+        self.put_slices("empty", &[])?;
+        self.put_slices("kernel", std::slice::from_ref(&local))?;
+        self.put_slices("remote", std::slice::from_ref(&remote))?;
+        let pod = |name| Some(self.pods[name].address(false));
+        let rules = [
+            kube_proxy::Rule { vip: EMPTY, pod: None },
+            kube_proxy::Rule { vip: KERNEL, pod: pod(&local) },
+            kube_proxy::Rule { vip: REMOTE, pod: pod(&remote) },
+        ];
+        self.nodes.iter().try_for_each(|node| kube_proxy::set(&node.namespace, &rules))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        self.run.machines().id()
+    }
+
+    /// The switch, whose ports have the names of the machines.
+    pub fn lan(&self) -> &Namespace {
+        &self.topology.lan
+    }
+
+    /// The router between `c3` and the LAN.
+    pub fn router(&self) -> &Namespace {
+        &self.topology.router
+    }
+
+    /// `c1` to `c3`; `c3` is behind the router.
+    pub fn clients(&self) -> &[Client] {
+        &self.topology.clients
+    }
+
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        self.nodes.iter().find(|node| node.name == name).with_context(|| format!("no node {name}"))
+    }
+
+    /// Like [`Lab::node`], to start and end its agent.
+    pub fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
+        self.nodes.iter_mut().find(|node| node.name == name).with_context(|| format!("no node {name}"))
+    }
+
+    /// The name of the node that owns a VIP.
+    pub fn owner(&self, vip: IpAddr) -> Result<String> {
+        let status = self.nodes[0].status()?;
+        let owner = status.vips.get(&vip.to_string()).and_then(|vip| vip.owner.clone());
+        owner.with_context(|| format!("{vip} has no owner"))
+    }
+
+    /// The name of the node on which a pod is.
+    pub fn node_of(&self, pod: &str) -> &str {
+        &self.topology.hosts[self.pods[pod].node].name
+    }
+
+    /// The pods of `web`.
+    pub fn web(&self) -> &[String] {
+        &self.web
+    }
+
+    /// Makes these the pods of `web`, and waits until all nodes serve them.
+    pub fn set_web(&mut self, pods: Vec<String>) -> Result<()> {
+        self.put_web(pods)?;
+        let endpoints: Vec<String> = self.web.iter().map(|pod| self.endpoint(pod, false)).collect();
+        let endpoints_v6: Vec<String> = self.web.iter().map(|pod| self.endpoint(pod, true)).collect();
+        let has = |status: &NodeStatus, vip: IpAddr, expected: &[String]| {
+            let service = status.services.get(&format!("{}/TCP", frontend(vip)));
+            service.is_some_and(|service| ready(service).eq(expected.iter()))
+        };
+        let sorted = |mut endpoints: Vec<String>| {
+            endpoints.sort();
+            endpoints
+        };
+        let (endpoints, endpoints_v6) = (sorted(endpoints), sorted(endpoints_v6));
+        self.wait_all("the new endpoints", |status| {
+            has(status, WEB, &endpoints) && has(status, WEB_V6, &endpoints_v6)
+        })
+    }
+
+    /// Makes these the pods of `web`, and waits for nobody.
+    pub fn put_web(&mut self, pods: Vec<String>) -> Result<()> {
+        self.put_slices("web", &pods)?;
+        self.web = pods;
+        Ok(())
+    }
+
+    /// A pod's address and port.
+    pub fn endpoint(&self, pod: &str, is_v6: bool) -> String {
+        SocketAddr::new(self.pods[pod].address(is_v6), POD_PORT).to_string()
+    }
+
+    /// A new pod on a host, counted from 0; it belongs to no Service.
+    pub fn start_pod(&mut self, host: usize) -> Result<String> {
+        self.born += 1;
+        let name = format!("p{}", self.born);
+        let host = &self.topology.hosts[host];
+        let number = u8::try_from(self.born + 1).context("the lab has room for 250 pods")?;
+        let namespace = Namespace::create(&self.run.machines().namespace(&name))?;
+        host.connect(&namespace, number)?;
+        let pod = Pod::start(&name, host.number - 1, host.pod_v4(number), host.pod_v6(number), namespace)?;
+        self.pods.insert(name.clone(), pod);
+        Ok(name)
+    }
+
+    /// Makes `web` what it was at the beginning: two pods on each node, the oldest that live; all others end.
+    pub fn reset_web(&mut self) -> Result<()> {
+        let mut web = Vec::new();
+        for host in 0..NODES {
+            let mut pods: Vec<String> =
+                self.pods.values().filter(|pod| pod.node == host).map(|pod| pod.name.clone()).collect();
+            pods.sort_by_key(|name| name[1..].parse::<usize>().unwrap_or(usize::MAX));
+            pods.truncate(PODS);
+            while pods.len() < PODS {
+                pods.push(self.start_pod(host)?);
+            }
+            web.extend(pods);
+        }
+        self.set_web(web)?;
+        let is_spare = |pod: &&Pod| pod.node < NODES && !self.web.contains(&pod.name);
+        let spare: Vec<String> = self.pods.values().filter(is_spare).map(|pod| pod.name.clone()).collect();
+        spare.iter().try_for_each(|name| self.end_pod(name))
+    }
+
+    /// Bytes that a machine on the LAN has sent.
+    pub fn sent_bytes(&self, machine: &str) -> Result<u64> {
+        let port = self.lan().ip_json(&format!("-s link show dev {machine}"))?;
+        port[0]["stats64"]["rx"]["bytes"].as_u64().with_context(|| format!("{machine} has no port"))
+    }
+
+    /// Ends a pod, and all its connections.
+    pub fn end_pod(&mut self, name: &str) -> Result<()> {
+        self.pods.remove(name).with_context(|| format!("no pod {name}"))?.end()
+    }
+
+    /// Takes a Node out of the cluster, or puts it back, and waits until all nodes know.
+    pub fn set_member(&mut self, name: &str, is_member: bool) -> Result<()> {
+        let object = self.node_object(name)?;
+        if is_member {
+            self.objects.put(&object)?;
+        } else {
+            self.objects.remove(&object)?;
+        }
+        self.wait_all("the node's leaving or coming", |status| {
+            status.nodes.get(name).is_some_and(|node| node.in_source) == is_member
+        })
+    }
+
+    /// Waits until all nodes' status is as it should be.
+    pub fn wait_all(&mut self, what: &str, is_met: impl Fn(&NodeStatus) -> bool) -> Result<()> {
+        self.nodes.iter_mut().try_for_each(|node| node.wait(what, &is_met).map(drop))
+    }
+
+    /// Waits until all nodes have found each other and serve their links.
+    pub fn wait_for_nodes(&mut self) -> Result<()> {
+        self.wait_all("the MACs of all nodes, and its programs", |status| {
+            let reachable = status.nodes.values().filter(|node| !node.macs.is_empty()).count();
+            reachable >= NODES && status.links.values().all(|link| link.mode != "none")
+        })
+    }
+
+    /// Packets that all nodes have counted, by reason.
+    pub fn reasons(&self) -> Result<BTreeMap<Reason, u64>> {
+        let mut sums = BTreeMap::new();
+        for node in &self.nodes {
+            for (reason, count) in node.tables()?.reasons()? {
+                *sums.entry(reason).or_default() += count.packets;
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Packets to a VIP that have reached the kernel of any node.
+    pub fn kernel_packets(&self, vip: IpAddr) -> Result<u64> {
+        self.nodes.iter().map(|node| kube_proxy::packets(&node.namespace, vip)).sum()
+    }
+
+    /// Routes of the router to the VIPs of `web`, spread over these nodes.
+    pub fn set_next_hops(&self, nodes: &[&str]) -> Result<()> {
+        for (family, vip) in ["-4", "-6"].into_iter().zip([WEB, WEB_V6]) {
+            let hops = self.topology.hosts.iter().filter(|host| nodes.contains(&host.name.as_str()));
+            let hops =
+                hops.map(|host| format!(" nexthop via {}", host.addresses()[usize::from(vip.is_ipv6())]));
+            self.router().ip(&format!("{family} route replace {vip}{}", hops.collect::<String>()))?;
+        }
+        Ok(())
+    }
+
+    /// Without routes, the router is a client on the LAN like any other.
+    pub fn remove_next_hops(&self) -> Result<()> {
+        self.router().ip(&format!("route del {WEB}"))?;
+        self.router().ip(&format!("-6 route del {WEB_V6}"))
+    }
+
+    fn put_slices(&self, service: &str, pods: &[String]) -> Result<()> {
+        for is_v6 in [false, true] {
+            let endpoints: Vec<Endpoint> = pods
+                .iter()
+                .map(|pod| Endpoint {
+                    address: self.pods[pod].address(is_v6),
+                    node: self.node_of(pod).to_owned(),
+                })
+                .collect();
+            self.objects.put(&objects::slice(service, is_v6, &endpoints))?;
+        }
+        Ok(())
+    }
+
+    fn node_object(&self, name: &str) -> Result<serde_json::Value> {
+        let host = self.topology.hosts.iter().find(|host| host.name == name);
+        let host: &Host = host.with_context(|| format!("no host {name}"))?;
+        let is_here = host.number <= NODES;
+        Ok(objects::node(name, &host.addresses(), &host.pod_cidrs(), if is_here { "lan" } else { "wan" }))
+    }
+}
+
+fn ready(service: &ServiceStatus) -> impl Iterator<Item = &String> {
+    service.endpoints.iter().filter(|(_, endpoint)| endpoint.ready).map(|(address, _)| address)
+}

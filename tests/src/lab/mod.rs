@@ -1,0 +1,29 @@
+//! A cluster in network namespaces: three nodes with agents on a LAN, clients on it and behind a router, a node off the segment,
+//! pods with real servers.
+//!
+//! ```text
+//!            c3          n4 ── pods
+//!             └─── wan ───┘              198.51.100.0/24  2001:db8:0:2::/64
+//!                   r
+//!    ┌────┬─────── lan ─────┬────┐       192.0.2.0/24     2001:db8:0:1::/64
+//!   c1   c2      n1   n2   n3
+//!                 └─ pods ─┘             10.244.N.0/24    fd00:10:244:N::/64
+//! ```
+
+mod agent;
+mod client;
+mod cluster;
+mod kube_proxy;
+mod namespace;
+mod objects;
+mod pod;
+mod runs;
+mod topology;
+
+pub use agent::{Node, agent_program};
+pub use client::{Answer, Client, Connection, lost};
+pub use cluster::{EMPTY, KERNEL, Lab, REMOTE, WEB, WEB_V6, frontend};
+pub use namespace::{Namespace, ip, run};
+pub use objects::{Endpoint, Objects};
+pub use pod::Pod;
+pub use runs::{Machines, Run, clean, runs};

@@ -1,0 +1,108 @@
+//! Connections that stay open, and datagrams that keep coming.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::Result;
+
+use crate::lab::{Client, Connection, Lab, WEB, WEB_V6, frontend, lost};
+
+/// Connections of all clients to both VIPs.
+pub fn connections(lab: &Lab, count: usize) -> Result<Vec<Connection>> {
+    let groups: Vec<(&Client, SocketAddr)> =
+        lab.clients().iter().flat_map(|client| [WEB, WEB_V6].map(|vip| (client, frontend(vip)))).collect();
+    let mut all = Vec::new();
+    for (number, (client, vip)) in groups.iter().enumerate() {
+        let share = (count + number) / groups.len();
+        all.extend(client.connect_many(*vip, share)?);
+    }
+    Ok(all)
+}
+
+/// Asks all connections; says whom those belong to that are lost, in a line.
+pub fn ask(connections: &mut [Connection], text: &str) -> (usize, String) {
+    let count = connections.len();
+    let lost = lost(connections.iter_mut(), text);
+    let mut line = format!("{} of {count} lost", lost.len());
+    if !lost.is_empty() {
+        let first: Vec<String> = lost
+            .iter()
+            .take(2)
+            .map(|(connection, why)| {
+                format!("{} to {} at {}: {why}", connection.client, connection.vip, connection.pod)
+            })
+            .collect();
+        line = format!("{line} ({}{})", first.join("; "), if lost.len() > 2 { "; …" } else { "" });
+    }
+    (lost.len(), line)
+}
+
+/// A datagram every millisecond, each with a number, until it is told to end.
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    sender: JoinHandle<io::Result<u64>>,
+    receiver: JoinHandle<BTreeSet<u64>>,
+}
+
+/// What an answer may take when everything has been sent.
+const LAST: Duration = Duration::from_secs(1);
+
+impl Stream {
+    /// Begins; its answers are counted from the first.
+    pub fn begin(client: &Client, vip: SocketAddr) -> Result<Self> {
+        let socket = client.udp(vip)?;
+        socket.set_read_timeout(Some(LAST))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let sender = thread::spawn({
+            let (socket, stop) = (socket.try_clone()?, Arc::clone(&stop));
+            move || {
+                let mut number = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    socket.send(number.to_string().as_bytes())?;
+                    number += 1;
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Ok(number)
+            }
+        });
+        let receiver = thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || receive(&socket, &stop)
+        });
+        Ok(Self { stop, sender, receiver })
+    }
+
+    /// Ends: how many were sent, and how many were not answered.
+    pub fn end(self) -> Result<(u64, u64)> {
+        self.stop.store(true, Ordering::Relaxed);
+        let panicked = |_| anyhow::anyhow!("a thread of a stream has panicked");
+        let sent = self.sender.join().map_err(panicked)??;
+        let received = self.receiver.join().map_err(panicked)?;
+        Ok((sent, sent - received.len() as u64))
+    }
+}
+
+/// Until nothing has come for a while after the end.
+fn receive(socket: &UdpSocket, stop: &AtomicBool) -> BTreeSet<u64> {
+    let mut numbers = BTreeSet::new();
+    let mut buffer = [0; 256];
+    loop {
+        match socket.recv(&mut buffer) {
+            Ok(length) => {
+                let text = String::from_utf8_lossy(&buffer[..length]);
+                numbers.extend(text.trim_end().rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()));
+            }
+            Err(_) if stop.load(Ordering::Relaxed) => return numbers,
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The agent's life: bad input, ends, restarts.
+
+use anyhow::{Result, ensure};
+use magnetite_tests::lab::{Lab, WEB, frontend};
+
+/// Names, and what they do with a lab of their own.
+pub const TESTS: &[(&str, Test)] = &[
+    ("bad_input_costs_only_itself", bad_input_costs_only_itself),
+    ("sigterm_leaves_the_data_path", sigterm_leaves_the_data_path),
+    ("unload_leaves_a_clean_machine", unload_leaves_a_clean_machine),
+    ("a_second_agent_is_refused", a_second_agent_is_refused),
+    ("once_makes_one_pass", once_makes_one_pass),
+];
+
+/// It gets a lab of its own.
+type Test = fn(&mut Lab) -> Result<()>;
+
+fn bad_input_costs_only_itself(lab: &mut Lab) -> Result<()> {
+    let slice = "endpointslice-web-ipv4.json";
+    let good = std::fs::read_to_string(lab.objects.path(slice))?;
+    let mut connection = lab.clients()[0].connect(frontend(WEB))?;
+    lab.objects.write("broken.yaml", "kind: [\n")?;
+    lab.objects.write(slice, &good.replacen("\"ready\": true", "\"ready\": \"perhaps\"", 1))?;
+    let says = |problems: &[String], file: &str| problems.iter().any(|problem| problem.contains(file));
+    lab.wait_all("both problems", |status| {
+        says(&status.problems, "broken.yaml") && says(&status.problems, slice)
+    })?;
+    let status = lab.nodes[0].status()?;
+    let problem = status.problems.iter().find(|problem| problem.contains(slice)).cloned().unwrap_or_default();
+    ensure!(problem.contains("conditions.ready"), "the field is not named: {problem}");
+    ensure!(connection.ask("still")?.pod == connection.pod);
+    let pods: std::collections::BTreeSet<String> = lab.clients()[0]
+        .connect_many(frontend(WEB), 60)?
+        .into_iter()
+        .map(|connection| connection.pod)
+        .collect();
+    ensure!(pods.len() == 6, "the last good endpoints serve: {pods:?}");
+    // Another object's change is taken meanwhile.
+    lab.set_member("n3", false)?;
+    lab.set_member("n3", true)?;
+    lab.objects.write("broken.yaml", "")?;
+    lab.objects.write(slice, &good)?;
+    lab.wait_all("all is well", |status| status.problems.is_empty())
+}
+
+fn sigterm_leaves_the_data_path(lab: &mut Lab) -> Result<()> {
+    let mut connections = lab.clients()[0].connect_many(frontend(WEB), 20)?;
+    for node in &mut lab.nodes {
+        node.stop()?;
+        ensure!(node.log().contains("lb-agent unload --pin-dir"), "the log does not say how to remove it");
+    }
+    connections.extend(lab.clients()[1].connect_many(frontend(WEB), 20)?);
+    for connection in &mut connections {
+        ensure!(connection.ask("still")?.pod == connection.pod);
+    }
+    Ok(())
+}
+
+fn unload_leaves_a_clean_machine(lab: &mut Lab) -> Result<()> {
+    for node in &mut lab.nodes {
+        let has_program = |link: &serde_json::Value| link[0]["xdp"].is_object();
+        ensure!(has_program(&node.namespace.ip_json("link show dev eth0")?), "nothing was attached");
+        node.stop()?;
+        let pins = node.pins.display().to_string();
+        node.ask(&["unload", "--pin-dir", &pins])?;
+        ensure!(!node.pins.exists(), "pins are left: {pins}");
+        ensure!(!has_program(&node.namespace.ip_json("link show dev eth0")?), "XDP is left");
+        let tc = node.namespace.command("bpftool", &["-j", "net", "show"])?;
+        let tc = String::from_utf8_lossy(&tc.stdout).into_owned();
+        ensure!(!tc.contains("eth0"), "something is left: {tc}");
+        ensure!(node.ask(&["unload", "--pin-dir", &pins]).is_err(), "there is nothing left to unload");
+    }
+    // And from nothing again.
+    for node in &mut lab.nodes {
+        node.start()?;
+    }
+    lab.wait_for_nodes()?;
+    lab.clients()[0].connect(frontend(WEB)).map(drop)
+}
+
+fn a_second_agent_is_refused(lab: &mut Lab) -> Result<()> {
+    let node = &lab.nodes[0];
+    let refused = node.serve_once("n1").err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(refused.contains("another agent"), "expected to be refused: {refused}");
+    Ok(())
+}
+
+fn once_makes_one_pass(lab: &mut Lab) -> Result<()> {
+    let mut connection = lab.clients()[0].connect(frontend(WEB))?;
+    for node in &mut lab.nodes {
+        node.stop()?;
+    }
+    let mut web = lab.web().to_vec();
+    web.truncate(1);
+    let pod = web[0].clone();
+    lab.put_web(web)?;
+    for node in &lab.nodes {
+        node.serve_once(&node.name)?;
+        let status = node.status()?;
+        let ready = status.services[&format!("{}/TCP", frontend(WEB))].endpoints.len();
+        ensure!(ready == 1, "the pass has not been made: {ready} endpoints");
+    }
+    let pods = lab.clients()[0].connect_many(frontend(WEB), 20)?;
+    ensure!(pods.iter().all(|connection| connection.pod == pod));
+    ensure!(connection.ask("still")?.pod == connection.pod);
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Clusters in network namespaces: the real agents, the kernel's own TCP, UDP and ICMP.
+
+mod agent;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use magnetite_tests::{
+    lab::{Lab, agent_program},
+    scenarios::{ALL, Scenario},
+};
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Scenarios count packets and compare shares: each gets the machine for itself.
+    arguments.test_threads = Some(1);
+    let cannot_run = cannot_run();
+    let scenarios = ALL.iter().map(|scenario| (scenario.name, Box::new(|| play(scenario)) as Run));
+    let agents = agent::TESTS.iter().map(|(name, test)| (*name, Box::new(|| test(&mut Lab::up()?)) as Run));
+    let trials = scenarios.chain(agents).map(|(name, run)| match &cannot_run {
+        None => Trial::test(name, move || run().map_err(|error| Failed::from(format!("{error:#}")))),
+        Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
+    });
+    let trials = trials.collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+type Run = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
+
+fn play(scenario: &Scenario) -> anyhow::Result<()> {
+    let outcome = (scenario.run)(&mut Lab::up()?)?;
+    anyhow::ensure!(
+        outcome.has_passed(),
+        "expected: {}\nhappened:\n{}",
+        scenario.expected,
+        outcome.happened()
+    );
+    Ok(())
+}
+
+/// Why no lab can be made here, if none can.
+fn cannot_run() -> Option<String> {
+    // SAFETY: the call takes no arguments and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return Some("not root".to_owned());
+    }
+    if lb_agent::OBJECT.is_empty() {
+        return Some("no BPF object, cargo xtask build-ebpf makes it".to_owned());
+    }
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    if !mounts.lines().any(|line| line.split(' ').nth(1) == Some("/sys/fs/bpf")) {
+        return Some("no BPF file system on /sys/fs/bpf".to_owned());
+    }
+    agent_program().err().map(|error| error.to_string())
+}
