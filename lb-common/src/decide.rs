@@ -20,7 +20,7 @@ use crate::{
     reason::Reason,
 };
 
-pub use pick::{WALK_TTL, row_index};
+pub use pick::{WALK_TTL, row_hash, row_index};
 
 /// The maps, read.
 pub trait Lookup {

@@ -13,6 +13,14 @@ const LAST_OFFSET: usize = 255;
 #[repr(C, packed(2))]
 pub struct Even<T>(T);
 
+impl<T> Even<T> {
+    #[inline(always)]
+    #[allow(dead_code, reason = "for the programs of benchmarks")]
+    pub fn new(value: T) -> Self {
+        Self(value)
+    }
+}
+
 /// A frame, whole in one buffer, or (`FRAGS`) with its headers in the first of several.
 pub struct Frame<'a, const FRAGS: bool> {
     ctx: &'a XdpContext,

@@ -15,6 +15,14 @@ pub fn demo() -> Result<()> {
     program("magnetite-demo", &[])
 }
 
+/// Builds everything and runs the benchmarks; on standard output is nothing but their figures.
+pub fn bench(arguments: &[String]) -> Result<()> {
+    let mut build = Command::new(std::env::current_exe()?);
+    run(build.arg("build-ebpf").stdout(std::io::stderr()))?;
+    run(&mut programs())?;
+    program("magnetite-bench", arguments)
+}
+
 /// Tells the lab something; builds everything before one is made.
 pub fn tell(arguments: &[String]) -> Result<()> {
     let is_built = root().join("target/release/magnetite-lab").exists();
@@ -27,15 +35,13 @@ pub fn tell(arguments: &[String]) -> Result<()> {
 /// What labs need: the objects, the agent, the lab's own programs.
 pub fn build() -> Result<()> {
     ebpf::build()?;
-    run(cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "lb-agent",
-        "--package",
-        "magnetite-tests",
-        "--bins",
-    ]))
+    run(&mut programs())
+}
+
+fn programs() -> Command {
+    let mut command = cargo();
+    command.args(["build", "--release", "--package", "lb-agent", "--package", "magnetite-tests", "--bins"]);
+    command
 }
 
 fn prepare() -> Result<()> {

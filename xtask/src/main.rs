@@ -45,6 +45,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// What a packet costs, as ratios in one interleaved run. Needs root.
+    Bench {
+        /// What the benchmark is told: --json, --rounds N.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Checks formatting, lints and the invariants that a program can check.
     Tidy,
 }
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         Task::Test { levels } => test::run(&levels),
         Task::Demo => lab::demo(),
         Task::Lab { arguments } => lab::tell(&arguments),
+        Task::Bench { arguments } => lab::bench(&arguments),
         Task::Tidy => tidy::run(),
     };
     match result {

@@ -51,6 +51,8 @@ pub fn run(levels: &[Level]) -> Result<()> {
                 .args(["test", "--release", "--no-fail-fast"])
                 .args(UNIT_PACKAGES.iter().flat_map(|name| ["--package", name])),
         )?);
+        let golden = ["test", "--release", "--package", "magnetite-tests", "--test", "golden"];
+        totals.add(count(cargo().args(golden))?);
     }
     for (level, name) in [(Level::Packet, "packet"), (Level::Netns, "netns")] {
         if is_wanted(level) {

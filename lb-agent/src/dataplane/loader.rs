@@ -225,6 +225,29 @@ impl Dataplane {
         pinned_links(&self.pin_dir)
     }
 
+    /// A descriptor of a loaded program, to call it from another.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn program_fd(&mut self, entry: Entry) -> Result<aya::programs::ProgramFd, Error> {
+        let name = entry.program();
+        let failed =
+            |source| Error::Program { program: name, link: "none".to_owned(), source: Box::new(source) };
+        let fd = match entry {
+            Entry::Arrival(_) => {
+                let program: &mut Xdp = program(&mut self.programs, name)?;
+                load_once(program.fd().is_ok(), || program.load()).map_err(failed)?;
+                program.fd().map_err(failed)?
+            }
+            Entry::Departure => {
+                let program: &mut SchedClassifier = program(&mut self.programs, name)?;
+                load_once(program.fd().is_ok(), || program.load()).map_err(failed)?;
+                program.fd().map_err(failed)?
+            }
+        };
+        fd.try_clone().map_err(|source| failed(source.into()))
+    }
+
     /// Runs a frame through a program without sending it anywhere, as if it came in by the loopback link: the program's return
     /// value, and the frame as the program leaves it. The maps are the real ones.
     ///

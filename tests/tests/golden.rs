@@ -1,0 +1,60 @@
+//! Golden scenarios: what each node would do with `tests/scenarios/<name>/input.yaml`, up to the content of each map, as text.
+//!
+//! `MAGNETITE_BLESS=1 cargo test --package magnetite-tests --test golden` writes the files anew; read the difference.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use lb_agent::{network, node, output::to_yaml};
+use lb_core::{maps::Sizes, model::NodeName};
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> Result<()> {
+    let mut trials = Vec::new();
+    let mut dirs: Vec<PathBuf> = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    dirs.sort();
+    for dir in dirs {
+        for name in ["n1", "n2"] {
+            let (dir, node) = (dir.clone(), NodeName(name.to_owned()));
+            if network::read(&dir.join("links.yaml"), &node).is_err() {
+                continue;
+            }
+            let scenario = dir.file_name().context("a directory has a name")?.to_string_lossy().into_owned();
+            trials.push(Trial::test(format!("{scenario}::{name}"), move || {
+                compare(&dir, &node).map_err(|error| format!("{error:#}").into())
+            }));
+        }
+    }
+    ensure!(trials.len() >= 3, "scenarios are missing");
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+fn compare(dir: &Path, node: &NodeName) -> Result<()> {
+    let source = tempfile::tempdir()?;
+    fs::copy(dir.join("input.yaml"), source.path().join("input.yaml"))?;
+    let network = network::read(&dir.join("links.yaml"), node)?;
+    let documents = node::dry_run(source.path(), node, &network, Sizes::default())?;
+    let texts: Result<Vec<String>, _> = documents.iter().map(|document| to_yaml(&document.value)).collect();
+    let happened: String = texts?.iter().map(|text| format!("---\n{}\n", text.trim_end())).collect();
+    let path = dir.join(format!("{node}.yaml"));
+    if std::env::var_os("MAGNETITE_BLESS").is_some() {
+        return Ok(fs::write(&path, happened)?);
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    let line = expected.lines().zip(happened.lines()).position(|(a, b)| a != b);
+    let line = line.unwrap_or_else(|| expected.lines().count().min(happened.lines().count()));
+    ensure!(
+        expected == happened,
+        "{} differs from line {}:\n- {}\n+ {}\nMAGNETITE_BLESS=1 writes it anew",
+        path.display(),
+        line + 1,
+        expected.lines().nth(line).unwrap_or("(end)"),
+        happened.lines().nth(line).unwrap_or("(end)")
+    );
+    Ok(())
+}
