@@ -53,12 +53,19 @@ macro_rules! plain {
         // SAFETY: `repr(C)` integers; the size below is the sum of the fields, so there is no padding.
         unsafe impl Plain for $type {}
         const _: () = assert!(size_of::<$type>() == $size && align_of::<$type>() <= 8);
-    )*};
+    )*
+        /// Every type here, and its bytes: for the check of a built object against this file.
+        pub const SIZES: &[(&str, usize)] = &[$((stringify!($type), $size),)*];
+    };
 }
 
 macro_rules! offsets {
     ($($type:ty { $($field:ident: $offset:literal),* $(,)? })*) => {
         $($(const _: () = assert!(core::mem::offset_of!($type, $field) == $offset);)*)*
+
+        /// Where fields begin, by type, in bytes: like [`SIZES`].
+        pub const OFFSETS: &[(&str, &[(&str, usize)])] =
+            &[$((stringify!($type), &[$((stringify!($field), $offset),)*]),)*];
     };
 }
 

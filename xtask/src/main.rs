@@ -3,6 +3,7 @@
 mod command;
 mod ebpf;
 mod lab;
+mod layout;
 mod object_file;
 mod setup;
 mod test;

@@ -38,11 +38,11 @@ struct Totals {
 pub fn run(levels: &[Level]) -> Result<()> {
     setup::if_needed()?;
     let mut totals = Totals::default();
+    ebpf::build()?;
     if levels.is_empty() {
         tidy::run()?;
     }
     let is_wanted = |level| levels.is_empty() || levels.contains(&level);
-    ebpf::build()?;
     if is_wanted(Level::Unit) {
         println!("test: unit");
         // `lb-core` simulates clusters, which is slow without optimisation.

@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::command::{self, cargo, root};
+use crate::{
+    command::{self, cargo, root},
+    layout,
+};
 
 /// Lines of a source file.
 const MAX_LINES: usize = 750;
@@ -76,7 +79,13 @@ pub fn run() -> Result<()> {
     println!("tidy: lints");
     cargo_succeeds(&["clippy", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     println!("tidy: invariants");
-    let findings = check_invariants()?;
+    let mut findings = check_invariants()?;
+    let object = root().join("target/bpf/magnetite.o");
+    if object.exists() {
+        findings.extend(layout::differences(&object)?);
+    } else {
+        println!("tidy: the object's layout is not compared: cargo xtask build-ebpf makes it");
+    }
     if !findings.is_empty() {
         bail!("tidy:\n  {}", findings.join("\n  "));
     }

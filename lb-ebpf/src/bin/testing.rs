@@ -23,7 +23,7 @@ use lb_common::{
 use crate::frame::{Even, Frame, checked};
 
 /// Passes everything: on the far end of a veth pair it makes the near end's XDP_TX arrive.
-#[xdp]
+#[xdp(frags)]
 pub fn pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }

@@ -68,6 +68,11 @@ impl Pod {
         Ok(Self { name: name.to_owned(), node, v4, v6, namespace, stop: Some(stop), server: Some(server) })
     }
 
+    /// Sets the MTU of its link.
+    pub fn set_mtu(&self, mtu: u32) -> Result<()> {
+        self.namespace.ip(&format!("link set eth0 mtu {mtu}"))
+    }
+
     /// Its address of the family.
     pub fn address(&self, is_v6: bool) -> IpAddr {
         if is_v6 { self.v6.into() } else { self.v4.into() }

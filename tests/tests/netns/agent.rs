@@ -10,6 +10,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("unload_leaves_a_clean_machine", unload_leaves_a_clean_machine),
     ("a_second_agent_is_refused", a_second_agent_is_refused),
     ("once_makes_one_pass", once_makes_one_pass),
+    ("jumbo_frames_are_served", jumbo_frames_are_served),
 ];
 
 /// It gets a lab of its own.
@@ -103,5 +104,43 @@ fn once_makes_one_pass(lab: &mut Lab) -> Result<()> {
     let pods = lab.clients()[0].connect_many(frontend(WEB), 20)?;
     ensure!(pods.iter().all(|connection| connection.pod == pod));
     ensure!(connection.ask("still")?.pod == connection.pod);
+    Ok(())
+}
+
+fn jumbo_frames_are_served(lab: &mut Lab) -> Result<()> {
+    for node in &mut lab.nodes {
+        node.stop()?;
+        node.ask(&["unload", "--pin-dir", &node.pins.display().to_string()])?;
+    }
+    let machines = lab.nodes.iter().map(|node| (&*node.name, &node.namespace));
+    let clients = lab.clients().iter().take(2).map(|client| (&*client.name, &client.namespace));
+    for (name, namespace) in machines.chain(clients) {
+        lab.lan().ip(&format!("link set {name} mtu 9000"))?;
+        namespace.ip("link set eth0 mtu 9000")?;
+    }
+    for pod in lab.pods.values() {
+        pod.set_mtu(9000)?;
+    }
+    for node in &lab.nodes {
+        for link in node.namespace.ip_json("link show master cni0")?.as_array().into_iter().flatten() {
+            node.namespace
+                .ip(&format!("link set {} mtu 9000", link["ifname"].as_str().unwrap_or_default()))?;
+        }
+    }
+    for node in &mut lab.nodes {
+        node.start()?;
+    }
+    lab.wait_all("programs for packets of several buffers", |status| {
+        status.links.get("eth0").is_some_and(|link| link.mode == "native-frags")
+    })?;
+    lab.wait_for_nodes()?;
+    let text = "x".repeat(60_000);
+    for mut connection in lab.clients()[0].connect_many(frontend(WEB), 12)? {
+        ensure!(
+            connection.ask(&text)?.text == text,
+            "60,000 bytes did not come back from {}",
+            connection.pod
+        );
+    }
     Ok(())
 }
