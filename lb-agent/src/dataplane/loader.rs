@@ -23,6 +23,7 @@ use lb_core::maps::{Maps, Op, Sizes};
 
 use super::{
     clock::{Clock, boot_time, jiffies, measure},
+    egress::{EgressMode, attach_clsact, detach_clsact},
     error::Error,
     tables::{self, Tables},
 };
@@ -35,6 +36,8 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// Sizes of the maps.
     pub sizes: Sizes,
+    /// [`EgressMode::of_kernel`], unless a test wants another.
+    pub egress: EgressMode,
 }
 
 /// How packets are taken from a link.
@@ -53,6 +56,7 @@ pub struct Dataplane {
     tables: Tables,
     clock: Clock,
     flow_queues: u32,
+    egress: EgressMode,
     adopted: bool,
     attached: BTreeMap<u32, LinkMode>,
     /// Locked as long as it is open.
@@ -114,6 +118,7 @@ impl Dataplane {
         remove_pin(&path)?;
         clock_program.pin(&path).map_err(|source| Error::Pin { path, source: Box::new(source) })?;
         Ok(Self {
+            egress: options.egress,
             pin_dir,
             programs,
             tables,
@@ -189,7 +194,7 @@ impl Dataplane {
     /// Puts the programs on a link, or replaces those that another agent has put there, packet by packet without a gap.
     ///
     /// # Errors
-    /// The kernel's; on a kernel before 6.6 there is no tcx.
+    /// The kernel's.
     pub fn attach(&mut self, ifindex: u32, name: &str, mtu: u32) -> Result<LinkMode, Error> {
         let mode = if mtu > LARGEST_MTU_OF_ONE_BUFFER { LinkMode::NativeFrags } else { LinkMode::Native };
         let xdp = Entry::Arrival(mode).program();
@@ -206,10 +211,7 @@ impl Dataplane {
     /// The pins cannot be removed.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
         self.attached.remove(&ifindex);
-        for kind in ["xdp", "tcx"] {
-            remove_pin(&link_pin(&self.pin_dir, kind, ifindex))?;
-        }
-        Ok(())
+        remove_programs(&self.pin_dir, ifindex)
     }
 
     /// Links with programs of ours, by ifindex.
@@ -309,6 +311,9 @@ impl Dataplane {
         let pin = link_pin(&self.pin_dir, "tcx", ifindex);
         let program: &mut SchedClassifier = program(&mut self.programs, EGRESS)?;
         load_once(program.fd().is_ok(), || program.load()).map_err(failed)?;
+        if self.egress == EgressMode::Clsact {
+            return attach_clsact(program, name).map_err(failed);
+        }
         if let Some(link) = reopen(&pin)? {
             if let Ok(link) = link.try_into()
                 && let Ok(id) = program.attach_to_link(link)
@@ -390,9 +395,7 @@ pub fn unload(pin_dir: &Path) -> Result<Unloaded, Error> {
     let _lock = lock(pin_dir)?;
     let mut unloaded = Unloaded { links: pinned_links(pin_dir)?, maps: 0 };
     for ifindex in &unloaded.links {
-        // The data path goes before the way back does.
-        remove_pin(&link_pin(pin_dir, "xdp", *ifindex))?;
-        remove_pin(&link_pin(pin_dir, "tcx", *ifindex))?;
+        remove_programs(pin_dir, *ifindex)?;
     }
     for name in tables::NAMES {
         let path = pin_dir.join(name);
@@ -461,6 +464,20 @@ fn reopen(pin: &Path) -> Result<Option<FdLink>, Error> {
 
 fn link_pin(pin_dir: &Path, kind: &str, ifindex: u32) -> PathBuf {
     pin_dir.join("links").join(format!("{kind}-{ifindex}"))
+}
+
+/// The data path goes before the way back does.
+fn remove_programs(pin_dir: &Path, ifindex: u32) -> Result<(), Error> {
+    remove_pin(&link_pin(pin_dir, "xdp", ifindex))?;
+    let pin = link_pin(pin_dir, "tcx", ifindex);
+    if pin.exists() {
+        return remove_pin(&pin);
+    }
+    detach_clsact(ifindex).map_err(|source| Error::Program {
+        program: EGRESS,
+        link: format!("with index {ifindex}"),
+        source: Box::new(source),
+    })
 }
 
 fn pinned_links(pin_dir: &Path) -> Result<Vec<u32>, Error> {

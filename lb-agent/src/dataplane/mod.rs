@@ -2,11 +2,13 @@
 
 mod array;
 mod clock;
+mod egress;
 mod error;
 mod loader;
 mod tables;
 
 pub use clock::Clock;
+pub use egress::EgressMode;
 pub use error::Error;
 pub use loader::{Dataplane, Entry, LinkMode, Options, Unloaded, tick, unload};
 pub use tables::Tables;

@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{Pass, changes, groups::Groups, pass};
 use crate::{
-    dataplane::{self, Dataplane},
+    dataplane::{self, Dataplane, EgressMode},
     network::{Netlink, NetlinkError},
     output::{self, AgentStatus, Document, NodeStatus, Writer, documents, view},
     source::{self, Watch},
@@ -184,8 +184,11 @@ struct Driver {
 impl Driver {
     fn start(options: Options) -> Result<Self, Error> {
         let netlink = Netlink::connect()?;
-        let mut dataplane =
-            Dataplane::open(&dataplane::Options { pin_dir: options.pin_dir.clone(), sizes: options.sizes })?;
+        let mut dataplane = Dataplane::open(&dataplane::Options {
+            pin_dir: options.pin_dir.clone(),
+            sizes: options.sizes,
+            egress: EgressMode::of_kernel(),
+        })?;
         dataplane.renew_lease(LEASE)?;
         let adopted = dataplane.adopted();
         tracing::info!(node = %options.node, pin_dir = %options.pin_dir.display(), adopted, "data path opened");

@@ -10,7 +10,7 @@ use aya::{
     programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
 };
 use clap::Parser;
-use lb_agent::dataplane::{Dataplane, Entry, LinkMode, Options};
+use lb_agent::dataplane::{Dataplane, EgressMode, Entry, LinkMode, Options};
 use lb_common::{
     Reason,
     hash::HashKey,
@@ -166,7 +166,8 @@ impl Bench {
     fn new() -> Result<Self> {
         let pins = PathBuf::from(format!("/sys/fs/bpf/magnetite-bench-{}", std::process::id()));
         let sizes = Sizes { table: 1 << 18, backends: 1024, ..Sizes::default() };
-        let mut dataplane = Dataplane::open(&Options { pin_dir: pins.clone(), sizes })?;
+        let mut dataplane =
+            Dataplane::open(&Options { pin_dir: pins.clone(), sizes, egress: EgressMode::of_kernel() })?;
         dataplane.apply(&fixture::ops())?;
         dataplane.apply(&ops(&sizes))?;
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/magnetite-testing.o");

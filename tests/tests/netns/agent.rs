@@ -1,6 +1,8 @@
 //! The agent's life: bad input, ends, restarts.
 
 use anyhow::{Result, ensure};
+use lb_agent::dataplane::{Dataplane, EgressMode, Options, unload};
+use lb_core::maps::Sizes;
 use magnetite_tests::lab::{Lab, WEB, frontend};
 
 /// Names, and what they do with a lab of their own.
@@ -11,6 +13,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("a_second_agent_is_refused", a_second_agent_is_refused),
     ("once_makes_one_pass", once_makes_one_pass),
     ("jumbo_frames_are_served", jumbo_frames_are_served),
+    ("clsact_serves_where_tcx_is_missing", clsact_serves_where_tcx_is_missing),
 ];
 
 /// It gets a lab of its own.
@@ -141,6 +144,45 @@ fn jumbo_frames_are_served(lab: &mut Lab) -> Result<()> {
             "60,000 bytes did not come back from {}",
             connection.pod
         );
+    }
+    Ok(())
+}
+
+/// The agents' programs give way to those of a data plane that does as on an older kernel, twice, as after a restart.
+fn clsact_serves_where_tcx_is_missing(lab: &mut Lab) -> Result<()> {
+    let mut connection = lab.clients()[0].connect(frontend(WEB))?;
+    for node in &mut lab.nodes {
+        node.stop()?;
+        let ifindex =
+            node.namespace.ip_json("link show dev eth0")?[0]["ifindex"].as_u64().unwrap_or_default();
+        let ifindex = u32::try_from(ifindex)?;
+        let options =
+            Options { pin_dir: node.pins.clone(), sizes: Sizes::default(), egress: EgressMode::Clsact };
+        let filters = || -> Result<usize> {
+            let output = node.namespace.command("tc", &["filter", "show", "dev", "eth0", "egress"])?;
+            Ok(String::from_utf8_lossy(&output.stdout).matches("magnetite_egress").count())
+        };
+        for round in 0..2 {
+            node.namespace.run(|| {
+                let mut dataplane = Dataplane::open(&options)?;
+                ensure!(dataplane.adopted(), "the maps are the agent's");
+                if round == 0 {
+                    dataplane.detach(ifindex)?;
+                }
+                dataplane.attach(ifindex, "eth0", 1500)?;
+                Ok(())
+            })?;
+            ensure!(filters()? == 1, "{} filters after round {round}", filters()?);
+        }
+    }
+    ensure!(connection.ask("still")?.pod == connection.pod);
+    for mut connection in lab.clients()[1].connect_many(frontend(WEB), 20)? {
+        connection.ask("new")?;
+    }
+    for node in &lab.nodes {
+        node.namespace.run(|| Ok(unload(&node.pins)?))?;
+        let output = node.namespace.command("tc", &["filter", "show", "dev", "eth0", "egress"])?;
+        ensure!(output.stdout.is_empty(), "a filter is left: {}", String::from_utf8_lossy(&output.stdout));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use lb_agent::dataplane::{Dataplane, Entry, LinkMode, Options};
+use lb_agent::dataplane::{Dataplane, EgressMode, Entry, LinkMode, Options};
 use lb_common::Reason;
 use magnetite_tests::fixture;
 
@@ -61,7 +61,11 @@ impl Node {
         stay_on_this_cpu()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("/sys/fs/bpf/magnetite-test-{}-{number}", std::process::id()));
-        let mut dataplane = Dataplane::open(&Options { pin_dir: pins.clone(), sizes: fixture::sizes() })?;
+        let mut dataplane = Dataplane::open(&Options {
+            pin_dir: pins.clone(),
+            sizes: fixture::sizes(),
+            egress: EgressMode::of_kernel(),
+        })?;
         dataplane.apply(&fixture::ops())?;
         Ok(Self { dataplane, pins, counted: BTreeMap::new() })
     }
