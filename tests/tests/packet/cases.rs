@@ -12,12 +12,12 @@ use magnetite_tests::{
     frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, tcp, udp, way},
 };
 
-use crate::{
-    Test,
-    node::{DROP, Node, Outcome, PASS, TX},
-};
+use crate::machine::{DROP, Machine, NEXT, Outcome, PASS, TX};
 
-pub fn trials() -> Vec<Test> {
+/// A case's name, and what it asks of a machine that has seen nothing yet.
+pub type Case = (&'static str, fn(&mut dyn Machine) -> Result<()>);
+
+pub fn cases() -> Vec<Case> {
     vec![
         ("arp request for an owned VIP is answered", arp_owned),
         ("arp request for another's VIP is dropped, for no VIP is passed", arp_not_owned),
@@ -41,24 +41,23 @@ fn ways(port: u16) -> [Way; 2] {
     [way((CLIENT4.into(), VIP4.into())), way((CLIENT6.into(), VIP6.into()))]
 }
 
-fn expect(node: &mut Node, outcome: &Outcome, action: u32, reason: Reason) -> Result<()> {
+fn expect(node: &mut dyn Machine, outcome: &Outcome, action: u32, reason: Reason) -> Result<()> {
     let reasons = node.reasons()?;
     ensure!(reasons == [reason], "counted {reasons:?} instead of {reason:?}");
     ensure!(outcome.action == action, "action {} instead of {action}", outcome.action);
     Ok(())
 }
 
-fn untouched(node: &mut Node, frame: &[u8], action: u32, reason: Reason) -> Result<()> {
+fn untouched(node: &mut dyn Machine, frame: &[u8], action: u32, reason: Reason) -> Result<()> {
     let outcome = node.arrive(frame)?;
     expect(node, &outcome, action, reason)?;
     ensure!(outcome.frame == frame, "the frame was changed");
     Ok(())
 }
 
-fn arp_owned() -> Result<()> {
-    let mut node = Node::new()?;
+fn arp_owned(node: &mut dyn Machine) -> Result<()> {
     let outcome = node.arrive(&arp_request(CLIENT, CLIENT4, VIP4))?;
-    expect(&mut node, &outcome, TX, Reason::ArpAnswered)?;
+    expect(node, &outcome, TX, Reason::ArpAnswered)?;
     let mut expected = [CLIENT.as_slice(), &NODE, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
     expected.extend(NODE);
     expected.extend(VIP4.octets());
@@ -69,10 +68,9 @@ fn arp_owned() -> Result<()> {
     Ok(())
 }
 
-fn arp_not_owned() -> Result<()> {
-    let mut node = Node::new()?;
-    untouched(&mut node, &arp_request(CLIENT, CLIENT4, OTHER_VIP4), DROP, Reason::NotOwner)?;
-    untouched(&mut node, &arp_request(CLIENT, CLIENT4, PEER4), PASS, Reason::NotVip)
+fn arp_not_owned(node: &mut dyn Machine) -> Result<()> {
+    untouched(node, &arp_request(CLIENT, CLIENT4, OTHER_VIP4), DROP, Reason::NotOwner)?;
+    untouched(node, &arp_request(CLIENT, CLIENT4, PEER4), PASS, Reason::NotVip)
 }
 
 /// `source`, `destination`, flags of the advertisement, and the rest as RFC 4861 4.4 has it.
@@ -120,29 +118,26 @@ fn etherparse_icmpv6(frame: &[u8]) -> Result<Icmpv6Packet> {
 const SOLICITED_OVERRIDE: u8 = 0x60;
 const OVERRIDE: u8 = 0x20;
 
-fn ndp_answered() -> Result<()> {
-    let mut node = Node::new()?;
+fn ndp_answered(node: &mut dyn Machine) -> Result<()> {
     for option in [true, false] {
         let outcome = node.arrive(&neighbour_solicitation(CLIENT, CLIENT6, VIP6, option))?;
-        expect(&mut node, &outcome, TX, Reason::NdpAnswered)?;
+        expect(node, &outcome, TX, Reason::NdpAnswered)?;
         expect_advertisement(&outcome.frame, CLIENT, CLIENT6, SOLICITED_OVERRIDE)?;
     }
     Ok(())
 }
 
-fn ndp_probe() -> Result<()> {
-    let mut node = Node::new()?;
+fn ndp_probe(node: &mut dyn Machine) -> Result<()> {
     let outcome = node.arrive(&neighbour_solicitation(CLIENT, Ipv6Addr::UNSPECIFIED, VIP6, false))?;
-    expect(&mut node, &outcome, TX, Reason::NdpAnswered)?;
+    expect(node, &outcome, TX, Reason::NdpAnswered)?;
     let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     expect_advertisement(&outcome.frame, [0x33, 0x33, 0, 0, 0, 1], all_nodes, OVERRIDE)
 }
 
-fn echo() -> Result<()> {
-    let mut node = Node::new()?;
+fn echo(node: &mut dyn Machine) -> Result<()> {
     for way in ways(0) {
         let outcome = node.arrive(&echo_request(&way, b"0123456789"))?;
-        expect(&mut node, &outcome, TX, Reason::EchoAnswered)?;
+        expect(node, &outcome, TX, Reason::EchoAnswered)?;
         let packet = etherparse::SlicedPacket::from_ethernet(&outcome.frame)?;
         let holds = match (packet.net.context("IP")?, packet.transport.context("ICMP")?) {
             (etherparse::NetSlice::Ipv4(ip), etherparse::TransportSlice::Icmpv4(icmp)) => {
@@ -166,11 +161,10 @@ fn echo() -> Result<()> {
         ensure!(holds, "{:02x?}", outcome.frame);
     }
     let silent = Way { addresses: (CLIENT4.into(), OTHER_VIP4.into()), ..ways(0)[0] };
-    untouched(&mut node, &echo_request(&silent, &[]), DROP, Reason::EchoSilent)
+    untouched(node, &echo_request(&silent, &[]), DROP, Reason::EchoSilent)
 }
 
-fn deliver_and_reply() -> Result<()> {
-    let mut node = Node::new()?;
+fn deliver_and_reply(node: &mut dyn Machine) -> Result<()> {
     for way_in in ways(HERE) {
         let pod: IpAddr = if way_in.addresses.0.is_ipv4() { POD4.into() } else { POD6.into() };
         let delivered =
@@ -191,24 +185,23 @@ fn deliver_and_reply() -> Result<()> {
             (udp(&way_in, b"even"), Reason::ConnDelivered),
         ] {
             let outcome = node.arrive(&frame)?;
-            expect(&mut node, &outcome, PASS, reason)?;
+            expect(node, &outcome, PASS, reason)?;
             ensure!(way(&outcome.frame) == Some(delivered), "{:?}", way(&outcome.frame));
         }
         for frame in [tcp(&reply, Flags::SYN_ACK, &[]), udp(&reply, b"odd")] {
             let outcome = node.leave(&frame)?;
-            expect(&mut node, &outcome, u32::MAX, Reason::ReplyRestored)?;
+            expect(node, &outcome, NEXT, Reason::ReplyRestored)?;
             ensure!(way(&outcome.frame) == Some(restored), "{:?}", way(&outcome.frame));
         }
         let other = Way { ports: (POD_PORT, 41_000), ..reply };
         let outcome = node.leave(&tcp(&other, Flags::ACK, &[]))?;
-        expect(&mut node, &outcome, u32::MAX, Reason::ReplyUnknown)?;
+        expect(node, &outcome, NEXT, Reason::ReplyUnknown)?;
         ensure!(way(&outcome.frame) == Some(other), "a pod's other traffic was changed");
     }
     Ok(())
 }
 
-fn forward() -> Result<()> {
-    let mut node = Node::new()?;
+fn forward(node: &mut dyn Machine) -> Result<()> {
     for way_in in ways(ELSEWHERE) {
         let forwarded = Way { macs: (NODE, PEER), ttl: 63, ..way_in };
         for (frame, reason) in [
@@ -218,84 +211,78 @@ fn forward() -> Result<()> {
             (udp(&way_in, b"even"), Reason::FlowForwarded),
         ] {
             let outcome = node.arrive(&frame)?;
-            expect(&mut node, &outcome, TX, reason)?;
+            expect(node, &outcome, TX, reason)?;
             ensure!(way(&outcome.frame) == Some(forwarded), "{:?}", way(&outcome.frame));
         }
     }
     Ok(())
 }
 
-fn from_peer() -> Result<()> {
-    let mut node = Node::new()?;
+fn from_peer(node: &mut dyn Machine) -> Result<()> {
     for way_in in ways(BOTH) {
         let from_peer = Way { macs: (PEER, NODE), ..way_in };
         let outcome = node.arrive(&tcp(&from_peer, Flags::SYN, &[]))?;
-        expect(&mut node, &outcome, PASS, Reason::PeerDelivered)?;
+        expect(node, &outcome, PASS, Reason::PeerDelivered)?;
         let to = way(&outcome.frame).context("a valid packet")?;
         ensure!(to.ports.1 == POD_PORT && to.macs == from_peer.macs, "{to:?}");
     }
     for way_in in ways(ELSEWHERE) {
         let from_peer = Way { macs: (PEER, NODE), ..way_in };
-        untouched(&mut node, &tcp(&from_peer, Flags::SYN, &[]), PASS, Reason::PeerNoCandidate)?;
+        untouched(node, &tcp(&from_peer, Flags::SYN, &[]), PASS, Reason::PeerNoCandidate)?;
     }
     Ok(())
 }
 
-fn walk() -> Result<()> {
-    let mut node = Node::new()?;
+fn walk(node: &mut dyn Machine) -> Result<()> {
     for way_in in ways(BOTH) {
         let outcome = node.arrive(&tcp(&way_in, Flags::ACK, &[]))?;
-        expect(&mut node, &outcome, TX, Reason::Walked)?;
+        expect(node, &outcome, TX, Reason::Walked)?;
         let walked = Way { macs: (NODE, PEER), ttl: 16, ..way_in };
         ensure!(way(&outcome.frame) == Some(walked), "{:?}", way(&outcome.frame));
 
         let back = Way { macs: (PEER, NODE), ttl: 16, ..way_in };
         let outcome = node.arrive(&tcp(&back, Flags::ACK, &[]))?;
-        expect(&mut node, &outcome, PASS, Reason::WalkEnded)?;
+        expect(node, &outcome, PASS, Reason::WalkEnded)?;
         ensure!(way(&outcome.frame).is_some_and(|way| way.ports.1 == POD_PORT), "{:?}", way(&outcome.frame));
     }
     Ok(())
 }
 
-fn kernel() -> Result<()> {
-    let mut node = Node::new()?;
+fn kernel(node: &mut dyn Machine) -> Result<()> {
     for (port, first, later) in [
         (KERNEL, Reason::ServiceKernel, Reason::ConnKernel),
         (NO_ENDPOINTS, Reason::NoEndpoints, Reason::NoEndpoints),
         (OFF_SEGMENT, Reason::NotCapable, Reason::ConnKernel),
     ] {
         for way_in in ways(port) {
-            untouched(&mut node, &tcp(&way_in, Flags::SYN, &[]), PASS, first)?;
-            untouched(&mut node, &tcp(&way_in, Flags::ACK, &[]), PASS, later)?;
+            untouched(node, &tcp(&way_in, Flags::SYN, &[]), PASS, first)?;
+            untouched(node, &tcp(&way_in, Flags::ACK, &[]), PASS, later)?;
         }
     }
     Ok(())
 }
 
-fn not_ours() -> Result<()> {
-    let mut node = Node::new()?;
+fn not_ours(node: &mut dyn Machine) -> Result<()> {
     let [v4, _] = ways(HERE);
     let other_mac = Way { macs: (CLIENT, PEER), ..v4 };
-    untouched(&mut node, &tcp(&other_mac, Flags::SYN, &[]), PASS, Reason::NotOurMac)?;
+    untouched(node, &tcp(&other_mac, Flags::SYN, &[]), PASS, Reason::NotOurMac)?;
     let own_traffic = Way { macs: (PEER, NODE), addresses: (PEER4.into(), VIP4.into()), ..v4 };
-    untouched(&mut node, &tcp(&own_traffic, Flags::SYN, &[]), PASS, Reason::PeerOwnTraffic)?;
+    untouched(node, &tcp(&own_traffic, Flags::SYN, &[]), PASS, Reason::PeerOwnTraffic)?;
     let elsewhere = Way { addresses: (CLIENT4.into(), Ipv4Addr::new(192, 0, 2, 99).into()), ..v4 };
-    untouched(&mut node, &tcp(&elsewhere, Flags::SYN, &[]), PASS, Reason::NotVip)?;
+    untouched(node, &tcp(&elsewhere, Flags::SYN, &[]), PASS, Reason::NotVip)?;
     let unknown = Way { ports: (40_000, UNKNOWN), ..v4 };
-    untouched(&mut node, &tcp(&unknown, Flags::SYN, &[]), DROP, Reason::NoSuchPort)
+    untouched(node, &tcp(&unknown, Flags::SYN, &[]), DROP, Reason::NoSuchPort)
 }
 
-fn ttl() -> Result<()> {
-    let mut node = Node::new()?;
+fn ttl(node: &mut dyn Machine) -> Result<()> {
     for way_in in ways(ELSEWHERE) {
         let spent = Way { ttl: 1, ..way_in };
-        untouched(&mut node, &tcp(&spent, Flags::SYN, &[]), PASS, Reason::TtlExceeded)?;
+        untouched(node, &tcp(&spent, Flags::SYN, &[]), PASS, Reason::TtlExceeded)?;
     }
     Ok(())
 }
 
-fn malformed() -> Result<()> {
-    let mut node = Node::new()?;
+fn malformed(node: &mut dyn Machine) -> Result<()> {
     let [v4, v6] = ways(HERE);
     let tcp4 = tcp(&v4, Flags::SYN, &[]);
     let change = |frame: &[u8], at: usize, value: u8| {
@@ -315,10 +302,10 @@ fn malformed() -> Result<()> {
         ("version 5", change(&tcp4, 14, 0x55)),
     ];
     for (lie, frame) in lies {
-        untouched(&mut node, &frame, PASS, Reason::Malformed).context(lie)?;
+        untouched(node, &frame, PASS, Reason::Malformed).context(lie)?;
     }
     let fragment = change(&tcp4, 20, 0x20);
-    untouched(&mut node, &fragment, PASS, Reason::Fragment)?;
+    untouched(node, &fragment, PASS, Reason::Fragment)?;
     let hop_by_hop = change(&tcp(&v6, Flags::SYN, &[]), 20, 0);
-    untouched(&mut node, &hop_by_hop, PASS, Reason::ExtensionHeader)
+    untouched(node, &hop_by_hop, PASS, Reason::ExtensionHeader)
 }

@@ -4,19 +4,18 @@ use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
 use lb_agent::dataplane::{Entry, LinkMode};
-use lb_common::{Action, InPlace, apply, decide, decide_reply, packet::Frame, parse};
-use lb_core::{host::HostMaps, maps::Maps};
 use magnetite_tests::{
     fixture::{
-        self, BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, IFINDEX, KERNEL, NO_ENDPOINTS, NODE,
-        OFF_SEGMENT, OTHER_VIP4, PEER, PEER4, POD_PORT, POD4, POD6, UNKNOWN, VIP4, VIP6,
+        BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, KERNEL, NO_ENDPOINTS, NODE, OFF_SEGMENT, OTHER_VIP4,
+        PEER, PEER4, POD_PORT, POD4, POD6, UNKNOWN, VIP4, VIP6,
     },
     frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, tcp, udp},
 };
 
 use crate::{
     Test,
-    node::{DROP, Node, PASS, TX},
+    machine::{HostNode, Machine},
+    node::Node,
 };
 
 pub fn trials() -> Vec<Test> {
@@ -30,47 +29,25 @@ const PACKETS: usize = 20_000;
 
 fn agree(mode: LinkMode, seed: u64) -> Result<()> {
     let mut node = Node::new()?;
-    let mut maps = Maps::empty(&fixture::sizes());
-    fixture::ops().iter().for_each(|op| maps.apply(op));
-    let mut host = HostMaps::new(maps);
+    let mut host = HostNode::new();
     let mut random = fastrand::Rng::with_seed(seed);
     for number in 0..PACKETS {
         let (entry, frame) = random_frame(&mut random, mode);
         let outcome = node.run(entry, &frame)?;
-        let expected = on_host(&mut host, entry, &frame);
+        let expected = host.run(entry, &frame)?;
         ensure!(
-            (outcome.action, &outcome.frame) == (expected.0, &expected.1),
+            outcome == expected,
             "packet {number} of seed {seed}, {entry:?} {frame:02x?}\nprogram {outcome:02x?}\nhost {expected:02x?}"
         );
     }
     let tables = node.dataplane().tables();
     let mut conns = tables.conns()?;
     conns.values_mut().for_each(|conn| conn.time = 0);
-    ensure!(conns == host.conns, "CONNS differ");
+    ensure!(conns == host.maps().conns, "CONNS differ");
     let mut reverse = tables.reverse()?;
     reverse.values_mut().for_each(|reverse| reverse.time = 0);
-    ensure!(reverse == host.reverse, "REVERSE differ");
+    ensure!(reverse == host.maps().reverse, "REVERSE differ");
     Ok(())
-}
-
-fn on_host(host: &mut HostMaps, entry: Entry, frame: &[u8]) -> (u32, Vec<u8>) {
-    let Some(frame) = Frame::new(frame) else { return (PASS, frame.to_vec()) };
-    let mut packet = InPlace(frame);
-    let meta = parse(&packet.0, IFINDEX);
-    let decision = match entry {
-        Entry::Arrival(_) => decide(&meta, host),
-        Entry::Departure => decide_reply(&meta, host),
-    };
-    let tick = host.tick;
-    decision.remember(&meta, tick, host);
-    let action = apply(&decision, &meta, &mut packet);
-    let action = match (entry, action) {
-        (Entry::Departure, _) => u32::MAX,
-        (_, Some(Action::Pass)) => PASS,
-        (_, Some(Action::Drop) | None) => DROP,
-        (_, Some(Action::Transmit)) => TX,
-    };
-    (action, packet.0.bytes().to_vec())
 }
 
 fn random_frame(random: &mut fastrand::Rng, mode: LinkMode) -> (Entry, Vec<u8>) {

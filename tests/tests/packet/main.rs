@@ -1,7 +1,8 @@
-//! Packet in, packet out, through the programs as the kernel runs them.
+//! Packet in, packet out: through the programs as the kernel runs them, and through the same functions on the host.
 
 mod cases;
 mod differential;
+mod machine;
 mod node;
 
 use libtest_mimic::{Arguments, Trial};
@@ -11,15 +12,25 @@ fn main() {
     // The programs' state is one CPU's.
     arguments.test_threads = Some(1);
     let cannot_run = node::cannot_run();
-    let trials = cases::trials().into_iter().chain(differential::trials());
-    let trials: Vec<Trial> = trials
-        .map(|(name, test)| match &cannot_run {
-            None => Trial::test(name, move || test().map_err(|error| format!("{error:#}").into())),
-            Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
-        })
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit();
+    let cases = cases::cases().into_iter();
+    let loaded =
+        cases.clone().map(|(name, case)| (name, Box::new(move || case(&mut node::Node::new()?)) as Run));
+    let differential = differential::trials().into_iter().map(|(name, test)| (name, Box::new(test) as Run));
+    let loaded = loaded.chain(differential).map(|(name, run)| match &cannot_run {
+        None => trial(name.to_owned(), run),
+        Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
+    });
+    let on_host = cases.map(|(name, case)| {
+        trial(format!("on the host: {name}"), Box::new(move || case(&mut machine::HostNode::new())))
+    });
+    libtest_mimic::run(&arguments, on_host.chain(loaded).collect()).exit();
 }
 
 /// A test's name and what it does.
 type Test = (&'static str, fn() -> anyhow::Result<()>);
+
+type Run = Box<dyn FnOnce() -> anyhow::Result<()> + Send>;
+
+fn trial(name: String, run: Run) -> Trial {
+    Trial::test(name, move || run().map_err(|error| format!("{error:#}").into()))
+}

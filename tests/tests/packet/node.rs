@@ -7,9 +7,11 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use lb_agent::dataplane::{Dataplane, EgressMode, Entry, LinkMode, Options};
+use lb_agent::dataplane::{Dataplane, EgressMode, Entry, Options};
 use lb_common::Reason;
 use magnetite_tests::fixture;
+
+use crate::machine::{Machine, Outcome};
 
 /// Why programs cannot be loaded here, if they cannot.
 pub fn cannot_run() -> Option<String> {
@@ -38,22 +40,6 @@ pub struct Node {
     counted: BTreeMap<Reason, u64>,
 }
 
-/// What a program did with a frame.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// XDP action, or tc action.
-    pub action: u32,
-    /// The frame afterwards.
-    pub frame: Vec<u8>,
-}
-
-/// `XDP_DROP`.
-pub const DROP: u32 = 1;
-/// `XDP_PASS`.
-pub const PASS: u32 = 2;
-/// `XDP_TX`.
-pub const TX: u32 = 3;
-
 impl Node {
     /// Loads programs and maps, on this thread's CPU.
     pub fn new() -> anyhow::Result<Self> {
@@ -74,25 +60,15 @@ impl Node {
     pub fn dataplane(&mut self) -> &mut Dataplane {
         &mut self.dataplane
     }
+}
 
-    /// A frame arrives.
-    pub fn arrive(&mut self, frame: &[u8]) -> anyhow::Result<Outcome> {
-        self.run(Entry::Arrival(LinkMode::Native), frame)
-    }
-
-    /// A frame leaves.
-    pub fn leave(&mut self, frame: &[u8]) -> anyhow::Result<Outcome> {
-        self.run(Entry::Departure, frame)
-    }
-
-    /// A frame meets a program.
-    pub fn run(&mut self, entry: Entry, frame: &[u8]) -> anyhow::Result<Outcome> {
+impl Machine for Node {
+    fn run(&mut self, entry: Entry, frame: &[u8]) -> anyhow::Result<Outcome> {
         let (action, frame) = self.dataplane.test_run(entry, frame)?;
         Ok(Outcome { action, frame })
     }
 
-    /// Reasons counted since the last call.
-    pub fn reasons(&mut self) -> anyhow::Result<Vec<Reason>> {
+    fn reasons(&mut self) -> anyhow::Result<Vec<Reason>> {
         let mut new = Vec::new();
         for (reason, count) in self.dataplane.tables().reasons()? {
             let before = self.counted.insert(reason, count.packets).unwrap_or(0);
