@@ -49,7 +49,9 @@ pub fn run(levels: &[Level]) -> Result<()> {
         totals.add(count(
             cargo()
                 .args(["test", "--release", "--no-fail-fast"])
-                .args(UNIT_PACKAGES.iter().flat_map(|name| ["--package", name])),
+                .args(UNIT_PACKAGES.iter().flat_map(|name| ["--package", name]))
+                // Simulations say what was lost and why.
+                .args(["--", "--show-output"]),
         )?);
         let golden = ["test", "--release", "--package", "magnetite-tests", "--test", "golden"];
         totals.add(count(cargo().args(golden))?);

@@ -34,11 +34,26 @@ const QUEUES: usize = 2;
 const FLOW_LINES: u32 = 1024;
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 9, 9];
 
-/// A packet of a client's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// A client's end of a flow to the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    pub transport: Transport,
     pub client: u32,
     pub port: u16,
+}
+
+/// A packet of a client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientPacket {
+    pub flow: Flow,
+    /// TCP flags, 0 for UDP.
     pub flags: u8,
 }
 
@@ -49,8 +64,10 @@ pub enum Fate {
     Delivered(PodNumber),
     /// Delivered to a pod of which the client would not hear as the VIP.
     Mute(PodNumber),
-    /// Left to a node's kernel, or dropped.
-    Lost,
+    /// Left to a node's kernel.
+    Kernel,
+    /// Dropped.
+    Dropped,
 }
 
 pub struct Cluster {
@@ -69,6 +86,31 @@ struct Node {
     host: HostMaps,
     /// `FLOWS` of each receive queue; the current one is in `host`.
     flows: Vec<Vec<FlowLine>>,
+}
+
+impl Transport {
+    pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Tcp => protocol::TCP,
+            Self::Udp => protocol::UDP,
+        }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Self::Tcp => Kind::Tcp,
+            Self::Udp => Kind::Udp,
+        }
+    }
+}
+
+impl ClientPacket {
+    /// Whether it may begin a flow.
+    fn is_opening(&self) -> bool {
+        self.flow.transport == Transport::Udp || self.flags & tcp_flags::SYN != 0
+    }
 }
 
 impl Cluster {
@@ -128,7 +170,14 @@ impl Cluster {
         }
     }
 
-    /// The same, but only one node knows.
+    /// All nodes know what the best informed knows.
+    pub fn agree(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.write_table(node as NodeIndex);
+        }
+    }
+
+    /// The same as [`Self::replace_pod`], but only one node knows.
     pub fn replace_pod_on(&mut self, node: NodeIndex, old: PodNumber, new: PodNumber) {
         if let Some(place) = self.places.iter().position(|pod| *pod == old) {
             let next = (self.pod_nodes[&old] + 1) % self.nodes.len() as NodeIndex;
@@ -148,13 +197,20 @@ impl Cluster {
         (build(&row_key(None), &backends, TableSize { length: SLOTS, previous: None }), backends)
     }
 
-    /// Whether the pod is a candidate of the segment's slot on every node.
-    pub fn is_candidate(&self, segment: &Segment, pod: PodNumber) -> bool {
+    /// The pod's place among the candidates of the flow's slot, in the table of those nodes that know all.
+    pub fn rank(&self, flow: Flow, pod: PodNumber) -> Option<usize> {
         let (rows, backends) = self.table();
-        let meta = meta(segment, CLIENT_MAC, node_mac(0));
+        let meta = meta(&ClientPacket { flow, flags: 0 }, CLIENT_MAC, node_mac(0));
         let slot = row_index(&meta, &self.nodes[0].service(), &self.nodes[0].host.maps.config.row_key);
         let row = rows[(slot - self.nodes[0].service().table_offset) as usize];
-        row.candidates.iter().any(|place| backends.get(usize::from(*place)) == Some(&row_backend(pod)))
+        let wanted = row_backend(pod);
+        row.candidates.iter().position(|place| backends.get(usize::from(*place)) == Some(&wanted))
+    }
+
+    /// Whether the pod's node is suspect.
+    pub fn is_suspect(&self, pod: PodNumber) -> bool {
+        let place = u32::from(self.pod_nodes[&pod]) * MAX_SEGMENTS;
+        self.nodes[0].host.maps.neighbours[place as usize].state != node_state::READY
     }
 
     pub fn longest_way(&self) -> usize {
@@ -170,27 +226,28 @@ impl Cluster {
     }
 
     /// A packet goes from the client as far as it gets.
-    pub fn send(&mut self, segment: &Segment) -> Fate {
-        let flow = u64::from(segment.client) << 16 | u64::from(segment.port);
+    pub fn send(&mut self, packet: &ClientPacket) -> Fate {
+        let Flow { transport, client, port } = packet.flow;
+        let flow = u64::from(transport.number()) << 48 | u64::from(client) << 16 | u64::from(port);
         let entry = mix(flow ^ self.salt) % self.entries.len() as u64;
         let mut at = self.entries[entry as usize];
         let queue = mix(flow ^ self.queue_salt) as usize % QUEUES;
-        let mut meta = meta(segment, CLIENT_MAC, node_mac(at));
+        let mut meta = meta(packet, CLIENT_MAC, node_mac(at));
         let mut hops = 0;
         loop {
             hops += 1;
             self.longest_way = self.longest_way.max(hops);
-            assert!(hops < 100, "{segment:?} circles");
+            assert!(hops < 100, "{packet:?} circles");
             let verdict = self.nodes[at].arrive(&meta, queue);
             match verdict {
                 Verdict::Forward { mac, ttl } => {
-                    if segment.flags & tcp_flags::SYN != 0 {
+                    if packet.is_opening() {
                         self.most_forwards_of_opening = self.most_forwards_of_opening.max(hops);
                     }
                     assert!(ttl < meta.ttl, "every forward lowers the TTL");
                     let next = (0..self.nodes.len()).find(|node| Mac::from(node_mac(*node)) == mac);
                     meta = Meta { source_mac: node_mac(at).into(), destination_mac: mac, ttl, ..meta };
-                    let Some(next) = next else { panic!("{segment:?} is forwarded to nobody") };
+                    let Some(next) = next else { panic!("{packet:?} is forwarded to nobody") };
                     at = next;
                 }
                 Verdict::Deliver { address, port } => {
@@ -206,7 +263,8 @@ impl Cluster {
                         Fate::Mute(pod)
                     };
                 }
-                Verdict::Pass | Verdict::Drop => return Fate::Lost,
+                Verdict::Pass => return Fate::Kernel,
+                Verdict::Drop => return Fate::Dropped,
                 Verdict::Advertise { .. } | Verdict::EchoReply | Verdict::Restore { .. } => {
                     unreachable!("{verdict:?}")
                 }
@@ -231,13 +289,15 @@ impl Cluster {
                 generation: 1,
                 ..Backend::default()
             };
-            let key = LocalPortKey {
-                address: backend.address,
-                port: backend.port,
-                protocol: protocol::TCP,
-                pad: 0,
-            };
-            maps.local_ports.insert(key, LocalPort { services: 1 });
+            for transport in Transport::ALL {
+                let key = LocalPortKey {
+                    address: backend.address,
+                    port: backend.port,
+                    protocol: transport.number(),
+                    pad: 0,
+                };
+                maps.local_ports.insert(key, LocalPort { services: 1 });
+            }
         }
         for (slot, row) in rows.iter().enumerate() {
             let candidates = row
@@ -262,20 +322,20 @@ fn node_mac(node: usize) -> [u8; 6] {
     [2, 0, 0, 0, 0, node as u8 + 1]
 }
 
-fn meta(segment: &Segment, from: [u8; 6], to: [u8; 6]) -> Meta {
+fn meta(packet: &ClientPacket, from: [u8; 6], to: [u8; 6]) -> Meta {
     Meta {
-        source: v4(segment.client),
+        source: v4(packet.flow.client),
         destination: v4(VIP),
-        source_port: Port::new(segment.port),
+        source_port: Port::new(packet.flow.port),
         destination_port: Port::new(VIP_PORT),
-        protocol: u32::from(protocol::TCP),
+        protocol: u32::from(packet.flow.transport.number()),
         source_mac: from.into(),
         destination_mac: to.into(),
         ifindex: 1,
         length: 60,
-        tcp_flags: segment.flags,
+        tcp_flags: packet.flags,
         ttl: 64,
-        kind: Kind::Tcp,
+        kind: packet.flow.transport.kind(),
         ..Meta::EMPTY
     }
 }
@@ -314,23 +374,26 @@ impl Node {
             }
         }
         maps.vips.insert(v4(VIP), Vip { announced: 1, owned: 1, flags: 0 });
-        let service = Service {
-            id: ServiceId::new(0, 1),
-            table_offset: 0,
-            table_length: SLOTS,
-            backend_offset: 0,
-            backend_length: 256,
-            flags: 0,
-        };
-        maps.services.insert(SERVICE_KEY, service);
+        for (index, transport) in (0_u16..).zip(Transport::ALL) {
+            let service = Service {
+                id: ServiceId::new(index, 1),
+                table_offset: 0,
+                table_length: SLOTS,
+                backend_offset: 0,
+                backend_length: 256,
+                flags: 0,
+            };
+            maps.services.insert(service_key(transport), service);
+        }
         Self {
             host: HostMaps::new(maps),
             flows: vec![vec![FlowLine::default(); FLOW_LINES as usize]; QUEUES],
         }
     }
 
+    /// The services of both protocols share the table.
     fn service(&self) -> Service {
-        self.host.maps.services[&SERVICE_KEY]
+        self.host.maps.services[&service_key(Transport::Tcp)]
     }
 
     fn arrive(&mut self, meta: &Meta, queue: usize) -> Verdict {
@@ -345,6 +408,7 @@ impl Node {
     /// Whether what the pod answers leaves as the VIP.
     fn replies(&mut self, delivered: &Meta, pod: Addr, pod_port: Port) -> bool {
         let answer = match delivered.tcp_flags {
+            _ if delivered.is_udp() => 0,
             flags if flags & tcp_flags::SYN != 0 => tcp_flags::SYN | tcp_flags::ACK,
             flags => flags | tcp_flags::ACK,
         };
@@ -363,9 +427,6 @@ impl Node {
     }
 }
 
-const SERVICE_KEY: ServiceKey = ServiceKey {
-    address: Addr::from_v4_wire(VIP.to_be()),
-    port: Port::new(VIP_PORT),
-    protocol: protocol::TCP,
-    pad: 0,
-};
+fn service_key(transport: Transport) -> ServiceKey {
+    ServiceKey { address: v4(VIP), port: Port::new(VIP_PORT), protocol: transport.number(), pad: 0 }
+}

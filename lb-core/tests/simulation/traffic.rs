@@ -1,43 +1,58 @@
-//! Connections, as clients and pods see them.
+//! Flows, as clients and pods see them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::{hash::mix, packet::tcp_flags};
 
-use crate::cluster::{Cluster, Fate, PodNumber, Segment};
+use crate::cluster::{ClientPacket, Cluster, Fate, Flow, PodNumber, Transport};
 
-/// Why a connection whose pod lived on was lost.
+/// Why a flow whose pod lived on was lost: a connection to its end, a UDP flow to another pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     /// The pod is no candidate of the slot any more.
     NoCandidate,
+    /// UDP only: the pod is not the first of its slot, and the node that chose again remembered nothing.
+    NotFirst,
+    /// UDP only: its node was suspect when another node chose again.
+    Suspect,
     /// Another pod got a packet in the middle of the connection, and reset it.
     OtherPod,
     /// The pod's answers did not leave as the VIP.
     Mute,
-    /// A kernel got it, or nobody.
-    Nobody,
+    /// A node left it to its kernel.
+    Kernel,
+    /// A node dropped it.
+    Dropped,
 }
 
-/// A connection that was lost.
+/// A flow that was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
-    pub segment: Segment,
+    pub flow: Flow,
     pub cause: Cause,
 }
 
-/// Clients, and what their connections have come to.
+/// Clients, and what their flows of one protocol have come to.
 pub struct Traffic {
+    transport: Transport,
     random: u64,
-    /// The pod that accepted, by client and port.
-    living: BTreeMap<(u32, u16), PodNumber>,
+    /// The pod that accepted.
+    living: BTreeMap<Flow, PodNumber>,
     lost: Vec<Loss>,
-    closed: Vec<(u32, u16)>,
+    closed: Vec<Flow>,
+    used: BTreeSet<Flow>,
 }
 
 impl Traffic {
-    pub fn new(seed: u64) -> Self {
-        Self { random: mix(seed), living: BTreeMap::new(), lost: Vec::new(), closed: Vec::new() }
+    pub fn new(transport: Transport, seed: u64) -> Self {
+        Self {
+            transport,
+            random: mix(seed),
+            living: BTreeMap::new(),
+            lost: Vec::new(),
+            closed: Vec::new(),
+            used: BTreeSet::new(),
+        }
     }
 
     pub fn living(&self) -> usize {
@@ -48,71 +63,92 @@ impl Traffic {
         self.lost.clone()
     }
 
-    /// Opens connections from ports that were never used.
+    /// Opens flows from ports that were never used.
     pub fn open(&mut self, cluster: &mut Cluster, count: usize) {
-        let target = self.living.len() + count;
-        while self.living.len() < target {
-            self.random = mix(self.random.wrapping_add(0x9e37_79b9_7f4a_7c15));
-            let (client, port) =
-                (0xc633_6400 + (self.random as u32 & 0xff), (self.random >> 32) as u16 | 1024);
-            let is_used = self.living.contains_key(&(client, port))
-                || self.closed.contains(&(client, port))
-                || self.lost.iter().any(|loss| (loss.segment.client, loss.segment.port) == (client, port));
-            if !is_used {
-                self.connect(cluster, client, port);
-            }
+        for _ in 0..count {
+            let flow = self.unused();
+            self.connect(cluster, flow);
         }
     }
 
-    /// A packet of every connection; those whose pod has gone end in peace.
+    /// A packet of every flow; those whose pod has gone end in peace.
     pub fn send_on_all(&mut self, cluster: &mut Cluster) {
         cluster.advance(1);
-        let connections: Vec<_> = self.living.iter().map(|(flow, pod)| (*flow, *pod)).collect();
-        for ((client, port), pod) in connections {
-            if !cluster.is_in_service(pod) {
-                self.living.remove(&(client, port));
-                continue;
+        let flows: Vec<_> = self.living.iter().map(|(flow, pod)| (*flow, *pod)).collect();
+        for (flow, pod) in flows {
+            if cluster.is_in_service(pod) {
+                self.send(cluster, flow, pod);
+            } else {
+                self.living.remove(&flow);
             }
-            self.send(cluster, Segment { client, port, flags: tcp_flags::ACK }, pod);
         }
     }
 
     /// Both sides say FIN on every connection.
     pub fn close_all(&mut self, cluster: &mut Cluster) {
-        let connections: Vec<_> = std::mem::take(&mut self.living).into_iter().collect();
-        for ((client, port), _) in connections {
+        for flow in std::mem::take(&mut self.living).into_keys() {
             // The answer of the pod has the FIN too.
-            cluster.send(&Segment { client, port, flags: tcp_flags::FIN | tcp_flags::ACK });
-            self.closed.push((client, port));
+            cluster.send(&ClientPacket { flow, flags: tcp_flags::FIN | tcp_flags::ACK });
+            self.closed.push(flow);
         }
     }
 
     /// Opens what was closed from the same ports; says how many.
     pub fn reopen_all(&mut self, cluster: &mut Cluster) -> usize {
-        let ports = std::mem::take(&mut self.closed);
-        ports.iter().for_each(|(client, port)| self.connect(cluster, *client, *port));
-        ports.len()
+        let flows = std::mem::take(&mut self.closed);
+        flows.iter().for_each(|flow| self.connect(cluster, *flow));
+        flows.len()
     }
 
-    fn connect(&mut self, cluster: &mut Cluster, client: u32, port: u16) {
-        let segment = Segment { client, port, flags: tcp_flags::SYN };
-        let Fate::Delivered(pod) = cluster.send(&segment) else {
-            self.lost.push(Loss { segment, cause: Cause::Nobody });
-            return;
+    fn unused(&mut self) -> Flow {
+        loop {
+            self.random = mix(self.random.wrapping_add(0x9e37_79b9_7f4a_7c15));
+            let client = 0xc633_6400 + (self.random as u32 & 0xff);
+            let flow = Flow { transport: self.transport, client, port: (self.random >> 32) as u16 | 1024 };
+            if self.used.insert(flow) {
+                return flow;
+            }
+        }
+    }
+
+    fn connect(&mut self, cluster: &mut Cluster, flow: Flow) {
+        let flags = match self.transport {
+            Transport::Tcp => tcp_flags::SYN,
+            Transport::Udp => 0,
         };
-        self.living.insert((client, port), pod);
-        self.send(cluster, Segment { flags: tcp_flags::ACK, ..segment }, pod);
-    }
-
-    fn send(&mut self, cluster: &mut Cluster, segment: Segment, pod: PodNumber) {
-        let cause = match cluster.send(&segment) {
-            Fate::Delivered(at) if at == pod => return,
-            _ if !cluster.is_candidate(&segment, pod) => Cause::NoCandidate,
-            Fate::Delivered(_) => Cause::OtherPod,
+        let cause = match cluster.send(&ClientPacket { flow, flags }) {
+            Fate::Delivered(pod) => {
+                self.living.insert(flow, pod);
+                return self.send(cluster, flow, pod);
+            }
             Fate::Mute(_) => Cause::Mute,
-            Fate::Lost => Cause::Nobody,
+            Fate::Kernel => Cause::Kernel,
+            Fate::Dropped => Cause::Dropped,
         };
-        self.living.remove(&(segment.client, segment.port));
-        self.lost.push(Loss { segment, cause });
+        self.lost.push(Loss { flow, cause });
+    }
+
+    fn send(&mut self, cluster: &mut Cluster, flow: Flow, pod: PodNumber) {
+        let flags = match self.transport {
+            Transport::Tcp => tcp_flags::ACK,
+            Transport::Udp => 0,
+        };
+        let fate = cluster.send(&ClientPacket { flow, flags });
+        if fate == Fate::Delivered(pod) {
+            return;
+        }
+        let cause = match (fate, cluster.rank(flow, pod)) {
+            (_, None) => Cause::NoCandidate,
+            (Fate::Delivered(_), Some(_)) if self.transport == Transport::Udp && cluster.is_suspect(pod) => {
+                Cause::Suspect
+            }
+            (Fate::Delivered(_), Some(1..)) if self.transport == Transport::Udp => Cause::NotFirst,
+            (Fate::Delivered(_), Some(_)) => Cause::OtherPod,
+            (Fate::Mute(_), Some(_)) => Cause::Mute,
+            (Fate::Kernel, Some(_)) => Cause::Kernel,
+            (Fate::Dropped, Some(_)) => Cause::Dropped,
+        };
+        self.living.remove(&flow);
+        self.lost.push(Loss { flow, cause });
     }
 }
