@@ -113,7 +113,7 @@ pub fn set_up() -> Result<()> {
         command.env("LLVM_PREFIX", LLVM_PREFIX).args(["install", "bpf-linker", "--version", LINKER_VERSION]);
         command.args(["--no-default-features", "--features", "llvm-22", "--root"]).arg(&root);
         // Its lock file is what its authors have tested.
-        run(command.arg("--locked").env_remove("RUSTC").current_dir("/"))?;
+        run(command.args(["--locked", "--force"]).env_remove("RUSTC").current_dir("/"))?;
     }
     if missing.bpffs && is_root() {
         println!("setup: mounting a BPF file system on {BPFFS}");

@@ -53,8 +53,9 @@ pub fn run(levels: &[Level]) -> Result<()> {
                 // Simulations say what was lost and why.
                 .args(["--", "--show-output"]),
         )?);
-        let golden = ["test", "--release", "--package", "magnetite-tests", "--test", "golden"];
-        totals.add(count(cargo().args(golden))?);
+        let on_host = ["--test", "golden", "--test", "explain"];
+        let tests = ["test", "--release", "--package", "magnetite-tests"];
+        totals.add(count(cargo().args(tests).args(on_host))?);
     }
     for (level, name) in [(Level::Packet, "packet"), (Level::Netns, "netns")] {
         if is_wanted(level) {

@@ -85,8 +85,8 @@ pub fn linker_root() -> Result<PathBuf> {
     Ok(cache.join("magnetite").join(format!("bpf-linker-{LINKER_VERSION}")))
 }
 
-/// The linker that `setup` has installed.
+/// The linker that `setup` has installed, if it runs: the LLVM that it was built against may have gone.
 pub fn linker() -> Result<Option<PathBuf>> {
     let path = linker_root()?.join("bin/bpf-linker");
-    Ok(path.is_file().then_some(path))
+    Ok(output(Command::new(&path).arg("--version")).map(|_| path))
 }

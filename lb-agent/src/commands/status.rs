@@ -171,3 +171,48 @@ fn columns<const N: usize>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::AgentStatus;
+
+    type Done = Result<(), Box<dyn std::error::Error>>;
+
+    const OBJECT: &str = "apiVersion: magnetite.io/v1alpha1\nkind: NodeStatus\nmetadata: {name: n1}\n\
+        status: {links: {}, nodes: {}, vips: {}, services: {}}\n";
+
+    #[test]
+    fn the_only_status_is_read_and_of_several_one_is_asked_for() -> Done {
+        let output = tempfile::tempdir()?;
+        let said = |node| read_status(output.path(), node).map(|_| ()).map_err(|error| error.to_string());
+        assert!(said(None).is_err_and(|error| error.contains("has an agent run with this --output?")));
+
+        let dir = output.path().join("NodeStatus");
+        fs::create_dir(&dir)?;
+        fs::write(dir.join("n1.yaml"), OBJECT)?;
+        assert_eq!(said(None), Ok(()));
+        fs::write(dir.join("n2.yaml"), "status: 7\n")?;
+        assert!(said(None).is_err_and(|error| error.ends_with("choose with --node-name from n1, n2")));
+        assert_eq!(said(Some("n1")), Ok(()));
+        assert!(said(Some("n2")).is_err_and(|error| error.contains("n2.yaml")));
+        assert!(said(Some("n3")).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn an_agent_that_has_ended_is_the_first_thing_said() {
+        let agent = AgentStatus { pid: 7, ..AgentStatus::default() };
+        let status = NodeStatus {
+            agent: Some(agent),
+            problems: vec!["a.yaml: Service web/a: spec: wrong".to_owned()],
+            ..NodeStatus::default()
+        };
+        assert!(table("n1", &status, false).starts_with("Node n1: NO AGENT since pid 7 ended"));
+        let alive = table("n1", &status, true);
+        assert!(alive.starts_with("Node n1: agent  (pid 7)"), "{alive}");
+        assert!(alive.ends_with("a.yaml: Service web/a: spec: wrong\n"), "{alive}");
+        assert!(!alive.contains("FROZEN"));
+        assert!(table("n1", &NodeStatus { frozen: true, ..status }, true).contains("FROZEN"));
+    }
+}

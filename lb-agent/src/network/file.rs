@@ -120,3 +120,58 @@ pub fn parse_mac(text: &str) -> Result<[u8; 6], MacError> {
     let mac = (text.split(':').count() == 6).then(|| bytes.try_into().ok()).flatten();
     mac.ok_or_else(|| MacError(text.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Done = Result<(), Box<dyn std::error::Error>>;
+
+    const LINKS: &str = "
+nodes:
+  n1:
+    links:
+      eth0:
+        ifindex: 2
+        mac: 02:00:00:00:00:01
+        prefixes: [192.0.2.11/24]
+        neighbours: {192.0.2.12: 02:00:00:00:00:02}
+";
+
+    fn read_text(text: &str, node: &str) -> Result<Network, FileError> {
+        let dir = tempfile::tempdir().map_err(|source| FileError::Read { path: "".into(), source })?;
+        let path = dir.path().join("links.yaml");
+        fs::write(&path, text).map_err(|source| FileError::Read { path: path.clone(), source })?;
+        read(&path, &NodeName(node.into()))
+    }
+
+    #[test]
+    fn a_node_has_its_links_and_neighbours() -> Done {
+        let network = read_text(LINKS, "n1")?;
+        let link = &network.links["eth0"];
+        assert_eq!((link.ifindex, link.vlan, link.mtu), (2, 0, 1500));
+        assert_eq!(link.mac, [2, 0, 0, 0, 0, 1]);
+        assert_eq!(link.prefixes, BTreeSet::from(["192.0.2.11/24".parse()?]));
+        let peer = network.neighbours[&("eth0".into(), "192.0.2.12".parse()?)];
+        assert_eq!(peer, [2, 0, 0, 0, 0, 2]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let unknown_node = read_text(LINKS, "n9").map(|_| ()).map_err(|error| error.to_string());
+        assert!(
+            unknown_node.is_err_and(|error| error.ends_with("has no links of node n9: its nodes are n1"))
+        );
+        for (from, to, expected) in [
+            ("mac: 02:00:00:00:00:01", "mac: 02:00", "is not a MAC"),
+            ("ifindex: 2", "ifindex: two", "links.yaml"),
+            ("prefixes", "prefix", "prefix"),
+        ] {
+            let result =
+                read_text(&LINKS.replace(from, to), "n1").map(|_| ()).map_err(|error| error.to_string());
+            let error = result.err().unwrap_or_else(|| format!("{to:?} is taken"));
+            assert!(error.contains(expected), "{to:?}: {error}");
+        }
+    }
+}

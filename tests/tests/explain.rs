@@ -1,0 +1,96 @@
+//! `explain` says what the decision does, on maps as packets leave them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result};
+use lb_agent::commands::{Flow, FlowError, Known, explain};
+use lb_common::{decide, packet::Frame, parse};
+use lb_core::{host::HostMaps, maps::Maps, model::Protocol};
+use magnetite_tests::{
+    fixture::{self, BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, IFINDEX, KERNEL, NODE, UNKNOWN, VIP4},
+    frames::{Flags, Way, tcp},
+};
+
+const CLIENT_PORT: u16 = 40_000;
+
+/// A node that has seen these segments to a port of the VIP.
+fn after(port: u16, segments: &[Flags]) -> Result<Known> {
+    let mut maps = Maps::empty(&fixture::sizes());
+    fixture::ops().iter().for_each(|op| maps.apply(op));
+    let mut host = HostMaps::new(maps);
+    let addresses = (CLIENT4.into(), VIP4.into());
+    let way = Way { macs: (CLIENT, NODE), addresses, ports: (CLIENT_PORT, port), ttl: 64 };
+    for flags in segments {
+        let frame = Frame::new(&tcp(&way, *flags, &[])).context("a frame")?;
+        let meta = parse(&frame, IFINDEX);
+        let tick = host.tick;
+        decide(&meta, &host).remember(&meta, tick, &mut host);
+    }
+    Ok(Known { flows: host.flows.clone(), maps: host })
+}
+
+fn asked(known: &Known, vip: IpAddr, port: u16) -> Result<String> {
+    let client = SocketAddr::new(CLIENT4.into(), CLIENT_PORT);
+    let flow = Flow::new(client, SocketAddr::new(vip, port), Protocol::Tcp)?;
+    Ok(explain(known, &Flow { sender: Some(CLIENT), ..flow }, None))
+}
+
+#[track_caller]
+fn expect(text: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(text.lines().any(|said| said.contains(line)), "no line with {line:?} in\n{text}");
+    }
+}
+
+#[test]
+fn a_flow_to_another_node_is_followed_by_flows() -> Result<()> {
+    let text = asked(&after(ELSEWHERE, &[Flags::SYN])?, VIP4.into(), ELSEWHERE)?;
+    expect(
+        &text,
+        &["FLOWS     to 10.0.0.6:8080", "CONNS     nothing", "(02:00:00:00:00:02)", "[flow-forwarded]"],
+    );
+    Ok(())
+}
+
+#[test]
+fn a_flow_to_a_pod_here_is_followed_by_conns_and_reverse() -> Result<()> {
+    let text = asked(&after(HERE, &[Flags::SYN])?, VIP4.into(), HERE)?;
+    expect(
+        &text,
+        &[
+            "FLOWS     nothing",
+            "CONNS     delivered to 10.0.0.5:8080 on this node",
+            "REVERSE   replies leave as 192.0.2.1:80",
+            "[conn-delivered]",
+        ],
+    );
+    Ok(())
+}
+
+#[test]
+fn what_is_not_known_is_said_to_walk_or_to_be_picked() -> Result<()> {
+    let text = asked(&after(BOTH, &[])?, VIP4.into(), BOTH)?;
+    expect(
+        &text,
+        &["FLOWS     nothing", "CONNS     nothing", "next      forwarded", "[walked]", "as a SYN  "],
+    );
+    Ok(())
+}
+
+#[test]
+fn what_the_kernel_has_is_said_to_be_the_kernels() -> Result<()> {
+    let text = asked(&after(KERNEL, &[Flags::SYN])?, VIP4.into(), KERNEL)?;
+    expect(&text, &["forwarding kernel", "CONNS     left to the kernel", "next      to the kernel"]);
+    Ok(())
+}
+
+#[test]
+fn what_is_not_ours_is_said_so() -> Result<()> {
+    let known = after(HERE, &[])?;
+    expect(&asked(&known, fixture::PEER4.into(), HERE)?, &["is none of ours", "next      to the kernel"]);
+    expect(&asked(&known, VIP4.into(), UNKNOWN)?, &["next      dropped"]);
+    let families =
+        Flow::new(SocketAddr::new(CLIENT6.into(), 1), SocketAddr::new(VIP4.into(), HERE), Protocol::Tcp);
+    assert!(matches!(families, Err(FlowError::Families { .. })));
+    Ok(())
+}
