@@ -185,6 +185,22 @@ impl Port {
     }
 }
 
+/// `VERSIONS[0]`: with which versions the pinned maps were made. It keeps this shape for ever, so that any agent can read what any
+/// other has left.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Versions {
+    /// [`STATE_VERSION`].
+    pub state: u32,
+    /// [`CONFIG_VERSION`].
+    pub config: u32,
+}
+
+impl Versions {
+    /// What this build makes.
+    pub const CURRENT: Self = Self { state: STATE_VERSION, config: CONFIG_VERSION };
+}
+
 /// `CONFIG[0]`: what the programs know of this node.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -704,13 +720,14 @@ pub struct Name {
 
 plain! {
     u32: 4,
-    Addr: 16, Mac: 6, Port: 2, HashKey: 128,
+    Versions: 8, Addr: 16, Mac: 6, Port: 2, HashKey: 128,
     Config: 304, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 12, ServiceKey: 20, ServiceId: 4, Service: 24,
     Row: 8, Backend: 28, BackendRef: 4, FlowSlot: 16, FlowLine: 64, ConnKey: 40, Conn: 28, ReverseKey: 40, Reverse: 32,
     LocalPortKey: 20, LocalPort: 4, SourceKey: 24, SourcePrefix: 20, Source: 4, ReasonCount: 16, Stats: 48, EchoBudget: 8, NameKey: 8, Name: 256,
 }
 
 offsets! {
+    Versions { state: 0, config: 4 }
     Config { flow_key: 0, row_key: 128, lease_deadline: 256, node: 264, algorithm: 268, flow_lines: 272, tick_shift: 276,
         udp_idle: 280, udp_unanswered_idle: 284, closing_idle: 288, echo_limit: 292, flow_queues: 296, pad: 300 }
     Link { segment: 0, mac: 2, mode: 8, flags: 12 }

@@ -13,10 +13,13 @@ use lb_common::{
     layout::{
         Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS, FlowLine, FlowSlot, Link,
         LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, Name, NameKey, Neighbour, Peer, PeerKey, ReasonCount,
-        Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Source, SourcePrefix, Stats, Vip,
+        Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Source, SourcePrefix, Stats, Versions, Vip,
     },
 };
 
+/// For user space alone: no program reads it.
+#[btf_map]
+static VERSIONS: Array<Versions, 1> = Array::new();
 #[btf_map]
 static CONFIG: Array<Config, 1> = Array::new();
 #[btf_map]

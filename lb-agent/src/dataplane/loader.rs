@@ -19,6 +19,7 @@ use aya::{
     },
 };
 use aya_obj::programs::XdpAttachType;
+use lb_common::layout::Versions;
 use lb_core::maps::{Maps, Op, Sizes};
 
 use super::{
@@ -93,12 +94,13 @@ impl Dataplane {
         })?;
         let cpus = cpus as u32;
         let mut loader = EbpfLoader::new();
+        let made_with = tables::versions(&pin_dir)?;
         let mut adopted = true;
         for name in tables::NAMES {
             let map = declared.maps.get(name).ok_or(Error::NoMap { name })?;
             let entries = tables::max_entries(name, &options.sizes, cpus).unwrap_or(map.max_entries());
             let path = pin_dir.join(name);
-            if !is_compatible(&path, name, map, entries)? {
+            if !is_usable(&path, name, map, entries, made_with)? {
                 adopted = false;
             }
             loader.map_max_entries(name, entries);
@@ -111,6 +113,8 @@ impl Dataplane {
             // Indexes in `FLOWS` mean nothing to maps that begin anew; `CONNS` and `REVERSE` have addresses.
             tables.clear_flows()?;
         }
+        // Last: an agent that ends before has left maps that the next one makes anew.
+        tables.set_versions(Versions::CURRENT)?;
         let clock_program: &mut Xdp = program(&mut programs, CLOCK)?;
         let clock = measure(clock_program)?;
         // For `explain`, which must not wait for the lock.
@@ -430,11 +434,12 @@ fn load_once(is_loaded: bool, load: impl FnOnce() -> Result<(), ProgramError>) -
 }
 
 /// Whether the pinned map can be used; removes the pin of one that cannot. `false` if there is none afterwards.
-fn is_compatible(
+fn is_usable(
     path: &Path,
     name: &'static str,
     declared: &aya_obj::Map,
     entries: u32,
+    made_with: Versions,
 ) -> Result<bool, Error> {
     if !path.exists() {
         return Ok(false);
@@ -446,11 +451,19 @@ fn is_compatible(
         && info.value_size() == declared.value_size()
         && info.max_entries() == entries
         && info.map_flags() == declared.map_flags();
-    if !is_equal {
-        tracing::warn!(map = name, "the pinned map has another shape: it is made anew");
-        remove_pin(path)?;
+    let is_readable = tables::is_readable(name, made_with);
+    match (is_equal, is_readable) {
+        (true, true) => return Ok(true),
+        (false, _) => tracing::warn!(map = name, "the pinned map has another shape: it is made anew"),
+        (true, false) => tracing::warn!(
+            map = name,
+            state = made_with.state,
+            config = made_with.config,
+            "the pinned map was made by an agent of another version: it is made anew"
+        ),
     }
-    Ok(is_equal)
+    remove_pin(path)?;
+    Ok(false)
 }
 
 fn reopen(pin: &Path) -> Result<Option<FdLink>, Error> {

@@ -13,17 +13,18 @@ use aya::{
 use lb_common::{
     Reason,
     layout::{
-        Addr, Backend, Config, Conn, ConnKey, FlowLine, Link, LinkKey, LocalPort, LocalPortKey, Name,
-        NameKey, Neighbour, Peer, PeerKey, Plain, ReasonCount, Reverse, ReverseKey, Row, Service, ServiceKey,
-        Source, SourceKey, SourcePrefix, Stats, Vip,
+        Addr, Backend, CONFIG_VERSION, Config, Conn, ConnKey, FlowLine, Link, LinkKey, LocalPort,
+        LocalPortKey, Name, NameKey, Neighbour, Peer, PeerKey, Plain, ReasonCount, Reverse, ReverseKey, Row,
+        STATE_VERSION, Service, ServiceKey, Source, SourceKey, SourcePrefix, Stats, Versions, Vip,
     },
 };
 use lb_core::maps::{Maps, Op, Sizes};
 
 use super::{array::ArrayMap, error::Error};
 
-/// Names of the maps that programs and agent share, and whether they live through upgrades of the layout of the others.
-pub const NAMES: [&str; 18] = [
+/// Names of the maps that are pinned.
+pub const NAMES: [&str; 19] = [
+    VERSIONS,
     "CONFIG",
     "LINKS",
     "NEIGHBOURS",
@@ -43,6 +44,32 @@ pub const NAMES: [&str; 18] = [
     "BACKEND_STATS",
     "ECHO_BUDGET",
 ];
+
+/// The map that says how the others are to be read.
+pub const VERSIONS: &str = "VERSIONS";
+
+/// Whether maps that were made with these versions hold under this name what this build means by it.
+pub fn is_readable(name: &str, made_with: Versions) -> bool {
+    match name {
+        VERSIONS => true,
+        "FLOWS" | "CONNS" | "REVERSE" => made_with.state == STATE_VERSION,
+        _ => made_with.config == CONFIG_VERSION,
+    }
+}
+
+/// With which versions the maps in a directory were made; of none if they do not say.
+///
+/// # Errors
+/// The kernel's.
+pub fn versions(dir: &Path) -> Result<Versions, Error> {
+    let path = dir.join(VERSIONS);
+    if !path.exists() {
+        return Ok(Versions::default());
+    }
+    let map = MapData::from_pin(&path).and_then(Map::from_map_data);
+    let map = map.map_err(|source| Error::Map { map: VERSIONS, source })?;
+    Ok(ArrayMap::new(VERSIONS, map)?.read()?.first().copied().unwrap_or_default())
+}
 
 /// Entries of the map; `None` for one whose size is in the object.
 pub fn max_entries(name: &str, sizes: &Sizes, cpus: u32) -> Option<u32> {
@@ -90,6 +117,7 @@ type Counters<V> = PerCpuArray<MapData, AsPod<V>>;
 
 /// All maps, typed.
 pub struct Tables {
+    versions: ArrayMap<Versions>,
     config: ArrayMap<Config>,
     links: Hash<LinkKey, Link>,
     neighbours: ArrayMap<Neighbour>,
@@ -116,6 +144,7 @@ impl Tables {
     /// One is missing, or is of another type or size.
     pub fn new(mut take: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Self, Error> {
         Ok(Self {
+            versions: ArrayMap::new(VERSIONS, take(VERSIONS)?)?,
             config: ArrayMap::new("CONFIG", take("CONFIG")?)?,
             links: typed("LINKS", take("LINKS")?)?,
             neighbours: ArrayMap::new("NEIGHBOURS", take("NEIGHBOURS")?)?,
@@ -210,6 +239,14 @@ impl Tables {
             Op::SetName(key, value) => set("NAMES", &mut self.names, key, value),
             Op::RemoveName(key) => remove("NAMES", &mut self.names, key),
         }
+    }
+
+    /// Says with which versions the maps were made.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_versions(&mut self, versions: Versions) -> Result<(), Error> {
+        self.versions.write(0, &[versions])
     }
 
     /// `CONFIG[0]`.

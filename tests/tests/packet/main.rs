@@ -1,5 +1,6 @@
 //! Packet in, packet out: through the programs as the kernel runs them, and through the same functions on the host.
 
+mod adoption;
 mod cases;
 mod differential;
 mod machine;
@@ -15,8 +16,9 @@ fn main() {
     let cases = cases::cases().into_iter();
     let loaded =
         cases.clone().map(|(name, case)| (name, Box::new(move || case(&mut node::Node::new()?)) as Run));
-    let differential = differential::trials().into_iter().map(|(name, test)| (name, Box::new(test) as Run));
-    let loaded = loaded.chain(differential).map(|(name, run)| match &cannot_run {
+    let others = differential::trials().into_iter().chain(adoption::trials());
+    let others = others.map(|(name, test)| (name, Box::new(test) as Run));
+    let loaded = loaded.chain(others).map(|(name, run)| match &cannot_run {
         None => trial(name.to_owned(), run),
         Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
     });

@@ -33,10 +33,14 @@ fn is_permission(error: &anyhow::Error) -> bool {
     })
 }
 
+/// A directory of pins of its own, that goes with the value.
+pub struct Pins(PathBuf);
+
 /// A node of the fixture.
 pub struct Node {
+    // Before its pins: it holds their lock.
     dataplane: Dataplane,
-    pins: PathBuf,
+    pins: Pins,
     counted: BTreeMap<Reason, u64>,
 }
 
@@ -46,14 +50,15 @@ impl Node {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         stay_on_this_cpu()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let pins = PathBuf::from(format!("/sys/fs/bpf/magnetite-test-{}-{number}", std::process::id()));
-        let mut dataplane = Dataplane::open(&Options {
-            pin_dir: pins.clone(),
-            sizes: fixture::sizes(),
-            egress: EgressMode::of_kernel(),
-        })?;
+        let pins = Pins(format!("/sys/fs/bpf/magnetite-test-{}-{number}", std::process::id()).into());
+        let mut dataplane = pins.open()?;
         dataplane.apply(&fixture::ops())?;
         Ok(Self { dataplane, pins, counted: BTreeMap::new() })
+    }
+
+    /// Ends as an agent does: what is pinned stays.
+    pub fn end(self) -> Pins {
+        self.pins
     }
 
     /// The data plane.
@@ -78,10 +83,19 @@ impl Machine for Node {
     }
 }
 
-impl Drop for Node {
+impl Pins {
+    /// Programs and maps, as they are there or anew.
+    pub fn open(&self) -> anyhow::Result<Dataplane> {
+        let pin_dir = self.0.clone();
+        let options = Options { pin_dir, sizes: fixture::sizes(), egress: EgressMode::of_kernel() };
+        Ok(Dataplane::open(&options)?)
+    }
+}
+
+impl Drop for Pins {
     fn drop(&mut self) {
         // The maps live as long as they are open; what cannot be removed is a directory of a test run.
-        let _ = fs::remove_dir_all(&self.pins);
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
