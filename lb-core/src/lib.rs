@@ -5,6 +5,7 @@
 pub mod allocate;
 pub mod diff;
 pub mod host;
+pub mod liveness;
 pub mod maps;
 pub mod model;
 pub mod ownership;

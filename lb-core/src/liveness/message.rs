@@ -1,0 +1,223 @@
+//! What nodes tell each other, as bytes. Whoever opened the envelope knows from whom it is.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::verdict::{Condition, Leg, Verdict};
+
+/// What one node tells another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The sender has just begun: it knows nothing, and wants to.
+    Hello,
+    /// Asks for a burst of probes of a leg, and for what comes of it.
+    Confirm {
+        /// The leg.
+        leg: Leg,
+    },
+    /// What came of a burst that was asked for.
+    Found {
+        /// The leg.
+        leg: Leg,
+        /// Whether it has answered.
+        has_answered: bool,
+    },
+    /// Findings, the sender's own or of others.
+    Verdicts(Vec<Verdict>),
+}
+
+/// Why bytes are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// They end too soon.
+    #[error("the message ends too soon")]
+    Truncated,
+    /// There is more than a message.
+    #[error("{bytes} bytes follow the message")]
+    Trailing {
+        /// How many.
+        bytes: usize,
+    },
+    /// A number stands for nothing.
+    #[error("{value} is no {what}")]
+    Unknown {
+        /// What it should stand for.
+        what: &'static str,
+        /// The number.
+        value: u8,
+    },
+}
+
+/// Verdicts in one message at most: it fits the smallest MTU of IPv6 with its envelope.
+pub const MAX_VERDICTS: usize = 48;
+
+mod kind {
+    pub(super) const HELLO: u8 = 1;
+    pub(super) const CONFIRM: u8 = 2;
+    pub(super) const FOUND: u8 = 3;
+    pub(super) const VERDICTS: u8 = 4;
+}
+
+impl Message {
+    /// The bytes; of verdicts no more than [`MAX_VERDICTS`].
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self {
+            Self::Hello => bytes.push(kind::HELLO),
+            Self::Confirm { leg } => {
+                bytes.push(kind::CONFIRM);
+                put_leg(&mut bytes, *leg);
+            }
+            Self::Found { leg, has_answered } => {
+                bytes.push(kind::FOUND);
+                put_leg(&mut bytes, *leg);
+                bytes.push(u8::from(*has_answered));
+            }
+            Self::Verdicts(verdicts) => {
+                bytes.push(kind::VERDICTS);
+                let verdicts = &verdicts[..verdicts.len().min(MAX_VERDICTS)];
+                bytes.push(verdicts.len() as u8);
+                for verdict in verdicts {
+                    put_leg(&mut bytes, verdict.leg);
+                    bytes.extend(verdict.counter.to_be_bytes());
+                    bytes.push(verdict.condition as u8);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// The message that stands in bytes.
+    ///
+    /// # Errors
+    /// They are no message of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        let mut reader = Reader { bytes };
+        let message = match reader.byte()? {
+            kind::HELLO => Self::Hello,
+            kind::CONFIRM => Self::Confirm { leg: reader.leg()? },
+            kind::FOUND => Self::Found { leg: reader.leg()?, has_answered: reader.truth()? },
+            kind::VERDICTS => {
+                let count = reader.byte()?;
+                let verdicts: Result<Vec<Verdict>, MessageError> =
+                    (0..count).map(|_| reader.verdict()).collect();
+                Self::Verdicts(verdicts?)
+            }
+            value => return Err(MessageError::Unknown { what: "message", value }),
+        };
+        match reader.bytes.len() {
+            0 => Ok(message),
+            bytes => Err(MessageError::Trailing { bytes }),
+        }
+    }
+}
+
+fn put_leg(bytes: &mut Vec<u8>, leg: Leg) {
+    match leg {
+        IpAddr::V4(v4) => {
+            bytes.push(4);
+            bytes.extend(v4.octets());
+        }
+        IpAddr::V6(v6) => {
+            bytes.push(6);
+            bytes.extend(v6.octets());
+        }
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], MessageError> {
+        let (taken, rest) = self.bytes.split_first_chunk().ok_or(MessageError::Truncated)?;
+        self.bytes = rest;
+        Ok(*taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, MessageError> {
+        self.take().map(|[byte]| byte)
+    }
+
+    fn truth(&mut self) -> Result<bool, MessageError> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            value => Err(MessageError::Unknown { what: "truth", value }),
+        }
+    }
+
+    fn leg(&mut self) -> Result<Leg, MessageError> {
+        match self.byte()? {
+            4 => Ok(Ipv4Addr::from(self.take::<4>()?).into()),
+            6 => Ok(Ipv6Addr::from(self.take::<16>()?).into()),
+            value => Err(MessageError::Unknown { what: "address family", value }),
+        }
+    }
+
+    fn verdict(&mut self) -> Result<Verdict, MessageError> {
+        Ok(Verdict {
+            leg: self.leg()?,
+            counter: u32::from_be_bytes(self.take()?),
+            condition: match self.byte()? {
+                0 => Condition::Answering,
+                1 => Condition::Yielding,
+                2 => Condition::Silent,
+                value => return Err(MessageError::Unknown { what: "condition", value }),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn leg() -> impl Strategy<Value = Leg> {
+        prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
+    }
+
+    fn verdict() -> impl Strategy<Value = Verdict> {
+        let condition =
+            prop_oneof![Just(Condition::Answering), Just(Condition::Yielding), Just(Condition::Silent)];
+        (leg(), any::<u32>(), condition).prop_map(|(leg, counter, condition)| Verdict {
+            leg,
+            counter,
+            condition,
+        })
+    }
+
+    fn message() -> impl Strategy<Value = Message> {
+        prop_oneof![
+            Just(Message::Hello),
+            leg().prop_map(|leg| Message::Confirm { leg }),
+            (leg(), any::<bool>()).prop_map(|(leg, has_answered)| Message::Found { leg, has_answered }),
+            prop::collection::vec(verdict(), 0..=MAX_VERDICTS).prop_map(Message::Verdicts),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(message in message()) {
+            let bytes = message.encode();
+            prop_assert!(bytes.len() <= 1_100, "{} bytes", bytes.len());
+            prop_assert_eq!(Message::decode(&bytes), Ok(message));
+        }
+
+        #[test]
+        fn a_part_or_more_than_a_message_is_none(message in message(), cut in any::<prop::sample::Index>()) {
+            let mut bytes = message.encode();
+            let cut = cut.index(bytes.len());
+            prop_assert!(Message::decode(&bytes[..cut]).is_err());
+            bytes.push(0);
+            prop_assert!(Message::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Message::decode(&bytes);
+        }
+    }
+}

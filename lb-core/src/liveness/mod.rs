@@ -1,0 +1,481 @@
+//! Who is alive, as the nodes find out among themselves: no API server, no lease, no majority.
+//!
+//! A node stands in a segment with an address of its own, its *leg* there. Each leg is probed by a few *observers*, which all
+//! nodes compute alike; data planes answer probes, so an answer says that the node forwards, and whether its agent looks after
+//! it. An observer that hears nothing asks a second one, and if neither does, both tell everybody: a [`Verdict`]. Of what is
+//! held of a leg the higher counter holds, whoever found it and in whatever order it is heard.
+//!
+//! [`Liveness`] does no IO. Its owner calls [`Liveness::handle_answer`], [`Liveness::handle_message`] and, when
+//! [`Liveness::poll_timeout`] is due, [`Liveness::handle_timeout`]; after each it sends what [`Liveness::poll_transmit`] gives
+//! until it gives nothing, and looks whether [`Liveness::poll_change`] is true. Answers that have arrived must be handed in before
+//! a timeout is.
+
+mod burst;
+mod message;
+mod observers;
+mod profile;
+mod verdict;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Instant,
+};
+
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+
+use burst::{Accusation, Burst, Second};
+use observers::Order;
+use watch::Watch;
+
+pub use message::{MAX_VERDICTS, Message, MessageError};
+pub use profile::Profile;
+pub use verdict::{Condition, Leg, Verdict, View};
+
+/// UDP port at which data planes answer probes.
+pub const PROBE_PORT: u16 = 17_946;
+/// UDP port at which agents hear each other's messages.
+pub const GOSSIP_PORT: u16 = 17_947;
+
+/// What is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// A probe.
+    Probe {
+        /// To whom.
+        to: Leg,
+        /// Its number, which comes back with the answer.
+        nonce: u64,
+    },
+    /// A message, in an envelope.
+    Message {
+        /// To whom.
+        to: Leg,
+        /// What it says.
+        message: Message,
+    },
+}
+
+/// What was done since the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Probes.
+    pub probes: u64,
+    /// Messages.
+    pub messages: u64,
+    /// Suspicions of this node.
+    pub suspicions: u64,
+    /// Verdicts of this node that a leg is silent.
+    pub accusations: u64,
+    /// Times that this node has been asleep.
+    pub slips: u64,
+}
+
+/// One node's part in it.
+pub struct Liveness {
+    profile: Profile,
+    random: StdRng,
+    /// This node's own, one in each segment.
+    own: BTreeSet<Leg>,
+    /// All others, with their observers.
+    orders: BTreeMap<Leg, Order>,
+    view: View,
+    watches: BTreeMap<Leg, Watch>,
+    bursts: BTreeMap<Leg, Burst>,
+    /// Verdicts of this node's own that are still being told.
+    tellings: Vec<Telling>,
+    next_exchange: Instant,
+    /// Legs that will be gone, and when.
+    going: BTreeMap<Leg, Instant>,
+    outbox: VecDeque<Transmit>,
+    has_changed: bool,
+    counts: Counts,
+}
+
+/// A verdict that everybody is told again.
+#[derive(Clone, Copy, Debug)]
+struct Telling {
+    verdict: Verdict,
+    left: u32,
+    next: Instant,
+}
+
+impl Liveness {
+    /// A node that knows nobody yet.
+    pub fn new(profile: Profile, seed: [u8; 32], now: Instant) -> Self {
+        Self {
+            profile,
+            random: StdRng::from_seed(seed),
+            own: BTreeSet::new(),
+            orders: BTreeMap::new(),
+            view: View::default(),
+            watches: BTreeMap::new(),
+            bursts: BTreeMap::new(),
+            tellings: Vec::new(),
+            next_exchange: now + profile.exchange,
+            going: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            has_changed: false,
+            counts: Counts::default(),
+        }
+    }
+
+    /// What is held of all legs.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// What was done since the beginning.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// When each leg that this node observes has last answered it.
+    pub fn observed(&self) -> impl Iterator<Item = (Leg, Option<Instant>)> + '_ {
+        self.watches.iter().map(|(leg, watch)| (*leg, watch.last_answer()))
+    }
+
+    /// Sets who is in the cluster: of each segment of this node its own leg there, and all legs with it.
+    pub fn set_segments(&mut self, segments: &[(Leg, BTreeSet<Leg>)], now: Instant) {
+        let own: BTreeSet<Leg> = segments.iter().map(|(own, _)| *own).collect();
+        let mut orders = BTreeMap::new();
+        for (own, legs) in segments {
+            let mut legs = legs.clone();
+            legs.insert(*own);
+            orders.extend(observers::orders(&legs));
+        }
+        if own == self.own && orders == self.orders {
+            return;
+        }
+        let known: BTreeSet<Leg> = self.orders.keys().copied().collect();
+        (self.own, self.orders) = (own, orders);
+        let orders = &self.orders;
+        self.view.retain(|leg| orders.contains_key(&leg));
+        self.going.retain(|leg, _| orders.contains_key(leg));
+        self.bursts.retain(|leg, _| orders.contains_key(leg));
+        self.tellings.retain(|telling| orders.contains_key(&telling.verdict.leg));
+        self.assign(now);
+        self.has_changed = true;
+        let new: Vec<Leg> = self.others().filter(|leg| !known.contains(leg)).collect();
+        new.into_iter().for_each(|to| self.tell(to, Message::Hello));
+    }
+
+    /// An answer to a probe.
+    pub fn handle_answer(&mut self, from: Leg, nonce: u64, lease_holds: bool, now: Instant) {
+        let mut in_a_row = self.watches.get_mut(&from).and_then(|watch| watch.handle_answer(nonce, now));
+        if self.bursts.get(&from).is_some_and(|burst| burst.is_answered_by(nonce)) {
+            self.end_burst(from, now);
+            // Of a burst one answer is as good as another: it says that the leg is there, not that it stays.
+            in_a_row = in_a_row.or(Some(1));
+        }
+        let Some(in_a_row) = in_a_row else { return };
+        let found = match (self.view.condition(from), lease_holds) {
+            (Condition::Silent, _) if in_a_row < self.profile.recoveries => return,
+            (Condition::Answering, true) | (Condition::Yielding, false) => return,
+            (_, true) => Condition::Answering,
+            (_, false) => Condition::Yielding,
+        };
+        self.find(from, found, now);
+    }
+
+    /// A message from another node, by one of its legs.
+    pub fn handle_message(&mut self, from: Leg, message: &Message, now: Instant) {
+        if !self.orders.contains_key(&from) || self.own.contains(&from) {
+            return;
+        }
+        match message {
+            Message::Hello => self.tell_all_of(from),
+            Message::Confirm { leg } => self.confirm(from, *leg, now),
+            Message::Found { leg, has_answered } => self.second_says(from, *leg, *has_answered, now),
+            Message::Verdicts(verdicts) => {
+                for verdict in verdicts {
+                    if self.orders.contains_key(&verdict.leg) && self.view.merge(*verdict, now) {
+                        self.condition_changed(verdict.leg, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let is_late = self.poll_timeout().is_some_and(|due| now > due + self.profile.slip);
+        if is_late {
+            self.forgive(now);
+        }
+        self.run_watches(now);
+        self.run_bursts(now);
+        self.run_tellings(now);
+        if self.next_exchange <= now {
+            self.next_exchange = now + self.profile.exchange;
+            self.exchange();
+        }
+        let before = self.going.len();
+        self.going.retain(|_, at| *at > now);
+        self.has_changed |= self.going.len() < before;
+    }
+
+    /// When [`Self::handle_timeout`] is to be called; `None` while there is nobody to probe.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let watches = self.watches.values().map(Watch::due);
+        let bursts = self.bursts.values().filter_map(Burst::due);
+        let tellings = self.tellings.iter().map(|telling| telling.next);
+        let going = self.going.values().copied();
+        let exchange = (!self.watches.is_empty()).then_some(self.next_exchange);
+        watches.chain(bursts).chain(tellings).chain(going).chain(exchange).min()
+    }
+
+    /// The next thing to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.outbox.pop_front()
+    }
+
+    /// Whether what is held of any leg has changed since the last call.
+    pub fn poll_change(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
+    }
+
+    /// Whether a leg has been silent for so long that what is established with it is given up.
+    pub fn is_gone(&self, leg: Leg, now: Instant) -> bool {
+        self.view.is_gone(leg, now, self.profile.gone)
+    }
+
+    fn others(&self) -> impl Iterator<Item = Leg> + '_ {
+        self.orders.keys().copied().filter(|leg| !self.own.contains(leg))
+    }
+
+    /// Whose observer this node is now: of those that can observe, the first few. A leg that is silent or yields observes nobody.
+    fn assign(&mut self, now: Instant) {
+        let mut watches = BTreeMap::new();
+        for (leg, order) in self.orders.iter().filter(|(leg, _)| !self.own.contains(leg)) {
+            let able = order.iter().filter(|observer| {
+                self.own.contains(*observer) || self.view.condition(**observer) == Condition::Answering
+            });
+            if able.take(self.profile.observers).any(|observer| self.own.contains(observer)) {
+                let watch = self.watches.remove(leg).unwrap_or_else(|| {
+                    let phase = self.random.random_range(0.0..1.0);
+                    Watch::new(now + self.profile.interval.mul_f64(phase))
+                });
+                watches.insert(*leg, watch);
+            }
+        }
+        self.watches = watches;
+    }
+
+    fn run_watches(&mut self, now: Instant) {
+        let legs: Vec<Leg> = self.watches.keys().copied().collect();
+        for leg in legs {
+            while let Some(watch) = self.watches.get_mut(&leg) {
+                match watch.handle_timeout(&self.profile, now) {
+                    watch::Due::Nothing => break,
+                    watch::Due::Suspicion => self.suspect(leg, now),
+                    watch::Due::Probe => {
+                        let nonce = self.random.next_u64();
+                        watch.sent(nonce, &self.profile, now);
+                        self.probe(leg, nonce);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn run_bursts(&mut self, now: Instant) {
+        let legs: Vec<Leg> = self.bursts.keys().copied().collect();
+        for leg in legs {
+            let Some(burst) = self.bursts.get_mut(&leg) else { continue };
+            match burst.handle_timeout(now) {
+                burst::Due::Nothing => {}
+                burst::Due::Probe => {
+                    let nonce = self.random.next_u64();
+                    burst.sent(nonce, &self.profile, now);
+                    self.probe(leg, nonce);
+                }
+                burst::Due::Unanswered => {
+                    for asker in std::mem::take(&mut burst.askers) {
+                        self.tell(asker, Message::Found { leg, has_answered: false });
+                    }
+                    self.judge(leg, now);
+                }
+                burst::Due::SecondMissing => {
+                    self.ask_second(leg, now);
+                    self.judge(leg, now);
+                }
+            }
+        }
+    }
+
+    fn run_tellings(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        for telling in self.tellings.iter_mut().filter(|telling| telling.next <= now) {
+            due.push(telling.verdict);
+            telling.left = telling.left.saturating_sub(1);
+            telling.next = now + self.profile.repeat_interval;
+        }
+        self.tellings.retain(|telling| telling.left > 0);
+        for part in due.chunks(MAX_VERDICTS) {
+            let to: Vec<Leg> = self.others().collect();
+            to.into_iter().for_each(|to| self.tell(to, Message::Verdicts(part.to_vec())));
+        }
+    }
+
+    /// Too many probes were missed: a burst, here and on a second node.
+    fn suspect(&mut self, leg: Leg, now: Instant) {
+        if self.view.condition(leg) == Condition::Silent {
+            return;
+        }
+        let burst = self.bursts.entry(leg).or_insert_with(|| Burst::new(&self.profile, now));
+        if burst.accusation.is_some() {
+            return;
+        }
+        self.counts.suspicions += 1;
+        burst.accusation = Some(Accusation { asked: BTreeSet::new(), second: Second::Nobody });
+        self.ask_second(leg, now);
+    }
+
+    /// Asks the next that could say something of a leg; if there is nobody left, makes the burst longer instead.
+    fn ask_second(&mut self, leg: Leg, now: Instant) {
+        let Some(burst) = self.bursts.get_mut(&leg) else { return };
+        let Some(accusation) = &mut burst.accusation else { return };
+        let order = self.orders.get(&leg).map_or(&[][..], Vec::as_slice);
+        let next = order.iter().copied().find(|observer| {
+            !self.own.contains(observer)
+                && !accusation.asked.contains(observer)
+                && self.view.condition(*observer) == Condition::Answering
+        });
+        match next.filter(|_| accusation.asked.len() < MOST_ASKED) {
+            Some(observer) => {
+                accusation.asked.insert(observer);
+                accusation.second = Second::Asked { until: now + self.profile.second_patience };
+                self.tell(observer, Message::Confirm { leg });
+            }
+            None => {
+                accusation.second = Second::Nobody;
+                burst.lengthen(&self.profile, now);
+            }
+        }
+    }
+
+    /// Another node asks for a burst.
+    fn confirm(&mut self, asker: Leg, leg: Leg, now: Instant) {
+        if self.own.contains(&leg) {
+            return self.tell(asker, Message::Found { leg, has_answered: true });
+        }
+        if !self.orders.contains_key(&leg) {
+            return;
+        }
+        let is_over = self.bursts.get(&leg).is_some_and(Burst::is_unanswered);
+        if is_over {
+            return self.tell(asker, Message::Found { leg, has_answered: false });
+        }
+        let burst = self.bursts.entry(leg).or_insert_with(|| Burst::new(&self.profile, now));
+        burst.askers.insert(asker);
+    }
+
+    /// What a second node has found.
+    fn second_says(&mut self, from: Leg, leg: Leg, has_answered: bool, now: Instant) {
+        let Some(accusation) = self.bursts.get_mut(&leg).and_then(|burst| burst.accusation.as_mut()) else {
+            return;
+        };
+        if !accusation.asked.contains(&from) {
+            return;
+        }
+        if has_answered {
+            self.end_burst(leg, now);
+        } else {
+            accusation.second = Second::Silent;
+            self.judge(leg, now);
+        }
+    }
+
+    /// Silent if neither this node nor the second has heard anything; nothing as long as one may still hear something.
+    fn judge(&mut self, leg: Leg, now: Instant) {
+        let Some(burst) = self.bursts.get(&leg) else { return };
+        if !burst.is_unanswered() {
+            return;
+        }
+        match burst.accusation.as_ref().map(|accusation| accusation.second) {
+            Some(Second::Asked { .. }) => {}
+            Some(Second::Silent | Second::Nobody) => {
+                self.bursts.remove(&leg);
+                if self.view.condition(leg) != Condition::Silent {
+                    self.counts.accusations += 1;
+                    self.find(leg, Condition::Silent, now);
+                }
+            }
+            None => {
+                self.bursts.remove(&leg);
+            }
+        }
+    }
+
+    /// The leg has answered after all.
+    fn end_burst(&mut self, leg: Leg, now: Instant) {
+        let Some(burst) = self.bursts.remove(&leg) else { return };
+        if let Some(watch) = self.watches.get_mut(&leg).filter(|_| burst.accusation.is_some()) {
+            watch.hold(now + self.profile.hold);
+        }
+        for asker in burst.askers {
+            self.tell(asker, Message::Found { leg, has_answered: true });
+        }
+    }
+
+    /// A finding of this node's own: everybody is told.
+    fn find(&mut self, leg: Leg, condition: Condition, now: Instant) {
+        let verdict = self.view.find(leg, condition, now);
+        self.tellings.retain(|telling| telling.verdict.leg != leg);
+        self.tellings.push(Telling { verdict, left: self.profile.repeats, next: now });
+        self.condition_changed(leg, now);
+        self.run_tellings(now);
+    }
+
+    fn condition_changed(&mut self, leg: Leg, now: Instant) {
+        self.has_changed = true;
+        self.going.remove(&leg);
+        if let Some(at) = self.view.gone_at(leg, self.profile.gone) {
+            self.going.insert(leg, at);
+        }
+        if self.view.condition(leg) == Condition::Silent {
+            // Whoever asked is told by the verdict.
+            self.bursts.remove(&leg);
+        }
+        self.assign(now);
+    }
+
+    /// Asleep, this node has heard nothing of anybody: that accuses nobody.
+    fn forgive(&mut self, now: Instant) {
+        self.counts.slips += 1;
+        self.watches.values_mut().for_each(|watch| watch.forgive(now));
+        self.bursts.clear();
+    }
+
+    /// Tells one other node all verdicts.
+    fn exchange(&mut self) {
+        let others: Vec<Leg> =
+            self.others().filter(|leg| self.view.condition(*leg) == Condition::Answering).collect();
+        if !others.is_empty() {
+            let to = others[self.random.random_range(0..others.len())];
+            self.tell_all_of(to);
+        }
+    }
+
+    fn tell_all_of(&mut self, to: Leg) {
+        let verdicts: Vec<Verdict> = self.view.verdicts().collect();
+        for part in verdicts.chunks(MAX_VERDICTS) {
+            self.tell(to, Message::Verdicts(part.to_vec()));
+        }
+    }
+
+    fn tell(&mut self, to: Leg, message: Message) {
+        self.counts.messages += 1;
+        self.outbox.push_back(Transmit::Message { to, message });
+    }
+
+    fn probe(&mut self, to: Leg, nonce: u64) {
+        self.counts.probes += 1;
+        self.outbox.push_back(Transmit::Probe { to, nonce });
+    }
+}
+
+/// Second nodes that are asked, one after the other, before an observer relies on itself.
+const MOST_ASKED: usize = 2;

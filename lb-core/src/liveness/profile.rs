@@ -1,0 +1,102 @@
+//! Every interval of liveness, in one place.
+
+use std::time::Duration;
+
+/// How fast a dead node is noticed, and what that costs.
+///
+/// Probes of a leg: each of [`Self::observers`] nodes sends one every [`Self::interval`]. After [`Self::misses`] without an answer
+/// the observer is suspicious: it sends [`Self::burst`] probes at once and has a second node do the same. Only if neither hears
+/// anything is the leg silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Nodes that probe a leg.
+    pub observers: usize,
+    /// Between two probes of a leg by one observer.
+    pub interval: Duration,
+    /// After this, a probe is not answered any more.
+    pub patience: Duration,
+    /// Probes in a row without an answer that make an observer suspicious.
+    pub misses: u32,
+    /// Probes of a burst.
+    pub burst: u32,
+    /// Between two probes of a burst.
+    pub burst_interval: Duration,
+    /// After this, a second node that was asked is not waited for any longer.
+    pub second_patience: Duration,
+    /// After a suspicion that came to nothing, the next has to wait for so long.
+    pub hold: Duration,
+    /// Answers in a row after which a silent leg is there again.
+    pub recoveries: u32,
+    /// A leg that has been silent for so long is gone: what is established with it is given up.
+    pub gone: Duration,
+    /// How often a verdict is told to everybody, and how long it is between.
+    pub repeats: u32,
+    /// See [`Self::repeats`].
+    pub repeat_interval: Duration,
+    /// All verdicts are told to one node, another each time: whoever has missed one has it then.
+    pub exchange: Duration,
+    /// A node that comes to its timers later than this has been asleep, and accuses nobody of what it missed meanwhile.
+    pub slip: Duration,
+    /// The agent's promise to be there, renewed every third of it.
+    pub lease: Duration,
+}
+
+impl Profile {
+    /// A dead node is routed around in about a tenth of a second. The default: for nodes on switches.
+    pub const FAST: Self = Self {
+        observers: 2,
+        interval: Duration::from_millis(30),
+        patience: Duration::from_millis(12),
+        misses: 2,
+        burst: 8,
+        burst_interval: Duration::from_millis(2),
+        second_patience: Duration::from_millis(45),
+        hold: Duration::from_millis(500),
+        recoveries: 3,
+        gone: Duration::from_secs(5),
+        repeats: 3,
+        repeat_interval: Duration::from_millis(20),
+        exchange: Duration::from_secs(1),
+        slip: Duration::from_millis(60),
+        lease: Duration::from_millis(1_500),
+    };
+
+    /// About half a second, at a third of the packets.
+    pub const CALM: Self = Self {
+        interval: Duration::from_millis(100),
+        patience: Duration::from_millis(50),
+        misses: 3,
+        burst_interval: Duration::from_millis(10),
+        second_patience: Duration::from_millis(200),
+        recoveries: 5,
+        repeat_interval: Duration::from_millis(50),
+        slip: Duration::from_millis(200),
+        lease: Duration::from_secs(3),
+        ..Self::FAST
+    };
+
+    /// Seconds: for nodes that are far from each other.
+    pub const WAN: Self = Self {
+        interval: Duration::from_millis(500),
+        patience: Duration::from_millis(400),
+        burst_interval: Duration::from_millis(50),
+        second_patience: Duration::from_millis(1_200),
+        hold: Duration::from_secs(2),
+        gone: Duration::from_secs(15),
+        repeat_interval: Duration::from_millis(250),
+        exchange: Duration::from_secs(5),
+        slip: Duration::from_secs(1),
+        lease: Duration::from_secs(10),
+        ..Self::CALM
+    };
+
+    /// The profile of this name: `fast`, `calm` or `wan`.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "fast" => Some(Self::FAST),
+            "calm" => Some(Self::CALM),
+            "wan" => Some(Self::WAN),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! One leg that this node probes, steadily.
+
+use std::time::Instant;
+
+use super::profile::Profile;
+
+/// Steady probes of a leg, and what came of the last ones.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    next: Instant,
+    outstanding: Option<Outstanding>,
+    missed: u32,
+    answered: u32,
+    last_answer: Option<Instant>,
+    /// No suspicion before.
+    held_until: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Outstanding {
+    nonce: u64,
+    until: Instant,
+}
+
+/// What a watch wants when its time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Nothing yet.
+    Nothing,
+    /// The leg has missed too many probes.
+    Suspicion,
+    /// Its next probe.
+    Probe,
+}
+
+impl Watch {
+    /// Begins at a moment, which should differ among observers.
+    pub(super) fn new(first: Instant) -> Self {
+        Self { next: first, outstanding: None, missed: 0, answered: 0, last_answer: None, held_until: None }
+    }
+
+    /// When there will be something to do.
+    pub(super) fn due(&self) -> Instant {
+        self.outstanding.map_or(self.next, |outstanding| outstanding.until.min(self.next))
+    }
+
+    pub(super) fn last_answer(&self) -> Option<Instant> {
+        self.last_answer
+    }
+
+    /// What is to be done at this moment; to be asked until it is nothing.
+    pub(super) fn handle_timeout(&mut self, profile: &Profile, now: Instant) -> Due {
+        if self.outstanding.is_some_and(|outstanding| outstanding.until <= now) {
+            self.outstanding = None;
+            self.answered = 0;
+            self.missed = self.missed.saturating_add(1);
+            if self.missed >= profile.misses && self.held_until.is_none_or(|until| until <= now) {
+                self.missed = 0;
+                return Due::Suspicion;
+            }
+        }
+        if self.next > now {
+            return Due::Nothing;
+        }
+        Due::Probe
+    }
+
+    /// A probe has gone.
+    pub(super) fn sent(&mut self, nonce: u64, profile: &Profile, now: Instant) {
+        self.outstanding = Some(Outstanding { nonce, until: now + profile.patience.min(profile.interval) });
+        self.next = (self.next + profile.interval).max(now);
+    }
+
+    /// Whether the answer is to the probe that is under way; if so, how many in a row there have been.
+    pub(super) fn handle_answer(&mut self, nonce: u64, now: Instant) -> Option<u32> {
+        self.outstanding.take_if(|outstanding| outstanding.nonce == nonce)?;
+        self.missed = 0;
+        self.answered = self.answered.saturating_add(1);
+        self.last_answer = Some(now);
+        Some(self.answered)
+    }
+
+    /// Nothing that was missed counts: this node has been asleep.
+    pub(super) fn forgive(&mut self, now: Instant) {
+        self.outstanding = None;
+        self.missed = 0;
+        self.next = now;
+    }
+
+    /// A suspicion came to nothing.
+    pub(super) fn hold(&mut self, until: Instant) {
+        self.missed = 0;
+        self.held_until = Some(until);
+    }
+}

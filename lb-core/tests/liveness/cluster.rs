@@ -1,0 +1,346 @@
+//! Nodes that run the real [`Liveness`], the network between them, and a clock that jumps.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use lb_core::liveness::{Condition, Leg, Liveness, Message, Profile, Transmit};
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+
+/// A node by its number.
+pub type NodeNumber = usize;
+
+/// What is wrong with the network.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Share of packets that get lost.
+    pub loss: f64,
+    /// From one node to another nothing arrives.
+    pub cut: BTreeSet<(NodeNumber, NodeNumber)>,
+}
+
+pub struct Cluster {
+    profile: Profile,
+    begin: Instant,
+    now: Instant,
+    nodes: Vec<Node>,
+    pub faults: Faults,
+    random: StdRng,
+    events: BinaryHeap<Reverse<Event>>,
+    sequence: u64,
+    /// Packets that nodes have sent, answers of data planes included.
+    sent: u64,
+}
+
+struct Node {
+    liveness: Liveness,
+    state: State,
+    lease: Instant,
+    /// What came while the agent was asleep.
+    inbox: VecDeque<Input>,
+    /// The latest timer that was set; others are stale.
+    timer: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    /// The agent does nothing; the data plane goes on.
+    Asleep,
+    /// Nothing is heard of it.
+    Dead,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Input {
+    Answer { from: Leg, nonce: u64, lease_holds: bool },
+    Message { from: Leg, message: Message },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    Timer(u64),
+    Renew,
+    Probe { from: NodeNumber, nonce: u64 },
+    Input(Input),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Event {
+    at: Instant,
+    sequence: u64,
+    node: NodeNumber,
+    what: What,
+}
+
+impl Ord for Event {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+pub fn leg(node: NodeNumber) -> Leg {
+    IpAddr::from([10, 0, (node >> 8) as u8, node as u8])
+}
+
+fn number(leg: Leg) -> NodeNumber {
+    match leg {
+        IpAddr::V4(v4) => usize::from(v4.octets()[2]) << 8 | usize::from(v4.octets()[3]),
+        IpAddr::V6(_) => unreachable!("legs here are IPv4"),
+    }
+}
+
+impl Cluster {
+    /// Everybody knows everybody; the seed decides all that chance decides.
+    pub fn new(nodes: usize, profile: Profile, seed: u64) -> Self {
+        let begin = Instant::now();
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut cluster = Self {
+            profile,
+            begin,
+            now: begin,
+            nodes: Vec::new(),
+            faults: Faults::default(),
+            events: BinaryHeap::new(),
+            sequence: 0,
+            sent: 0,
+            random: StdRng::seed_from_u64(random.next_u64()),
+        };
+        let legs: BTreeSet<Leg> = (0..nodes).map(leg).collect();
+        for node in 0..nodes {
+            let mut seed = [0; 32];
+            random.fill_bytes(&mut seed);
+            let mut liveness = Liveness::new(profile, seed, begin);
+            liveness.set_segments(&[(leg(node), legs.clone())], begin);
+            let lease = begin + profile.lease;
+            cluster.nodes.push(Node {
+                liveness,
+                state: State::Running,
+                lease,
+                inbox: VecDeque::new(),
+                timer: 0,
+            });
+            cluster.push(begin, node, What::Renew);
+            cluster.carry_out(node);
+        }
+        cluster
+    }
+
+    /// Since the beginning.
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.begin
+    }
+
+    pub fn kill(&mut self, node: NodeNumber) {
+        self.nodes[node].state = State::Dead;
+        self.nodes[node].inbox.clear();
+    }
+
+    /// The agent stops; what comes waits for it.
+    pub fn put_to_sleep(&mut self, node: NodeNumber) {
+        self.nodes[node].state = State::Asleep;
+    }
+
+    /// The agent goes on, or the node is heard again.
+    pub fn wake(&mut self, node: NodeNumber) {
+        self.nodes[node].state = State::Running;
+        self.push(self.now, node, What::Renew);
+        for input in std::mem::take(&mut self.nodes[node].inbox) {
+            self.handle(node, input);
+        }
+        self.nodes[node].liveness.handle_timeout(self.now);
+        self.carry_out(node);
+    }
+
+    /// Both ways, or none.
+    pub fn part(&mut self, one: &[NodeNumber], other: &[NodeNumber]) {
+        for a in one {
+            for b in other {
+                self.faults.cut.insert((*a, *b));
+                self.faults.cut.insert((*b, *a));
+            }
+        }
+    }
+
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Runs until something holds; the time that it took, or `None` if it does not hold in time.
+    pub fn run_until(&mut self, limit: Duration, holds: impl Fn(&Self) -> bool) -> Option<Duration> {
+        let (begin, end) = (self.now, self.now + limit);
+        while !holds(self) {
+            if !self.step(end) {
+                self.now = end;
+                return None;
+            }
+        }
+        Some(self.now - begin)
+    }
+
+    /// What a node holds of another.
+    pub fn condition(&self, of: NodeNumber, by: NodeNumber) -> Condition {
+        self.nodes[by].liveness.view().condition(leg(of))
+    }
+
+    pub fn is_gone(&self, of: NodeNumber, by: NodeNumber) -> bool {
+        self.nodes[by].liveness.is_gone(leg(of), self.now)
+    }
+
+    /// Whether all nodes that run hold the same of a node.
+    pub fn all_hold(&self, of: NodeNumber, condition: Condition) -> bool {
+        self.running().filter(|by| *by != of).all(|by| self.condition(of, by) == condition)
+    }
+
+    /// Whether all nodes that run hold the same of all.
+    pub fn agree(&self) -> bool {
+        let mut running = self.running();
+        let Some(first) = running.next() else { return true };
+        running.all(|by| (0..self.nodes.len()).all(|of| self.condition(of, by) == self.condition(of, first)))
+    }
+
+    /// Verdicts of all nodes that a leg is silent.
+    pub fn accusations(&self) -> u64 {
+        self.nodes.iter().map(|node| node.liveness.counts().accusations).sum()
+    }
+
+    pub fn suspicions(&self) -> u64 {
+        self.nodes.iter().map(|node| node.liveness.counts().suspicions).sum()
+    }
+
+    /// Packets that were sent since the beginning, by kind of sender: all of it, for a node and second.
+    pub fn packets_per_node_and_second(&self) -> f64 {
+        self.sent as f64 / self.nodes.len() as f64 / self.elapsed().as_secs_f64()
+    }
+
+    fn running(&self) -> impl Iterator<Item = NodeNumber> + '_ {
+        let is_running = |(_, node): &(usize, &Node)| node.state == State::Running;
+        self.nodes.iter().enumerate().filter(is_running).map(|(number, _)| number)
+    }
+
+    fn push(&mut self, at: Instant, node: NodeNumber, what: What) {
+        self.sequence += 1;
+        self.events.push(Reverse(Event { at, sequence: self.sequence, node, what }));
+    }
+
+    /// The next event, unless it is after `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        if self.events.peek().is_none_or(|Reverse(event)| event.at > end) {
+            return false;
+        }
+        let Some(Reverse(event)) = self.events.pop() else { return false };
+        self.now = event.at;
+        let node = event.node;
+        let state = self.nodes[node].state;
+        match event.what {
+            What::Timer(timer) if timer != self.nodes[node].timer => {}
+            What::Timer(_) if state == State::Running => {
+                self.nodes[node].liveness.handle_timeout(self.now);
+                self.carry_out(node);
+            }
+            What::Timer(_) => {}
+            What::Renew if state == State::Running => {
+                self.nodes[node].lease = self.now + self.profile.lease;
+                self.push(self.now + self.profile.lease / 3, node, What::Renew);
+            }
+            What::Renew => {}
+            What::Probe { from, nonce } => {
+                if state != State::Dead {
+                    let lease_holds = self.now < self.nodes[node].lease;
+                    let answer = Input::Answer { from: leg(node), nonce, lease_holds };
+                    self.transmit(node, from, What::Input(answer));
+                }
+            }
+            What::Input(input) => match state {
+                State::Running => {
+                    self.handle(node, input);
+                    self.carry_out(node);
+                }
+                State::Asleep => self.nodes[node].inbox.push_back(input),
+                State::Dead => {}
+            },
+        }
+        true
+    }
+
+    fn handle(&mut self, node: NodeNumber, input: Input) {
+        let liveness = &mut self.nodes[node].liveness;
+        match input {
+            Input::Answer { from, nonce, lease_holds } => {
+                liveness.handle_answer(from, nonce, lease_holds, self.now);
+            }
+            Input::Message { from, message } => liveness.handle_message(from, &message, self.now),
+        }
+    }
+
+    /// Sends what a node has to say, and sets its timer.
+    fn carry_out(&mut self, node: NodeNumber) {
+        while let Some(transmit) = self.nodes[node].liveness.poll_transmit() {
+            match transmit {
+                Transmit::Probe { to, nonce } => {
+                    self.transmit(node, number(to), What::Probe { from: node, nonce });
+                }
+                Transmit::Message { to, message } => {
+                    let input = Input::Message { from: leg(node), message };
+                    self.transmit(node, number(to), What::Input(input));
+                }
+            }
+        }
+        if let Some(at) = self.nodes[node].liveness.poll_timeout() {
+            self.nodes[node].timer += 1;
+            let timer = self.nodes[node].timer;
+            self.push(at.max(self.now), node, What::Timer(timer));
+        }
+    }
+
+    fn transmit(&mut self, from: NodeNumber, to: NodeNumber, what: What) {
+        self.sent += 1;
+        let is_lost = self.faults.cut.contains(&(from, to)) || self.random.random_bool(self.faults.loss);
+        if !is_lost {
+            let latency = Duration::from_micros(self.random.random_range(100..500));
+            self.push(self.now + latency, to, what);
+        }
+    }
+}
+
+/// Times in milliseconds, in order.
+pub struct Distribution(Vec<f64>);
+
+impl Distribution {
+    pub fn of(times: impl IntoIterator<Item = Duration>) -> Self {
+        let mut times: Vec<f64> = times.into_iter().map(|time| time.as_secs_f64() * 1e3).collect();
+        times.sort_by(f64::total_cmp);
+        Self(times)
+    }
+
+    pub fn quantile(&self, share: f64) -> f64 {
+        let place = (share * (self.0.len() as f64 - 1.0)).round() as usize;
+        self.0.get(place).copied().unwrap_or(f64::NAN)
+    }
+}
+
+impl std::fmt::Display for Distribution {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| self.quantile(share));
+        write!(f, "median {p50:.0} ms, p99 {p99:.0} ms, most {max:.0} ms of {}", self.0.len())
+    }
+}
+
+/// Seeds of a test: one from the environment that failed before, or those that are asked for.
+pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let asked: BTreeMap<String, String> = std::env::vars().filter(|(name, _)| name == "SEED").collect();
+    let one = asked.get("SEED").and_then(|seed| seed.parse().ok());
+    let range = one.map_or(0..count, |seed: u64| seed..seed + 1);
+    range.inspect(|seed| println!("seed {seed} (SEED={seed} runs it alone)"))
+}

@@ -1,0 +1,159 @@
+//! Who is alive, found out by clusters of the real state machine on a virtual clock.
+
+mod cluster;
+
+use std::time::Duration;
+
+use cluster::{Cluster, Distribution, Faults, seeds};
+use lb_core::liveness::{Condition, Profile};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn settled(nodes: usize, seed: u64) -> Cluster {
+    let mut cluster = Cluster::new(nodes, Profile::FAST, seed);
+    cluster.run_for(SECOND);
+    assert_eq!(cluster.accusations(), 0);
+    cluster
+}
+
+#[test]
+fn all_hear_of_a_dead_node() {
+    for (nodes, runs) in [(2, 40), (3, 40), (50, 20), (500, 3)] {
+        let mut times = Vec::new();
+        for seed in seeds(runs) {
+            let mut cluster = settled(nodes, seed);
+            // Not always at the same moment of everybody's probes.
+            cluster.run_for(Duration::from_millis(seed * 7 % 30));
+            let dead = seed as usize % nodes;
+            cluster.kill(dead);
+            let time = cluster.run_until(SECOND, |cluster| cluster.all_hold(dead, Condition::Silent));
+            let time = time.unwrap_or_else(|| panic!("{nodes} nodes, seed {seed}: not all know"));
+            assert!(!cluster.is_gone(dead, (dead + 1) % nodes));
+            times.push(time);
+            let others = (0..nodes).filter(|of| *of != dead);
+            assert!(others.into_iter().all(|of| cluster.all_hold(of, Condition::Answering)), "seed {seed}");
+        }
+        let times = Distribution::of(times);
+        println!("{nodes} nodes, one dies; until all know: {times}");
+        assert!(times.quantile(1.0) < 250.0, "{nodes} nodes: {times}");
+    }
+}
+
+#[test]
+fn a_dead_node_is_gone_after_a_while_and_welcome_when_it_returns() {
+    for seed in seeds(10) {
+        let mut cluster = settled(3, seed);
+        cluster.kill(0);
+        cluster.run_for(Profile::FAST.gone);
+        assert!(!cluster.is_gone(0, 1), "the time begins with the verdict");
+        cluster.run_for(SECOND);
+        assert!(cluster.is_gone(0, 1) && cluster.is_gone(0, 2));
+        cluster.wake(0);
+        let back = cluster.run_until(SECOND, |cluster| cluster.all_hold(0, Condition::Answering));
+        assert!(back.is_some(), "seed {seed}");
+        assert!(cluster.run_until(2 * SECOND, Cluster::agree).is_some(), "seed {seed}");
+    }
+}
+
+#[test]
+fn loss_accuses_nobody() {
+    for (loss, nodes, seconds) in [(0.01, 50, 120), (0.05, 50, 120), (0.05, 3, 600)] {
+        for seed in seeds(2) {
+            let mut cluster = settled(nodes, seed);
+            cluster.faults.loss = loss;
+            cluster.run_for(seconds * SECOND);
+            println!(
+                "{nodes} nodes, loss {loss}, {seconds} s: {} suspicions, {} accusations",
+                cluster.suspicions(),
+                cluster.accusations()
+            );
+            assert_eq!(cluster.accusations(), 0, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_sleeps_yields_and_is_never_silent() {
+    for seed in seeds(10) {
+        let mut cluster = settled(3, seed);
+        cluster.put_to_sleep(0);
+        cluster.run_for(Duration::from_millis(500));
+        assert!(cluster.all_hold(0, Condition::Answering), "half a second is forgiven");
+        let time = cluster.run_until(2 * SECOND, |cluster| cluster.all_hold(0, Condition::Yielding));
+        assert!(time.is_some(), "seed {seed}");
+        cluster.run_for(60 * SECOND);
+        assert!(cluster.all_hold(0, Condition::Yielding), "seed {seed}");
+        cluster.wake(0);
+        let back = cluster.run_until(SECOND, |cluster| cluster.all_hold(0, Condition::Answering));
+        assert!(back.is_some(), "seed {seed}");
+        assert_eq!(cluster.accusations(), 0, "who has slept accuses nobody");
+    }
+}
+
+#[test]
+fn agents_that_starve_accuse_nobody() {
+    for seed in seeds(3) {
+        let mut cluster = settled(50, seed);
+        for round in 0..50 {
+            let starved = [round, (round * 7 + 3) % 50, (round * 11 + 5) % 50];
+            starved.iter().for_each(|node| cluster.put_to_sleep(*node));
+            cluster.run_for(Duration::from_millis(500));
+            starved.iter().for_each(|node| cluster.wake(*node));
+            cluster.run_for(Duration::from_millis(100));
+        }
+        assert_eq!(cluster.accusations(), 0, "seed {seed}");
+    }
+}
+
+/// One node does not hear another: others do, so nobody is accused.
+#[test]
+fn one_deaf_node_accuses_nobody() {
+    for seed in seeds(10) {
+        let mut cluster = settled(5, seed);
+        (1..5).for_each(|from| {
+            if from != 2 {
+                cluster.faults.cut.insert((from, 0));
+            }
+        });
+        cluster.run_for(10 * SECOND);
+        let heard = [1, 3, 4].map(|of| cluster.condition(of, 2));
+        assert_eq!(heard, [Condition::Answering; 3], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_partition_heals() {
+    for seed in seeds(5) {
+        let mut cluster = settled(10, seed);
+        cluster.part(&[0, 1, 2, 3], &[4, 5, 6, 7, 8, 9]);
+        let parted = |cluster: &Cluster| {
+            let silent = |of: usize, by: usize| cluster.condition(of, by) == Condition::Silent;
+            (0..4).all(|a| (4..10).all(|b| silent(a, b) && silent(b, a)))
+        };
+        assert!(cluster.run_until(5 * SECOND, parted).is_some(), "seed {seed}");
+        cluster.run_for(30 * SECOND);
+        assert!((0..4).all(|a| (0..4).all(|b| cluster.condition(a, b) == Condition::Answering)));
+        cluster.faults = Faults::default();
+        let whole = |cluster: &Cluster| (0..10).all(|of| cluster.all_hold(of, Condition::Answering));
+        let time = cluster.run_until(10 * SECOND, whole);
+        println!("healed after {time:?}");
+        assert!(time.is_some(), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_load_does_not_grow_with_the_cluster() {
+    let mut loads = Vec::new();
+    for nodes in [3, 50, 500] {
+        for seed in seeds(1) {
+            let mut cluster = settled(nodes, seed);
+            cluster.run_for(10 * SECOND);
+            println!(
+                "{nodes} nodes: {:.0} packets per node and second",
+                cluster.packets_per_node_and_second()
+            );
+            loads.push(cluster.packets_per_node_and_second());
+        }
+    }
+    assert!(loads.iter().all(|load| *load < 200.0), "{loads:?}");
+}
