@@ -6,8 +6,8 @@ use crate::{
     layout::{Addr, Mac, Port},
     meta::{Kind, Meta},
     packet::{
-        Arp, INITIAL_TTL, Icmp, InPlace, Ipv6, LinkLayerOption, NeighbourTarget, PacketMut, Pair, Side,
-        icmp_type, protocol,
+        Arp, INITIAL_TTL, Icmp, InPlace, Ipv6, LinkLayerOption, NeighbourTarget, PROBE_MAGIC, PacketMut,
+        Pair, Probe, Side, Udp, icmp_type, nonzero, probe_kind, probe_lease, protocol,
     },
 };
 
@@ -34,6 +34,8 @@ pub trait Rewrite {
     fn advertise(&mut self, meta: &Meta, mac: Mac) -> Option<()>;
     /// Turns an echo request into its reply.
     fn echo_reply(&mut self, meta: &Meta) -> Option<()>;
+    /// Turns a probe into its answer; `None` also for what is no probe.
+    fn probe_answer(&mut self, meta: &Meta, lease_holds: bool) -> Option<()>;
 }
 
 /// Carries out a decision; `None` if the packet could not be rewritten.
@@ -60,6 +62,10 @@ pub fn apply(decision: &Decision, meta: &Meta, packet: &mut impl Rewrite) -> Opt
         }
         Verdict::EchoReply => {
             packet.echo_reply(meta)?;
+            Some(Action::Transmit)
+        }
+        Verdict::ProbeAnswer { lease_holds } => {
+            packet.probe_answer(meta, lease_holds)?;
             Some(Action::Transmit)
         }
     }
@@ -107,7 +113,38 @@ impl<P: PacketMut> Rewrite for InPlace<P> {
         self.set_ttl(meta, INITIAL_TTL)?;
         self.set_macs(meta.source_mac, meta.destination_mac)
     }
+
+    #[inline(always)]
+    fn probe_answer(&mut self, meta: &Meta, lease_holds: bool) -> Option<()> {
+        let at = meta.l4 as usize;
+        let udp: Udp = self.0.load(at)?;
+        let request: Probe = self.0.load(at + size_of::<Udp>())?;
+        let is_probe = udp.length == PROBE_DATAGRAM.to_be()
+            && request.magic == PROBE_MAGIC
+            && request.kind_and_lease[0] == probe_kind::REQUEST;
+        if !is_probe {
+            return None;
+        }
+        let lease = if lease_holds { probe_lease::HELD } else { probe_lease::LAPSED };
+        let answer = Probe { kind_and_lease: [probe_kind::ANSWER, lease], ..request };
+        let change = Sum::ZERO
+            .subtract(u16::from_ne_bytes(request.kind_and_lease) as u32)
+            .add(u16::from_ne_bytes(answer.kind_and_lease) as u32);
+        // Zero means that there is none.
+        let checksum = if udp.checksum == 0 { 0 } else { nonzero(change.update(udp.checksum)) };
+        self.0.store(
+            at,
+            Udp { source: udp.destination, destination: udp.source, length: udp.length, checksum },
+        )?;
+        self.0.store(at + size_of::<Udp>(), answer)?;
+        self.swap_addresses(meta)?;
+        self.set_ttl(meta, INITIAL_TTL)?;
+        self.set_macs(meta.source_mac, meta.destination_mac)
+    }
 }
+
+/// What UDP says of a probe's length.
+const PROBE_DATAGRAM: u16 = (size_of::<Udp>() + size_of::<Probe>()) as u16;
 
 /// `33:33:00:00:00:01` (RFC 2464 7).
 const ALL_NODES_MAC: Mac = Mac { words: [0x3333, 0, 0x0001_u16.to_be()] };

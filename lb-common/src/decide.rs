@@ -13,7 +13,7 @@ use crate::{
     layout::{
         Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FlowSlot, Link, LinkKey, LocalPortKey,
         Mac, NO_NODE, Neighbour, PeerKey, Port, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey,
-        Vip, conn_kind, phase,
+        Vip, conn_kind, phase, service_flags,
     },
     meta::{Kind, Meta},
     packet::tcp_flags,
@@ -54,6 +54,8 @@ pub trait Lookup {
     fn source(&self, service: u32, address: &Addr) -> bool;
     /// `ECHO_BUDGET` of this CPU.
     fn echo_budget(&self) -> EchoBudget;
+    /// `LEASE` against the clock: whether the agent's promise to be there holds.
+    fn lease_holds(&self) -> bool;
 }
 
 /// The maps, written by what a packet teaches.
@@ -121,6 +123,11 @@ pub enum Verdict {
     },
     /// An echo request turns into its reply and goes back.
     EchoReply,
+    /// A probe turns into its answer and goes back.
+    ProbeAnswer {
+        /// Whether the answer says that the agent is there.
+        lease_holds: bool,
+    },
     /// To a pod of this node: the destination is replaced, then on to the kernel.
     Deliver {
         /// The pod's address.
@@ -221,6 +228,9 @@ fn balance(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
     let Some(service) = maps.service(&meta.service_key()) else {
         return no_service(meta, maps, decision);
     };
+    if service.flags & service_flags::PROBE != 0 {
+        return discovery::probe(meta, maps, decision);
+    }
     decision.service = service.id;
     let hash = flow_hash(meta, &maps.config().flow_key);
     let slot = maps.flow(hash, service.id);
@@ -424,6 +434,7 @@ impl Decision {
             | Verdict::Drop
             | Verdict::Advertise { .. }
             | Verdict::EchoReply
+            | Verdict::ProbeAnswer { .. }
             | Verdict::Forward { .. } => (Addr::UNSPECIFIED, Port { wire: 0 }),
         }
     }

@@ -11,7 +11,7 @@ use crate::hash::HashKey;
 /// Layout of the *state* maps (`FLOWS`, `CONNS`, `REVERSE`), which live through upgrades.
 pub const STATE_VERSION: u32 = 1;
 /// Layout of all other maps, which are rebuilt by a new agent.
-pub const CONFIG_VERSION: u32 = 1;
+pub const CONFIG_VERSION: u32 = 2;
 /// What nodes must agree on: the row hash, the row algorithm and the rules between peers.
 pub const ALGORITHM_VERSION: u32 = 1;
 
@@ -209,8 +209,6 @@ pub struct Config {
     pub flow_key: HashKey,
     /// Key of the hash of flows to rows: from the cluster's seed, the same on every node.
     pub row_key: HashKey,
-    /// When the agent's promise to be there ends, in nanoseconds of `CLOCK_BOOTTIME`.
-    pub lease_deadline: u64,
     /// This node's index in `NEIGHBOURS` and [`Backend::node`].
     pub node: u32,
     /// [`ALGORITHM_VERSION`] of the tables.
@@ -231,6 +229,14 @@ pub struct Config {
     pub flow_queues: u32,
     /// Zero.
     pub pad: u32,
+}
+
+/// `LEASE[0]`: the agent's promise to be there. A map of its own, for it is written by another thread than all else.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Lease {
+    /// When the promise ends, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub deadline: u64,
 }
 
 /// Key of `LINKS`.
@@ -377,6 +383,8 @@ pub mod service_flags {
     pub const NO_ENDPOINTS: u32 = 2;
     /// Affinity ClientIP: the row hash leaves the ports out.
     pub const AFFINITY: u32 = 4;
+    /// No service: an address of this node's own, at which probes are answered.
+    pub const PROBE: u32 = 8;
 }
 
 /// A service's index (low 16 bits, also its place in `SERVICE_STATS`) and generation (high 16 bits, never 0).
@@ -721,15 +729,16 @@ pub struct Name {
 plain! {
     u32: 4,
     Versions: 8, Addr: 16, Mac: 6, Port: 2, HashKey: 128,
-    Config: 304, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 12, ServiceKey: 20, ServiceId: 4, Service: 24,
+    Config: 296, Lease: 8, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 12, ServiceKey: 20, ServiceId: 4, Service: 24,
     Row: 8, Backend: 28, BackendRef: 4, FlowSlot: 16, FlowLine: 64, ConnKey: 40, Conn: 28, ReverseKey: 40, Reverse: 32,
     LocalPortKey: 20, LocalPort: 4, SourceKey: 24, SourcePrefix: 20, Source: 4, ReasonCount: 16, Stats: 48, EchoBudget: 8, NameKey: 8, Name: 256,
 }
 
 offsets! {
     Versions { state: 0, config: 4 }
-    Config { flow_key: 0, row_key: 128, lease_deadline: 256, node: 264, algorithm: 268, flow_lines: 272, tick_shift: 276,
-        udp_idle: 280, udp_unanswered_idle: 284, closing_idle: 288, echo_limit: 292, flow_queues: 296, pad: 300 }
+    Config { flow_key: 0, row_key: 128, node: 256, algorithm: 260, flow_lines: 264, tick_shift: 268,
+        udp_idle: 272, udp_unanswered_idle: 276, closing_idle: 280, echo_limit: 284, flow_queues: 288, pad: 292 }
+    Lease { deadline: 0 }
     Link { segment: 0, mac: 2, mode: 8, flags: 12 }
     Neighbour { mac: 0, reach: 6, state: 7, dsr_capable: 8, pad: 9 }
     PeerKey { segment: 0, mac: 2 }

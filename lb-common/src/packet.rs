@@ -187,6 +187,39 @@ wire! {
     }
 }
 
+wire! {
+    /// A probe and its answer, the whole of a UDP datagram's data: is the node there, and is its agent?
+    Probe: 16 {
+        /// [`PROBE_MAGIC`].
+        magic: u32,
+        /// [`probe_kind`], then in an answer [`probe_lease`].
+        kind_and_lease: [u8; 2],
+        /// Zero.
+        pad: u16,
+        /// The asker's number for the probe, as it came: whoever has not seen the probe cannot answer it.
+        nonce: u64,
+    }
+}
+
+/// `MgPr`, as it stands on the wire.
+pub const PROBE_MAGIC: u32 = u32::from_ne_bytes(*b"MgPr");
+
+/// First byte of [`Probe::kind_and_lease`].
+pub mod probe_kind {
+    /// Asks.
+    pub const REQUEST: u8 = 1;
+    /// Answers.
+    pub const ANSWER: u8 = 2;
+}
+
+/// Second byte of [`Probe::kind_and_lease`]: zero in a request.
+pub mod probe_lease {
+    /// The agent is there.
+    pub const HELD: u8 = 1;
+    /// The agent has not renewed its promise: the node forwards, but nobody looks after it.
+    pub const LAPSED: u8 = 2;
+}
+
 /// Ethernet types.
 pub mod ethertype {
     /// IPv4.
@@ -339,7 +372,7 @@ impl<P: PacketMut> InPlace<P> {
 
 /// UDP sends 0xffff for a checksum of 0, which would mean "none" (RFC 768).
 #[inline(always)]
-const fn nonzero(checksum: u16) -> u16 {
+pub(crate) const fn nonzero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
 

@@ -49,6 +49,8 @@ reasons! {
     EchoSilent => "echo-silent",
     /// Echo request above the limit of replies.
     EchoLimited => "echo-limited",
+    /// Another node's probe, answered.
+    ProbeAnswered => "probe-answered",
     /// Fragment to a VIP, left to the kernel.
     Fragment => "fragment",
     /// IPv6 extension header in a packet to a VIP, left to the kernel.

@@ -30,6 +30,8 @@ pub struct HostMaps {
     pub reverse: BTreeMap<ReverseKey, Reverse>,
     /// `ECHO_BUDGET`.
     pub echo_budget: EchoBudget,
+    /// Whether `LEASE` holds.
+    pub lease_holds: bool,
     /// The current tick.
     pub tick: u32,
 }
@@ -44,6 +46,7 @@ impl HostMaps {
             conns: BTreeMap::new(),
             reverse: BTreeMap::new(),
             echo_budget: EchoBudget::default(),
+            lease_holds: false,
             tick: 0,
         }
     }
@@ -118,6 +121,10 @@ impl Lookup for HostMaps {
 
     fn echo_budget(&self) -> EchoBudget {
         self.echo_budget
+    }
+
+    fn lease_holds(&self) -> bool {
+        self.lease_holds
     }
 }
 

@@ -14,9 +14,11 @@ use lb_common::{
         NO_NODE, Name, NameKey, Neighbour, Peer, PeerKey, Port, Row, Service, ServiceId, ServiceKey, Source,
         SourceKey, Vip, backend_state, link_mode, name_kind, node_state, reach, service_flags, vip_flags,
     },
+    packet::protocol,
 };
 
 use crate::{
+    liveness::PROBE_PORT,
     maps::{Maps, Sizes},
     model::NodeName,
     plan::{Frontend, KernelReason, Plan, ServicePlan},
@@ -70,6 +72,7 @@ pub fn place(plan: &Plan, current: &Maps, local: &Local) -> Placed {
     placer.place_sources();
     placer.place_config();
     placer.place_services();
+    placer.place_probes();
     placer.place_vips();
     placer.place_local_ports();
     Placed { maps: placer.maps, without_room: placer.without_room }
@@ -194,7 +197,6 @@ impl Placer<'_> {
         self.maps.config = Config {
             flow_key,
             row_key: row_key(self.plan.cluster_uid.as_deref()),
-            lease_deadline: 0,
             node: self.nodes.get(&self.plan.node).map_or(u32::from(NO_NODE), |node| u32::from(*node)),
             algorithm: ALGORITHM_VERSION,
             flow_lines: self.local.sizes.flow_lines,
@@ -213,7 +215,7 @@ impl Placer<'_> {
         let mut blocks: Vec<Range<u32>> = Vec::new();
         let mut ids: BTreeSet<u32> = BTreeSet::new();
         // What lives keeps its place, and what is to go is still in use until it has gone.
-        for service in self.current.services.values() {
+        for service in self.current.services.values().filter(|service| service.id.raw != 0) {
             tables.push(service.table_offset..service.table_offset + service.table_length);
             ids.insert(service.id.index());
         }
@@ -235,6 +237,21 @@ impl Placer<'_> {
             self.maps.services.insert(service_key(frontend), service);
             let key = NameKey { kind: name_kind::SERVICE, index: id.raw };
             self.maps.names.insert(key, name_of(&format!("{} {frontend}", planned.service)));
+        }
+    }
+
+    /// This node's addresses, at which probes of other nodes are answered.
+    fn place_probes(&mut self) {
+        let room = self.local.sizes.services as usize
+            - self.maps.services.len().min(self.local.sizes.services as usize);
+        for address in self.plan.probed.iter().take(room) {
+            let key = ServiceKey {
+                address: (*address).into(),
+                port: Port::new(PROBE_PORT),
+                protocol: protocol::UDP,
+                pad: 0,
+            };
+            self.maps.services.insert(key, Service { flags: service_flags::PROBE, ..Service::default() });
         }
     }
 

@@ -34,6 +34,8 @@ pub struct Plan {
     pub vips: BTreeMap<IpAddr, VipPlan>,
     /// By address, port and protocol.
     pub services: BTreeMap<Frontend, ServicePlan>,
+    /// Addresses of this node on its links, at which it answers probes.
+    pub probed: BTreeSet<IpAddr>,
     /// Addresses of nodes and networks of pods: traffic of their own is not balanced for others.
     pub own: BTreeSet<IpNet>,
 }
@@ -175,8 +177,11 @@ pub fn plan(snapshot: &Snapshot, allocation: &Allocation, node: &NodeName, netwo
         nodes,
         vips: BTreeMap::new(),
         services: BTreeMap::new(),
+        probed: BTreeSet::new(),
         own: own(snapshot),
     };
+    let served = plan.links.keys().flat_map(|link| &network.links[link].prefixes);
+    plan.probed = served.filter(|prefix| !is_link_local(prefix)).map(IpNet::addr).collect();
     for (name, addresses) in &allocation.addresses {
         if let Some(service) = snapshot.services.get(name) {
             plan.add(snapshot, name, service, addresses);

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
-    helpers::bpf_jiffies64,
+    helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns},
     macros::btf_map,
 };
 use lb_common::{
@@ -11,9 +11,10 @@ use lb_common::{
     decide::{Store, event},
     flows::{self, FlowHash},
     layout::{
-        Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS, FlowLine, FlowSlot, Link,
-        LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, Name, NameKey, Neighbour, Peer, PeerKey, ReasonCount,
-        Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Source, SourcePrefix, Stats, Versions, Vip,
+        Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS, FlowLine, FlowSlot, Lease,
+        Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, Name, NameKey, Neighbour, Peer, PeerKey,
+        ReasonCount, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Source, SourcePrefix, Stats,
+        Versions, Vip,
     },
 };
 
@@ -22,6 +23,8 @@ use lb_common::{
 static VERSIONS: Array<Versions, 1> = Array::new();
 #[btf_map]
 static CONFIG: Array<Config, 1> = Array::new();
+#[btf_map]
+static LEASE: Array<Lease, 1> = Array::new();
 #[btf_map]
 static LINKS: HashMap<LinkKey, Link, 64> = HashMap::new();
 #[btf_map]
@@ -257,6 +260,12 @@ impl Lookup for Maps {
     #[inline(always)]
     fn echo_budget(&self) -> EchoBudget {
         ECHO_BUDGET.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn lease_holds(&self) -> bool {
+        // SAFETY: the helper takes no arguments (kernel 5.8).
+        LEASE.get(0).is_some_and(|lease| unsafe { bpf_ktime_get_boot_ns() } < lease.deadline)
     }
 }
 

@@ -132,4 +132,9 @@ impl Rewrite for Skb<'_> {
     fn echo_reply(&mut self, _meta: &Meta) -> Option<()> {
         None
     }
+
+    #[inline(always)]
+    fn probe_answer(&mut self, _meta: &Meta, _lease_holds: bool) -> Option<()> {
+        None
+    }
 }

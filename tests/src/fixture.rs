@@ -11,7 +11,10 @@ use lb_common::{
     },
     packet::protocol,
 };
-use lb_core::maps::{Op, Sizes};
+use lb_core::{
+    liveness::PROBE_PORT,
+    maps::{Op, Sizes},
+};
 
 /// This node's MAC.
 pub const NODE: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -32,6 +35,10 @@ pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1);
 pub const CLIENT4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 /// A client.
 pub const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 7);
+/// This node's own address.
+pub const NODE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+/// This node's own address.
+pub const NODE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x11);
 /// The peer's own address.
 pub const PEER4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
 /// A pod of this node.
@@ -79,7 +86,6 @@ pub fn ops() -> Vec<Op> {
         Op::SetConfig(Config {
             flow_key: HashKey::expand([1, 2, 3, 4]),
             row_key: HashKey::expand([5, 6, 7, 8]),
-            lease_deadline: 0,
             node: 0,
             algorithm: ALGORITHM_VERSION,
             flow_lines: sizes().flow_lines,
@@ -120,6 +126,11 @@ pub fn ops() -> Vec<Op> {
 }
 
 fn services(ops: &mut Vec<Op>) {
+    for own in [IpAddr::from(NODE4), NODE6.into()] {
+        let (address, port) = (own.into(), Port::new(PROBE_PORT));
+        let key = ServiceKey { address, port, protocol: protocol::UDP, pad: 0 };
+        ops.push(Op::SetService(key, Service { flags: service_flags::PROBE, ..Service::default() }));
+    }
     // Places 0 and 1 of each service are a pod here and one on the peer, place 2 is on a node that is nowhere.
     let ports = [
         (HERE, [0, NO_CANDIDATE], 0),

@@ -75,6 +75,12 @@ pub fn udp(way: &Way, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// A probe, as an agent sends it; with another first word, no probe.
+pub fn probe(way: &Way, magic: [u8; 4], nonce: u64) -> Vec<u8> {
+    let request = [1, 0, 0, 0];
+    udp(way, &[magic.as_slice(), &request, &nonce.to_ne_bytes()].concat())
+}
+
 /// An echo request with valid checksums.
 pub fn echo_request(way: &Way, payload: &[u8]) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2(way.macs.0, way.macs.1);

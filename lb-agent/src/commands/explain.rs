@@ -217,7 +217,10 @@ fn outcome(maps: &Maps, decision: &Decision) -> String {
             };
             format!("forwarded to {} ({}){pod}", node.unwrap_or_default(), mac(to.octets()))
         }
-        Verdict::Advertise { .. } | Verdict::EchoReply | Verdict::Restore { .. } => "answered".to_owned(),
+        Verdict::Advertise { .. }
+        | Verdict::EchoReply
+        | Verdict::ProbeAnswer { .. }
+        | Verdict::Restore { .. } => "answered".to_owned(),
     };
     format!("{what} [{}] {}", decision.reason.name(), decision.reason.explanation())
 }

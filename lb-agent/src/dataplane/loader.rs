@@ -19,7 +19,7 @@ use aya::{
     },
 };
 use aya_obj::programs::XdpAttachType;
-use lb_common::layout::Versions;
+use lb_common::layout::{Lease, Versions};
 use lb_core::maps::{Maps, Op, Sizes};
 
 use super::{
@@ -192,7 +192,7 @@ impl Dataplane {
     /// The kernel's.
     pub fn renew_lease(&mut self, lease: Duration) -> Result<(), Error> {
         let deadline = boot_time()?.saturating_add(lease);
-        self.tables.set_lease_deadline(deadline.as_nanos().try_into().unwrap_or(u64::MAX))
+        self.tables.set_lease(Lease { deadline: deadline.as_nanos().try_into().unwrap_or(u64::MAX) })
     }
 
     /// Puts the programs on a link, or replaces those that another agent has put there, packet by packet without a gap.

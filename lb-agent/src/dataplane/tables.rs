@@ -13,7 +13,7 @@ use aya::{
 use lb_common::{
     Reason,
     layout::{
-        Addr, Backend, CONFIG_VERSION, Config, Conn, ConnKey, FlowLine, Link, LinkKey, LocalPort,
+        Addr, Backend, CONFIG_VERSION, Config, Conn, ConnKey, FlowLine, Lease, Link, LinkKey, LocalPort,
         LocalPortKey, Name, NameKey, Neighbour, Peer, PeerKey, Plain, ReasonCount, Reverse, ReverseKey, Row,
         STATE_VERSION, Service, ServiceKey, Source, SourceKey, SourcePrefix, Stats, Versions, Vip,
     },
@@ -23,9 +23,10 @@ use lb_core::maps::{Maps, Op, Sizes};
 use super::{array::ArrayMap, error::Error};
 
 /// Names of the maps that are pinned.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 20] = [
     VERSIONS,
     "CONFIG",
+    "LEASE",
     "LINKS",
     "NEIGHBOURS",
     "PEERS",
@@ -119,6 +120,7 @@ type Counters<V> = PerCpuArray<MapData, AsPod<V>>;
 pub struct Tables {
     versions: ArrayMap<Versions>,
     config: ArrayMap<Config>,
+    lease: ArrayMap<Lease>,
     links: Hash<LinkKey, Link>,
     neighbours: ArrayMap<Neighbour>,
     peers: Hash<PeerKey, Peer>,
@@ -146,6 +148,7 @@ impl Tables {
         Ok(Self {
             versions: ArrayMap::new(VERSIONS, take(VERSIONS)?)?,
             config: ArrayMap::new("CONFIG", take("CONFIG")?)?,
+            lease: ArrayMap::new("LEASE", take("LEASE")?)?,
             links: typed("LINKS", take("LINKS")?)?,
             neighbours: ArrayMap::new("NEIGHBOURS", take("NEIGHBOURS")?)?,
             peers: typed("PEERS", take("PEERS")?)?,
@@ -180,13 +183,12 @@ impl Tables {
         })
     }
 
-    /// What the config maps hold; the lease deadline is left out.
+    /// What the config maps hold.
     ///
     /// # Errors
     /// The kernel's.
     pub fn read(&self) -> Result<Maps, Error> {
-        let mut config = self.config.read()?.first().copied().unwrap_or_default();
-        config.lease_deadline = 0;
+        let config = self.config.read()?.first().copied().unwrap_or_default();
         let mut sources = BTreeMap::new();
         for entry in self.sources.iter() {
             let (key, value) = entry.map_err(|source| Error::Map { map: "SOURCES", source })?;
@@ -214,10 +216,7 @@ impl Tables {
     /// The kernel's.
     pub fn apply(&mut self, op: &Op) -> Result<(), Error> {
         match op {
-            Op::SetConfig(config) => {
-                let lease_deadline = self.config()?.lease_deadline;
-                self.config.write(0, &[Config { lease_deadline, ..*config }])
-            }
+            Op::SetConfig(config) => self.config.write(0, &[*config]),
             Op::SetLink(key, value) => set("LINKS", &mut self.links, key, value),
             Op::RemoveLink(key) => remove("LINKS", &mut self.links, key),
             Op::WriteNeighbours { offset, neighbours } => self.neighbours.write(*offset, neighbours),
@@ -257,13 +256,12 @@ impl Tables {
         Ok(self.config.read()?.first().copied().unwrap_or_default())
     }
 
-    /// Sets the lease deadline, in nanoseconds of `CLOCK_BOOTTIME`.
+    /// Promises to be there until then.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn set_lease_deadline(&mut self, lease_deadline: u64) -> Result<(), Error> {
-        let config = self.config()?;
-        self.config.write(0, &[Config { lease_deadline, ..config }])
+    pub fn set_lease(&mut self, lease: Lease) -> Result<(), Error> {
+        self.lease.write(0, &[lease])
     }
 
     /// `FLOWS`, all lines of all queues.

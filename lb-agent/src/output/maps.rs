@@ -88,7 +88,11 @@ pub fn view(maps: &Maps) -> MapsView {
             })
             .collect(),
         vips: maps.vips.iter().map(|(address, vip)| (address.to_ip().to_string(), vip_line(vip))).collect(),
-        table: services.iter().map(|(name, service)| (name.clone(), rows(maps, service))).collect(),
+        table: services
+            .iter()
+            .filter(|(_, service)| service.table_length > 0)
+            .map(|(name, service)| (name.clone(), rows(maps, service)))
+            .collect(),
         services: services.iter().map(|(name, service)| (name.clone(), service_line(service))).collect(),
         backends: backends.map(|(backend, index)| (index, backend_line(backend))).collect(),
         local_ports: maps
@@ -164,6 +168,7 @@ fn service_line(service: &Service) -> String {
         (service_flags::KERNEL, "kernel"),
         (service_flags::NO_ENDPOINTS, "no-endpoints"),
         (service_flags::AFFINITY, "affinity"),
+        (service_flags::PROBE, "probe"),
     ];
     let flags: Vec<&str> =
         flags.iter().filter(|(bit, _)| service.flags & bit != 0).map(|(_, name)| *name).collect();

@@ -1,4 +1,4 @@
-//! Steps 1 and 2: who has the VIP, and does it live.
+//! Steps 1 and 2: who has the VIP, and does it live; and does this node.
 
 use super::{Arrival, Decision, Learn, Lookup, Verdict};
 use crate::{
@@ -54,4 +54,13 @@ pub(super) fn echo(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
     }
     decision.set(Verdict::EchoReply, Reason::EchoAnswered);
     decision.learn = Learn::Echo { spent: spent + 1 };
+}
+
+/// Probe of another node's: answered whether the agent is there or not, and the answer says which.
+#[inline(always)]
+pub(super) fn probe(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
+    if let Err(reason) = Arrival::of(meta, maps) {
+        return decision.pass(reason);
+    }
+    decision.set(Verdict::ProbeAnswer { lease_holds: maps.lease_holds() }, Reason::ProbeAnswered);
 }

@@ -265,7 +265,10 @@ impl Cluster {
                 }
                 Verdict::Pass => return Fate::Kernel,
                 Verdict::Drop => return Fate::Dropped,
-                Verdict::Advertise { .. } | Verdict::EchoReply | Verdict::Restore { .. } => {
+                Verdict::Advertise { .. }
+                | Verdict::EchoReply
+                | Verdict::ProbeAnswer { .. }
+                | Verdict::Restore { .. } => {
                     unreachable!("{verdict:?}")
                 }
             }

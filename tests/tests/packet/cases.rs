@@ -4,12 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
 use lb_common::Reason;
+use lb_core::liveness::PROBE_PORT;
 use magnetite_tests::{
     fixture::{
-        BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, KERNEL, NO_ENDPOINTS, NODE, OFF_SEGMENT, OTHER_VIP4,
-        PEER, PEER4, POD_PORT, POD4, POD6, UNKNOWN, VIP4, VIP6,
+        BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, KERNEL, NO_ENDPOINTS, NODE, NODE4, NODE6,
+        OFF_SEGMENT, OTHER_VIP4, PEER, PEER4, POD_PORT, POD4, POD6, UNKNOWN, VIP4, VIP6,
     },
-    frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, tcp, udp, way},
+    frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, probe, tcp, udp, way},
 };
 
 use crate::machine::{DROP, Machine, NEXT, Outcome, PASS, TX};
@@ -24,6 +25,7 @@ pub fn cases() -> Vec<Case> {
         ("neighbour solicitation is answered with and without option", ndp_answered),
         ("duplicate address probe is answered to all nodes", ndp_probe),
         ("echo request is answered, or dropped where the VIP is silent", echo),
+        ("a probe is answered with the state of the lease, and nothing else is", probe_answered),
         ("new connection is delivered to a pod here, and its reply leaves as the VIP", deliver_and_reply),
         ("new connection goes to the pod's node, and stays there", forward),
         ("a peer's new connection is delivered and never forwarded again", from_peer),
@@ -162,6 +164,48 @@ fn echo(node: &mut dyn Machine) -> Result<()> {
     }
     let silent = Way { addresses: (CLIENT4.into(), OTHER_VIP4.into()), ..ways(0)[0] };
     untouched(node, &echo_request(&silent, &[]), DROP, Reason::EchoSilent)
+}
+
+fn probe_answered(node: &mut dyn Machine) -> Result<()> {
+    const NONCE: u64 = 0x0123_4567_89ab_cdef;
+    let to = |address: IpAddr, from: IpAddr| Way {
+        macs: (PEER, NODE),
+        addresses: (from, address),
+        ports: (50_000, PROBE_PORT),
+        ttl: 64,
+    };
+    let ways = [to(NODE4.into(), PEER4.into()), to(NODE6.into(), CLIENT6.into())];
+    for (holds, lease) in [(false, 2), (true, 1)] {
+        node.set_lease(holds)?;
+        for asked in ways {
+            let outcome = node.arrive(&probe(&asked, *b"MgPr", NONCE))?;
+            expect(node, &outcome, TX, Reason::ProbeAnswered)?;
+            let back = Way {
+                macs: (NODE, PEER),
+                addresses: (asked.addresses.1, asked.addresses.0),
+                ports: (PROBE_PORT, 50_000),
+                ttl: 64,
+            };
+            ensure!(way(&outcome.frame) == Some(back), "{:?}", way(&outcome.frame));
+            let expected = [b"MgPr".as_slice(), &[2, lease, 0, 0], &NONCE.to_ne_bytes()].concat();
+            ensure!(outcome.frame.ends_with(&expected), "{:02x?}", outcome.frame);
+        }
+    }
+    for asked in ways {
+        for (frame, what) in [
+            (udp(&asked, &[0; 1_400]), "a flood"),
+            (udp(&asked, b""), "nothing"),
+            (probe(&asked, *b"MgPx", NONCE), "another magic"),
+        ] {
+            let outcome = node.arrive(&frame)?;
+            let reasons = node.reasons()?;
+            ensure!(reasons == [Reason::ProbeAnswered, Reason::RewriteFailed], "{what}: {reasons:?}");
+            ensure!(outcome.action == DROP && outcome.frame == frame, "{what}: {outcome:?}");
+        }
+        let elsewhere = Way { macs: (PEER, CLIENT), ..asked };
+        untouched(node, &probe(&elsewhere, *b"MgPr", NONCE), PASS, Reason::NotOurMac)?;
+    }
+    Ok(())
 }
 
 fn deliver_and_reply(node: &mut dyn Machine) -> Result<()> {

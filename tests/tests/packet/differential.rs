@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
 use lb_agent::dataplane::{Entry, LinkMode};
+use lb_core::liveness::PROBE_PORT;
 use magnetite_tests::{
     fixture::{
-        BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, KERNEL, NO_ENDPOINTS, NODE, OFF_SEGMENT, OTHER_VIP4,
-        PEER, PEER4, POD_PORT, POD4, POD6, UNKNOWN, VIP4, VIP6,
+        BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, KERNEL, NO_ENDPOINTS, NODE, NODE4, NODE6,
+        OFF_SEGMENT, OTHER_VIP4, PEER, PEER4, POD_PORT, POD4, POD6, UNKNOWN, VIP4, VIP6,
     },
-    frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, tcp, udp},
+    frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, probe, tcp, udp},
 };
 
 use crate::{
@@ -58,7 +59,16 @@ fn random_frame(random: &mut fastrand::Rng, mode: LinkMode) -> (Entry, Vec<u8>) 
         0 => arp_request(CLIENT, CLIENT4, *pick(random, &[VIP4, OTHER_VIP4, PEER4])),
         1 => neighbour_solicitation(CLIENT, CLIENT6, *pick(random, &[VIP6, CLIENT6]), random.bool()),
         2 => echo_request(&way, &payload),
-        3..9 => udp(&way, &payload),
+        3 => {
+            let own: (IpAddr, IpAddr) = if way.addresses.0.is_ipv4() {
+                (PEER4.into(), NODE4.into())
+            } else {
+                (CLIENT6.into(), NODE6.into())
+            };
+            let asked = Way { addresses: own, ports: (way.ports.0, PROBE_PORT), ..way };
+            probe(&asked, *pick(random, &[*b"MgPr", *b"MgPr", *b"MgPx"]), random.u64(..))
+        }
+        4..9 => udp(&way, &payload),
         _ => {
             let [syn, ack, fin, rst] = [(); 4].map(|()| random.u8(..4) == 0);
             tcp(&way, Flags { syn, ack, fin, rst }, &payload)

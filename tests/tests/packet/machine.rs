@@ -11,6 +11,9 @@ pub trait Machine {
     /// A frame meets a program.
     fn run(&mut self, entry: Entry, frame: &[u8]) -> Result<Outcome>;
 
+    /// Whether the agent is there, as far as the data path knows; at the beginning it is not.
+    fn set_lease(&mut self, holds: bool) -> Result<()>;
+
     /// Reasons counted since the last call.
     fn reasons(&mut self) -> Result<Vec<Reason>>;
 
@@ -77,13 +80,20 @@ impl Machine for HostNode {
         let tick = self.maps.tick;
         decision.remember(&meta, tick, &mut self.maps);
         self.reasons.push(decision.reason);
-        let action = match (entry, apply(&decision, &meta, &mut packet)) {
+        let applied = apply(&decision, &meta, &mut packet);
+        self.reasons.extend(applied.is_none().then_some(Reason::RewriteFailed));
+        let action = match (entry, applied) {
             (Entry::Departure, _) => NEXT,
             (Entry::Arrival(_), Some(Action::Pass)) => PASS,
             (Entry::Arrival(_), Some(Action::Drop) | None) => DROP,
             (Entry::Arrival(_), Some(Action::Transmit)) => TX,
         };
         Ok(Outcome { action, frame: packet.0.bytes().to_vec() })
+    }
+
+    fn set_lease(&mut self, holds: bool) -> Result<()> {
+        self.maps.lease_holds = holds;
+        Ok(())
     }
 
     fn reasons(&mut self) -> Result<Vec<Reason>> {

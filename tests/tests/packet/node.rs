@@ -5,6 +5,7 @@ use std::{
     fs, io,
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use lb_agent::dataplane::{Dataplane, EgressMode, Entry, Options};
@@ -71,6 +72,10 @@ impl Machine for Node {
     fn run(&mut self, entry: Entry, frame: &[u8]) -> anyhow::Result<Outcome> {
         let (action, frame) = self.dataplane.test_run(entry, frame)?;
         Ok(Outcome { action, frame })
+    }
+
+    fn set_lease(&mut self, holds: bool) -> anyhow::Result<()> {
+        Ok(self.dataplane.renew_lease(if holds { Duration::from_secs(600) } else { Duration::ZERO })?)
     }
 
     fn reasons(&mut self) -> anyhow::Result<Vec<Reason>> {
