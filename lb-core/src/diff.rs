@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use lb_common::layout::{Backend, backend_state};
+
 use crate::maps::{Maps, Op};
 
 /// The operations that turn `current` into `wanted`: new things from what is named to what names it (backends, tables, services,
@@ -14,8 +16,11 @@ pub fn diff(current: &Maps, wanted: &Maps) -> Vec<Op> {
     sets(&mut ops, &current.names, &wanted.names, Op::SetName);
     sets(&mut ops, &current.peers, &wanted.peers, Op::SetPeer);
     sets(&mut ops, &current.sources, &wanted.sources, Op::SetSource);
-    let backends = changes(&current.backends, &wanted.backends);
-    ops.extend(backends.into_iter().map(|(offset, backends)| Op::WriteBackends { offset, backends }));
+    let backends = |taking| {
+        let runs = changes_if(&current.backends, &wanted.backends, move |old, new| takes(old, new) == taking);
+        runs.into_iter().map(|(offset, backends)| Op::WriteBackends { offset, backends })
+    };
+    ops.extend(backends(false));
     sets(&mut ops, &current.local_ports, &wanted.local_ports, Op::SetLocalPort);
     let rows = changes(&current.table, &wanted.table);
     ops.extend(rows.into_iter().map(|(offset, rows)| Op::WriteRows { offset, rows }));
@@ -25,6 +30,7 @@ pub fn diff(current: &Maps, wanted: &Maps) -> Vec<Op> {
     sets(&mut ops, &current.services, &wanted.services, Op::SetService);
     sets(&mut ops, &current.vips, &wanted.vips, Op::SetVip);
 
+    ops.extend(backends(true));
     removes(&mut ops, &current.vips, &wanted.vips, Op::RemoveVip);
     removes(&mut ops, &current.services, &wanted.services, Op::RemoveService);
     removes(&mut ops, &current.local_ports, &wanted.local_ports, Op::RemoveLocalPort);
@@ -54,12 +60,26 @@ fn removes<K: Copy + Ord, V>(
     ops.extend(current.keys().filter(|key| !wanted.contains_key(*key)).map(|key| op(*key)));
 }
 
+/// Whether the change takes a backend away from those that rows of before could choose.
+fn takes(old: &Backend, new: &Backend) -> bool {
+    old.state != backend_state::FREE && new.state != backend_state::READY
+}
+
 /// Runs of entries that differ. Nothing that is still named is freed by them: backends are gone for a while before they are free,
 /// and rows are written to where no service looks.
 fn changes<T: Copy + PartialEq>(current: &[T], wanted: &[T]) -> Vec<(u32, Vec<T>)> {
+    changes_if(current, wanted, |_, _| true)
+}
+
+/// [`changes`], of those entries alone that are asked for.
+fn changes_if<T: Copy + PartialEq>(
+    current: &[T],
+    wanted: &[T],
+    is_asked: impl Fn(&T, &T) -> bool,
+) -> Vec<(u32, Vec<T>)> {
     let mut runs: Vec<(u32, Vec<T>)> = Vec::new();
     for (index, (old, new)) in current.iter().zip(wanted).enumerate() {
-        if old == new {
+        if old == new || !is_asked(old, new) {
             continue;
         }
         match runs.last_mut() {

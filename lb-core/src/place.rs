@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    num::NonZeroU16,
     ops::Range,
 };
 
@@ -255,12 +256,17 @@ impl Placer<'_> {
         }
     }
 
-    /// Backends of no service any more are gone; those that have been gone for long enough are free.
+    /// Backends of no service any more are gone, unless their endpoint lives on in a larger block: what has begun with them goes
+    /// on. Those that have been gone for long enough are free.
     fn retire(&mut self, blocks: &[Range<u32>]) {
-        for (index, backend) in self.maps.backends.iter_mut().enumerate() {
-            if !blocks.iter().any(|block| block.contains(&(index as u32))) {
-                retire(backend, self.local.now);
-            }
+        let endpoints = self.plan.services.values().flat_map(|planned| planned.endpoints.keys());
+        let living: BTreeSet<(Addr, Port)> = endpoints.map(identity).collect();
+        let mut in_block = vec![false; self.maps.backends.len()];
+        for block in blocks {
+            in_block[block.start as usize..block.end as usize].fill(true);
+        }
+        for (backend, _) in self.maps.backends.iter_mut().zip(in_block).filter(|(_, in_block)| !in_block) {
+            retire(backend, &living, self.local.now);
         }
     }
 
@@ -303,15 +309,13 @@ impl Placer<'_> {
         used: &mut Used,
     ) -> Option<Range<u32>> {
         let now = self.local.now;
-        let identity =
-            |(address, port): &(IpAddr, std::num::NonZeroU16)| (Addr::from(*address), Port::new(port.get()));
         let wanted: BTreeMap<_, _> =
             planned.endpoints.iter().map(|(key, endpoint)| (identity(key), endpoint)).collect();
         let mut block = known.unwrap_or(0..0);
         for index in block.clone() {
             let backend = &mut self.maps.backends[index as usize];
             if !wanted.contains_key(&(backend.address, backend.port)) {
-                retire(backend, now);
+                retire(backend, &BTreeSet::new(), now);
             }
         }
         let is_wanted = |backend: &Backend| {
@@ -321,12 +325,13 @@ impl Placer<'_> {
         let kept = places.iter().filter(|backend| is_wanted(backend)).count();
         let free = places.iter().filter(|backend| backend.state == backend_state::FREE).count();
         if kept + free < wanted.len() {
-            // A larger block; what the old one holds goes on in the middle of its connections.
             let length = (wanted.len() as u32 * 3 / 2).next_power_of_two().max(8);
+            let larger = used.block(&self.maps.backends, length)?;
+            let living = wanted.keys().copied().collect();
             for index in block {
-                retire(&mut self.maps.backends[index as usize], now);
+                retire(&mut self.maps.backends[index as usize], &living, now);
             }
-            block = used.block(&self.maps.backends, length)?;
+            block = larger;
         }
         for ((address, port), endpoint) in wanted {
             let mut places = block.clone();
@@ -354,13 +359,18 @@ impl Placer<'_> {
     /// The service's rows, with places in its block for candidates. Draining backends are candidates too: they are not picked, but
     /// the walk finds them.
     fn rows(&self, planned: &ServicePlan, block: &Range<u32>) -> Vec<Row> {
-        let backends: Vec<RowBackend> = planned
-            .endpoints
-            .keys()
-            .map(|(address, port)| RowBackend { address: (*address).into(), port: Port::new(port.get()) })
-            .collect();
-        let places: Vec<u16> = backends
+        let (ready, draining): (Vec<_>, Vec<_>) =
+            planned.endpoints.iter().partition(|(_, endpoint)| endpoint.ready);
+        let [ready, draining] = [ready, draining].map(|endpoints| {
+            let row_backend = |(key, _)| {
+                let (address, port) = identity(key);
+                RowBackend { address, port }
+            };
+            endpoints.into_iter().map(row_backend).collect::<Vec<_>>()
+        });
+        let places: Vec<u16> = ready
             .iter()
+            .chain(&draining)
             .map(|backend| {
                 let is_it = |index: &u32| {
                     let place = &self.maps.backends[*index as usize];
@@ -371,7 +381,7 @@ impl Placer<'_> {
                 (index - block.start) as u16
             })
             .collect();
-        let mut rows = build(&self.maps.config.row_key, &backends, planned.table);
+        let mut rows = build(&self.maps.config.row_key, &ready, &draining, planned.table);
         for candidate in rows.iter_mut().flat_map(|row| &mut row.candidates) {
             *candidate = places.get(usize::from(*candidate)).copied().unwrap_or(*candidate);
         }
@@ -480,9 +490,20 @@ fn first_fit(taken: &mut Vec<Range<u32>>, end: u32, length: u32) -> Option<Range
     })
 }
 
-fn retire(backend: &mut Backend, now: u32) {
+fn identity((address, port): &(IpAddr, NonZeroU16)) -> (Addr, Port) {
+    (Addr::from(*address), Port::new(port.get()))
+}
+
+/// Nothing begins with the backend any more; if it does not live on elsewhere either, UDP looks for another, and it rests.
+fn retire(backend: &mut Backend, living: &BTreeSet<(Addr, Port)>, now: u32) {
+    let lives = living.contains(&(backend.address, backend.port));
     match backend.state {
         backend_state::FREE => {}
+        backend_state::READY | backend_state::DRAINING if lives => {
+            if backend.state == backend_state::READY {
+                (backend.state, backend.since) = (backend_state::DRAINING, now);
+            }
+        }
         backend_state::GONE if now.wrapping_sub(backend.since) >= REST => {
             // The generation stays: the next to come has another.
             *backend = Backend { generation: backend.generation, ..Backend::default() };

@@ -54,12 +54,14 @@ pub fn ladder(backends: usize) -> TableSize {
     TableSize { length, previous: None }
 }
 
-/// The rows of a table; candidates are places in `backends`, of which those beyond [`MAX_BACKENDS`] are left out.
+/// The rows of a table; candidates are places in `ready` and, behind them, in `draining`, of which those beyond [`MAX_BACKENDS`]
+/// are left out. The first candidate of a row is a ready one, so that whatever begins finds somebody who takes it; the others are
+/// the best of all, so that what goes on with a draining one is found.
 ///
 /// While a previous length is named, candidates 2 and 3 are those that the shorter table has first: a flow that began there is
 /// still found.
-pub fn build(key: &HashKey, backends: &[RowBackend], size: TableSize) -> Vec<Row> {
-    let scorer = Scorer::new(key, backends);
+pub fn build(key: &HashKey, ready: &[RowBackend], draining: &[RowBackend], size: TableSize) -> Vec<Row> {
+    let scorer = Scorer::new(key, ready, draining);
     let rows = scorer.rows(size.length);
     match size.previous {
         None => rows,
@@ -87,14 +89,17 @@ struct Scorer<'a> {
     hashes: Vec<u64>,
     /// Place in the caller's order, by rank.
     places: Vec<u16>,
+    /// Ranks of those that take new flows, in order.
+    ready: Vec<Rank>,
 }
 
 type Rank = usize;
 
 impl<'a> Scorer<'a> {
-    fn new(key: &'a HashKey, backends: &[RowBackend]) -> Self {
-        let mut order: Vec<(RowBackend, u16)> = backends
+    fn new(key: &'a HashKey, ready: &[RowBackend], draining: &[RowBackend]) -> Self {
+        let mut order: Vec<(RowBackend, u16)> = ready
             .iter()
+            .chain(draining)
             .take(MAX_BACKENDS)
             .enumerate()
             .map(|(place, backend)| (*backend, place as u16))
@@ -108,6 +113,7 @@ impl<'a> Scorer<'a> {
             key,
             hashes: order.iter().map(|(backend, _)| hash(backend)).collect(),
             places: order.iter().map(|(_, place)| *place).collect(),
+            ready: (0..order.len()).filter(|rank| usize::from(order[*rank].1) < ready.len()).collect(),
         }
     }
 
@@ -120,8 +126,14 @@ impl<'a> Scorer<'a> {
     }
 
     fn rows(&self, length: u32) -> Vec<Row> {
-        let best: Vec<Best> = (0..length).map(|slot| self.best(slot)).collect();
-        let owners = self.assign(&best);
+        let of_all = |slot| self.best(slot, 0..self.hashes.len());
+        let best: Vec<Best> = (0..length).map(of_all).collect();
+        let owners = if self.ready.len() == self.hashes.len() {
+            self.assign(&best)
+        } else {
+            let of_ready = |slot| self.best(slot, self.ready.iter().copied());
+            self.assign(&(0..length).map(of_ready).collect::<Vec<_>>())
+        };
         let row = |(best, owner): (&Best, &Option<Rank>)| {
             let others = best.ranks().filter(|rank| Some(*rank) != *owner);
             let ranks = owner.iter().copied().chain(others);
@@ -132,13 +144,14 @@ impl<'a> Scorer<'a> {
         best.iter().zip(&owners).map(row).collect()
     }
 
-    /// Deferred acceptance: a slot goes down its scores, a backend keeps its best quota.
+    /// Deferred acceptance among those that are ready, whose best are given: a slot goes down its scores, a backend keeps its best
+    /// quota.
     fn assign(&self, best: &[Best]) -> Vec<Option<Rank>> {
         let mut owners = vec![None; best.len()];
-        if self.hashes.is_empty() {
+        if self.ready.is_empty() {
             return owners;
         }
-        let quota = (best.len() * 105).div_ceil(100 * self.hashes.len());
+        let quota = (best.len() * 105).div_ceil(100 * self.ready.len());
         let mut held: Vec<BinaryHeap<Reverse<Claim>>> = vec![BinaryHeap::new(); self.hashes.len()];
         for first in 0..best.len() {
             let mut slot = first;
@@ -159,22 +172,22 @@ impl<'a> Scorer<'a> {
         owners
     }
 
-    /// The slot's best backend after the one that has refused it.
+    /// The slot's best ready backend after the one that has refused it.
     fn next(&self, slot: u32, best: &Best, refused: Option<(u64, Rank)>) -> Option<(u64, Rank)> {
         let Some(refused) = refused else { return best.first() };
         if let Some(next) = best.after(refused) {
             return Some(next);
         }
         let slot_hash = self.slot_hash(slot);
-        let scored = (0..self.hashes.len()).map(|rank| (self.score(slot_hash, rank), rank));
+        let scored = self.ready.iter().map(|rank| (self.score(slot_hash, *rank), *rank));
         scored.filter(|other| is_better(refused, *other)).reduce(|a, b| if is_better(b, a) { b } else { a })
     }
 
-    /// The slot's best backends, by one pass over all.
-    fn best(&self, slot: u32) -> Best {
+    /// The slot's best backends of these ranks.
+    fn best(&self, slot: u32, ranks: impl Iterator<Item = Rank>) -> Best {
         let slot_hash = self.slot_hash(slot);
         let mut best = Best { entries: [(0, Rank::MAX); CANDIDATES], length: 0 };
-        for rank in 0..self.hashes.len() {
+        for rank in ranks {
             best.offer((self.score(slot_hash, rank), rank));
         }
         best

@@ -23,7 +23,7 @@ fn size(length: u32) -> TableSize {
 /// Every score in descending order; each slot gets its best backend that still has room.
 fn by_sorting(backends: &[RowBackend], length: u32) -> Vec<Option<RowBackend>> {
     let key = key();
-    let scorer = Scorer::new(&key, backends);
+    let scorer = Scorer::new(&key, backends, &[]);
     let mut all = Vec::new();
     for slot in 0..length {
         for rank in 0..backends.len() {
@@ -53,9 +53,27 @@ proptest! {
     #[test]
     fn deferred_acceptance_gives_what_sorting_gives(numbers in proptest::collection::btree_set(0..1000_u32, 1..20)) {
         let backends = backends(numbers);
-        let rows = build(&key(), &backends, size(128));
+        let rows = build(&key(), &backends, &[], size(128));
         let owners: Vec<_> = rows.iter().map(|row| resolve(row, &backends).first().copied()).collect();
         prop_assert_eq!(owners, by_sorting(&backends, 128));
+    }
+
+    /// Whatever drains beside them, those that are ready share the slots among themselves as if they were alone.
+    #[test]
+    fn first_candidates_are_ready_and_the_draining_do_not_move_them(
+        ready in proptest::collection::btree_set(0..1000_u32, 1..20),
+        draining in proptest::collection::btree_set(1000..2000_u32, 0..40),
+    ) {
+        let (ready, draining) = (backends(ready), backends(draining));
+        let all = [ready.clone(), draining.clone()].concat();
+        let alone = build(&key(), &ready, &[], size(128));
+        let beside = build(&key(), &ready, &draining, size(128));
+        for (alone, beside) in alone.iter().zip(&beside) {
+            let (alone, beside) = (resolve(alone, &ready), resolve(beside, &all));
+            prop_assert_eq!(alone[0], beside[0]);
+            prop_assert_eq!(beside.len(), CANDIDATES.min(all.len()));
+            prop_assert_eq!(beside.iter().collect::<BTreeSet<_>>().len(), beside.len());
+        }
     }
 
     #[test]
@@ -66,7 +84,7 @@ proptest! {
     ) {
         let (one, other) = (backends(numbers), backends(shuffled));
         let size = TableSize { length: 256, previous: Some(64) };
-        for (a, b) in build(&key(), &one, size).iter().zip(build(&key(), &other, size)) {
+        for (a, b) in build(&key(), &one, &[], size).iter().zip(build(&key(), &other, &[], size)) {
             prop_assert_eq!(resolve(a, &one), resolve(&b, &other));
         }
     }
@@ -74,7 +92,7 @@ proptest! {
     #[test]
     fn candidates_are_distinct_and_as_many_as_there_are(count in 0..10_u32, previous in proptest::option::of(Just(64))) {
         let backends = backends(0..count);
-        for row in build(&key(), &backends, TableSize { length: 128, previous }) {
+        for row in build(&key(), &backends, &[], TableSize { length: 128, previous }) {
             let candidates = resolve(&row, &backends);
             prop_assert_eq!(candidates.len(), CANDIDATES.min(count as usize));
             prop_assert_eq!(candidates.iter().collect::<BTreeSet<_>>().len(), candidates.len());
@@ -91,7 +109,7 @@ fn ladder_is_a_power_of_two_within_bounds() {
 /// Nodes of different versions must agree on rows: these are frozen with [`lb_common::layout::ALGORITHM_VERSION`].
 #[test]
 fn rows_are_frozen() {
-    let rows = build(&key(), &backends(0..7), TableSize { length: 256, previous: Some(128) });
+    let rows = build(&key(), &backends(0..7), &[], TableSize { length: 256, previous: Some(128) });
     let sum = rows.iter().fold(0_u64, |sum, row| {
         row.candidates.iter().fold(sum, |sum, candidate| mix(sum.wrapping_add(u64::from(*candidate))))
     });
@@ -109,7 +127,7 @@ struct Disturbance {
 }
 
 fn disturbance(before: &[RowBackend], after: &[RowBackend], length: u32) -> Disturbance {
-    let (old, new) = (build(&key(), before, size(length)), build(&key(), after, size(length)));
+    let (old, new) = (build(&key(), before, &[], size(length)), build(&key(), after, &[], size(length)));
     let mut unreached = [0; 3];
     let mut living = 0;
     for (old, new) in old.iter().zip(&new) {
@@ -152,9 +170,9 @@ fn changes_disturb_as_little_as_designed() {
 #[test]
 fn growing_loses_little_while_the_previous_length_is_named() {
     let backends = backends(0..100);
-    let old = build(&key(), &backends, size(4096));
+    let old = build(&key(), &backends, &[], size(4096));
     let lost = |size| {
-        let new = build(&key(), &backends, size);
+        let new = build(&key(), &backends, &[], size);
         let lost =
             |(slot, row): (usize, &Row)| !row.candidates.contains(&old[slot % old.len()].candidates[0]);
         new.iter().enumerate().filter(|row| lost(*row)).count() * 1000 / new.len()
@@ -167,7 +185,7 @@ fn growing_loses_little_while_the_previous_length_is_named() {
 #[test]
 fn stranded_slots_are_those_that_lost_a_living_pod() {
     let (before, after) = (backends(0..10), backends(3..13));
-    let (old, new) = (build(&key(), &before, size(1024)), build(&key(), &after, size(1024)));
+    let (old, new) = (build(&key(), &before, &[], size(1024)), build(&key(), &after, &[], size(1024)));
     let stranded = stranded((&old, &before), (&new, &after));
     let expected: Vec<u32> = (0..1024)
         .filter(|slot| {

@@ -194,7 +194,7 @@ impl Cluster {
     /// The table of those nodes that know all.
     pub fn table(&self) -> (Vec<Row>, Vec<RowBackend>) {
         let backends: Vec<RowBackend> = self.places.iter().map(|pod| row_backend(*pod)).collect();
-        (build(&row_key(None), &backends, TableSize { length: SLOTS, previous: None }), backends)
+        (build(&row_key(None), &backends, &[], TableSize { length: SLOTS, previous: None }), backends)
     }
 
     /// The pod's place among the candidates of the flow's slot, in the table of those nodes that know all.
