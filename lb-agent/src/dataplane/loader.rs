@@ -1,7 +1,7 @@
 //! Loading the object, or adopting what another agent has left, and attaching programs to links.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     os::fd::AsRawFd,
@@ -26,7 +26,7 @@ use super::{
     clock::{Clock, boot_time, jiffies, measure},
     egress::{EgressMode, attach_clsact, detach_clsact},
     error::Error,
-    tables::{self, Tables},
+    tables::{self, Group, Tables},
 };
 use crate::OBJECT;
 
@@ -84,6 +84,7 @@ impl Dataplane {
             return Err(Error::NoObject);
         }
         let pin_dir = options.pin_dir.clone();
+        require_bpffs(&pin_dir)?;
         make_directory(&pin_dir.join("links"))?;
         let lock = lock(&pin_dir)?;
 
@@ -94,25 +95,18 @@ impl Dataplane {
         })?;
         let cpus = cpus as u32;
         let mut loader = EbpfLoader::new();
-        let made_with = tables::versions(&pin_dir)?;
-        let mut adopted = true;
+        let mut wanted = Vec::new();
         for name in tables::NAMES {
             let map = declared.maps.get(name).ok_or(Error::NoMap { name })?;
             let entries = tables::max_entries(name, &options.sizes, cpus).unwrap_or(map.max_entries());
-            let path = pin_dir.join(name);
-            if !is_usable(&path, name, map, entries, made_with)? {
-                adopted = false;
-            }
             loader.map_max_entries(name, entries);
-            loader.map_pin_path(name, path);
+            loader.map_pin_path(name, pin_dir.join(name));
+            wanted.push((name, map, entries));
         }
+        let adopted = keep_usable(&pin_dir, &wanted)?;
         let mut programs = loader.load(OBJECT).map_err(|error| Error::Load(Box::new(error)))?;
 
         let mut tables = Tables::new(|name| programs.take_map(name).ok_or(Error::NoMap { name }))?;
-        if !adopted {
-            // Indexes in `FLOWS` mean nothing to maps that begin anew; `CONNS` and `REVERSE` have addresses.
-            tables.clear_flows()?;
-        }
         // Last: an agent that ends before has left maps that the next one makes anew.
         tables.set_versions(Versions::CURRENT)?;
         let clock_program: &mut Xdp = program(&mut programs, CLOCK)?;
@@ -433,16 +427,53 @@ fn load_once(is_loaded: bool, load: impl FnOnce() -> Result<(), ProgramError>) -
     if is_loaded { Ok(()) } else { load() }
 }
 
-/// Whether the pinned map can be used; removes the pin of one that cannot. `false` if there is none afterwards.
-fn is_usable(
-    path: &Path,
-    name: &'static str,
-    declared: &aya_obj::Map,
-    entries: u32,
-    made_with: Versions,
-) -> Result<bool, Error> {
+/// Removes the pins of maps that cannot be used, and of those that make no sense without them. Whether all maps are left.
+fn keep_usable(dir: &Path, wanted: &[(&'static str, &aya_obj::Map, u32)]) -> Result<bool, Error> {
+    let made_with = tables::versions(dir)?;
+    let mut unusable = BTreeSet::new();
+    for (name, map, entries) in wanted {
+        let group = Group::of(name);
+        match fit(&dir.join(name), name, map, *entries)? {
+            Fit::Missing => {
+                unusable.insert(group);
+            }
+            Fit::Other => {
+                tracing::warn!(map = name, "the pinned map has another shape: it is made anew");
+                unusable.insert(group);
+            }
+            Fit::Equal if !group.is_readable(made_with) => {
+                let Versions { state, config } = made_with;
+                tracing::warn!(
+                    map = name,
+                    state,
+                    config,
+                    "an agent of another version has made the pinned map: it is made anew"
+                );
+                unusable.insert(group);
+            }
+            Fit::Equal => {}
+        }
+    }
+    if unusable.contains(&Group::Config) {
+        // Programs that are still attached go on putting indexes into the old one.
+        unusable.insert(Group::Flows);
+    }
+    for (name, ..) in wanted.iter().filter(|(name, ..)| unusable.contains(&Group::of(name))) {
+        remove_pin(&dir.join(name))?;
+    }
+    Ok(unusable.is_empty())
+}
+
+/// A pinned map, held against what is wanted.
+enum Fit {
+    Missing,
+    Equal,
+    Other,
+}
+
+fn fit(path: &Path, name: &'static str, declared: &aya_obj::Map, entries: u32) -> Result<Fit, Error> {
     if !path.exists() {
-        return Ok(false);
+        return Ok(Fit::Missing);
     }
     let info = MapInfo::from_pin(path).map_err(|source| Error::Map { map: name, source })?;
     let map_type = info.map_type().map_err(|source| Error::Map { map: name, source })?;
@@ -451,19 +482,7 @@ fn is_usable(
         && info.value_size() == declared.value_size()
         && info.max_entries() == entries
         && info.map_flags() == declared.map_flags();
-    let is_readable = tables::is_readable(name, made_with);
-    match (is_equal, is_readable) {
-        (true, true) => return Ok(true),
-        (false, _) => tracing::warn!(map = name, "the pinned map has another shape: it is made anew"),
-        (true, false) => tracing::warn!(
-            map = name,
-            state = made_with.state,
-            config = made_with.config,
-            "the pinned map was made by an agent of another version: it is made anew"
-        ),
-    }
-    remove_pin(path)?;
-    Ok(false)
+    Ok(if is_equal { Fit::Equal } else { Fit::Other })
 }
 
 fn reopen(pin: &Path) -> Result<Option<FdLink>, Error> {
@@ -519,10 +538,11 @@ fn make_directory(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(|source| Error::Pins { action: "making", path: path.to_owned(), source })
 }
 
-/// One agent for a directory of pins. The lock is the open file's: it ends with the process.
-fn lock(pin_dir: &Path) -> Result<File, Error> {
-    let failed = |source| Error::Pins { action: "locking", path: pin_dir.to_owned(), source };
-    let directory = File::open(pin_dir).map_err(failed)?;
+/// Before anything is made there: the directory, or the nearest above it that exists, is on a BPF file system.
+fn require_bpffs(pin_dir: &Path) -> Result<(), Error> {
+    let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(pin_dir);
+    let failed = |source| Error::Pins { action: "opening", path: existing.to_owned(), source };
+    let directory = File::open(existing).map_err(failed)?;
     // SAFETY: an all-zero statfs is a value, and the call fills it.
     let mut status: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and `status` outlives the call.
@@ -532,6 +552,13 @@ fn lock(pin_dir: &Path) -> Result<File, Error> {
     if status.f_type != libc::BPF_FS_MAGIC {
         return Err(Error::NotBpffs { dir: pin_dir.to_owned() });
     }
+    Ok(())
+}
+
+/// One agent for a directory of pins. The lock is the open file's: it ends with the process.
+fn lock(pin_dir: &Path) -> Result<File, Error> {
+    let failed = |source| Error::Pins { action: "locking", path: pin_dir.to_owned(), source };
+    let directory = File::open(pin_dir).map_err(failed)?;
     match directory.try_lock() {
         Ok(()) => Ok(directory),
         Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { dir: pin_dir.to_owned() }),

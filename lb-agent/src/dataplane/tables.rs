@@ -49,12 +49,37 @@ pub const NAMES: [&str; 20] = [
 /// The map that says how the others are to be read.
 pub const VERSIONS: &str = "VERSIONS";
 
-/// Whether maps that were made with these versions hold under this name what this build means by it.
-pub fn is_readable(name: &str, made_with: Versions) -> bool {
-    match name {
-        VERSIONS => true,
-        "FLOWS" | "CONNS" | "REVERSE" => made_with.state == STATE_VERSION,
-        _ => made_with.config == CONFIG_VERSION,
+/// Maps that only make sense together: if one of them has to be made anew, all of them are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// How the others are to be read.
+    Versions,
+    /// `FLOWS`: its backends are indexes into config maps, but it is a cache, and can be emptied.
+    Flows,
+    /// `CONNS` and `REVERSE`, the truth about connections.
+    Connections,
+    /// All that a plan says, and the counters by its indexes.
+    Config,
+}
+
+impl Group {
+    /// The group of a map.
+    pub fn of(name: &str) -> Self {
+        match name {
+            VERSIONS => Self::Versions,
+            "FLOWS" => Self::Flows,
+            "CONNS" | "REVERSE" => Self::Connections,
+            _ => Self::Config,
+        }
+    }
+
+    /// Whether maps of the group that were made with these versions hold what this build means by them.
+    pub fn is_readable(self, made_with: Versions) -> bool {
+        match self {
+            Self::Versions => true,
+            Self::Flows | Self::Connections => made_with.state == STATE_VERSION,
+            Self::Config => made_with.config == CONFIG_VERSION,
+        }
     }
 }
 

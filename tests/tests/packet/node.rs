@@ -10,6 +10,7 @@ use std::{
 
 use lb_agent::dataplane::{Dataplane, EgressMode, Entry, Options};
 use lb_common::Reason;
+use lb_core::maps::Sizes;
 use magnetite_tests::fixture;
 
 use crate::machine::{Machine, Outcome};
@@ -91,8 +92,12 @@ impl Machine for Node {
 impl Pins {
     /// Programs and maps, as they are there or anew.
     pub fn open(&self) -> anyhow::Result<Dataplane> {
-        let pin_dir = self.0.clone();
-        let options = Options { pin_dir, sizes: fixture::sizes(), egress: EgressMode::of_kernel() };
+        self.open_with(fixture::sizes())
+    }
+
+    /// The same, with maps of other sizes.
+    pub fn open_with(&self, sizes: Sizes) -> anyhow::Result<Dataplane> {
+        let options = Options { pin_dir: self.0.clone(), sizes, egress: EgressMode::of_kernel() };
         Ok(Dataplane::open(&options)?)
     }
 }
