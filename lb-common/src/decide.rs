@@ -338,7 +338,7 @@ fn client_phase(meta: &Meta) -> u8 {
         bits |= phase::CLIENT_FIN;
     }
     if meta.tcp_flags & tcp_flags::RST != 0 {
-        bits |= phase::RESET;
+        bits |= phase::CLIENT_RESET;
     }
     bits
 }

@@ -564,13 +564,15 @@ pub mod phase {
     pub const CLIENT_FIN: u8 = 4;
     /// The pod has sent FIN.
     pub const POD_FIN: u8 = 8;
-    /// Either has sent RST.
-    pub const RESET: u8 = 16;
+    /// The client's last packet was RST. The pod ignores one that is out of window (RFC 5961 3.2): then the client goes on.
+    pub const CLIENT_RESET: u8 = 16;
+    /// The pod has sent RST: it knows nothing of the connection any more.
+    pub const POD_RESET: u8 = 32;
 
     /// Whether nothing more is expected than what is still on its way.
     #[inline(always)]
     pub const fn is_closing(phase: u8) -> bool {
-        phase & RESET != 0 || phase & (CLIENT_FIN | POD_FIN) == CLIENT_FIN | POD_FIN
+        phase & (CLIENT_RESET | POD_RESET) != 0 || phase & (CLIENT_FIN | POD_FIN) == CLIENT_FIN | POD_FIN
     }
 }
 

@@ -53,17 +53,32 @@ pub(super) fn here(meta: &Meta, maps: &impl Lookup, conn: &Conn, decision: &mut 
         return false;
     }
 
-    // A new connection from the same port begins its life anew.
-    let phase = if is_syn(meta) { 0 } else { conn.phase | phase::CONTINUED | client_phase(meta) };
     let is_local = conn.kind == conn_kind::LOCAL;
     let is_udp = meta.is_udp();
+    let is_over = if is_syn(meta) {
+        // The kernel's flows stay the kernel's, but a port that is used again begins another.
+        !is_local && conn.phase & (phase::CLIENT_FIN | phase::CLIENT_RESET) != 0
+    } else {
+        // The client may have begun another connection from the same port, and another node knows of that.
+        !is_udp && conn.phase & phase::POD_RESET != 0
+    };
+    if is_over {
+        return false;
+    }
+    // A new connection from the same port begins its life anew.
+    let phase = if is_syn(meta) {
+        0
+    } else {
+        conn.phase & !phase::CLIENT_RESET | phase::CONTINUED | client_phase(meta)
+    };
     if is_local && (is_udp || is_syn(meta)) {
         let Some(backend) = maps.backend(conn.backend.index()) else { return false };
         if !may_continue(backend, conn, is_udp) {
             return false;
         }
     }
-    if idle != 0 || phase != conn.phase {
+    // What closes does not live longer by what is still on its way.
+    if phase != conn.phase || idle != 0 && !(phase::is_closing(phase) && !is_udp) {
         decision.learn = Learn::ConnSeen { phase };
     }
     if !is_local {
@@ -111,7 +126,7 @@ pub(super) fn reply(meta: &Meta, maps: &impl Lookup, reverse: &Reverse, decision
         phase |= phase::POD_FIN;
     }
     if meta.tcp_flags & tcp_flags::RST != 0 {
-        phase |= phase::RESET;
+        phase |= phase::POD_RESET;
     }
     let is_first_answer = phase & phase::ANSWERED != 0 && reverse.phase & phase::ANSWERED == 0;
     if phase != reverse.phase || tick != reverse.time {

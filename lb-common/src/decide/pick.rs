@@ -299,7 +299,7 @@ impl<L: Lookup> Picker<'_, L> {
         let ended = if self.meta.is_udp() {
             idle > config.udp_idle
         } else {
-            idle > config.closing_idle && present.phase & (phase::RESET | phase::POD_FIN) != 0
+            idle > config.closing_idle && present.phase & (phase::POD_RESET | phase::POD_FIN) != 0
         };
         !ended && (present.vip != self.meta.destination || present.vip_port != self.meta.destination_port)
     }

@@ -80,6 +80,8 @@ pub struct Cluster {
     queue_salt: u64,
     longest_way: usize,
     most_forwards_of_opening: usize,
+    /// Pods answer with RST.
+    pods_reset: bool,
 }
 
 struct Node {
@@ -125,6 +127,7 @@ impl Cluster {
             queue_salt: 0,
             longest_way: 0,
             most_forwards_of_opening: 0,
+            pods_reset: false,
         };
         for pod in 0..pods {
             cluster.pod_nodes.insert(pod, (pod as usize % nodes) as NodeIndex);
@@ -225,6 +228,14 @@ impl Cluster {
         self.nodes.iter_mut().for_each(|node| node.host.tick += ticks);
     }
 
+    /// A packet to which the pod answers with a RST, for it knows nothing of the connection.
+    pub fn send_to_be_reset(&mut self, packet: &ClientPacket) -> Fate {
+        self.pods_reset = true;
+        let fate = self.send(packet);
+        self.pods_reset = false;
+        fate
+    }
+
     /// A packet goes from the client as far as it gets.
     pub fn send(&mut self, packet: &ClientPacket) -> Fate {
         let Flow { transport, client, port } = packet.flow;
@@ -257,7 +268,7 @@ impl Cluster {
                         Some(&(at as NodeIndex)),
                         "delivered where the pod is not"
                     );
-                    return if self.nodes[at].replies(&meta, address, port) {
+                    return if self.nodes[at].replies(&meta, address, port, self.pods_reset) {
                         Fate::Delivered(pod)
                     } else {
                         Fate::Mute(pod)
@@ -408,10 +419,14 @@ impl Node {
         decision.verdict
     }
 
-    /// Whether what the pod answers leaves as the VIP.
-    fn replies(&mut self, delivered: &Meta, pod: Addr, pod_port: Port) -> bool {
+    /// Whether what the pod answers leaves as the VIP; a RST is not answered.
+    fn replies(&mut self, delivered: &Meta, pod: Addr, pod_port: Port, is_reset: bool) -> bool {
+        if delivered.tcp_flags & tcp_flags::RST != 0 {
+            return true;
+        }
         let answer = match delivered.tcp_flags {
             _ if delivered.is_udp() => 0,
+            _ if is_reset => tcp_flags::RST | tcp_flags::ACK,
             flags if flags & tcp_flags::SYN != 0 => tcp_flags::SYN | tcp_flags::ACK,
             flags => flags | tcp_flags::ACK,
         };

@@ -186,6 +186,42 @@ fn ports_that_are_used_again_open_new_connections() {
     assert!(lost.len() * 50 < reopened, "{} of {reopened}", lost.len());
 }
 
+/// What a pod has reset is forgotten at once: a new connection from the same port, to a pod elsewhere, is found by whatever node it
+/// comes to. Only where `FLOWS` still knew the old pod, which is in service but not in the row any more, its way is short.
+#[test]
+fn ports_that_are_used_again_after_a_reset_lose_nothing() {
+    let (mut cluster, mut traffic) = settled(Transport::Tcp, 10);
+    traffic.be_reset(&mut cluster);
+    for pod in 0..REPLACED {
+        cluster.replace_pod(pod, PODS + pod);
+    }
+    let reopened = traffic.reopen_all(&mut cluster);
+    for round in 1..6 {
+        cluster.rehash(round);
+        traffic.send_on_all(&mut cluster);
+    }
+    report(
+        "ports used again after a reset, 8 of 20 pods replaced, five rehashes",
+        Transport::Tcp,
+        &traffic.lost(),
+        reopened,
+    );
+    expect_only(&traffic.lost(), &[Cause::NoCandidate]);
+}
+
+/// A RST that the pod ignores, as an attacker or an old duplicate sends it, costs nothing, however long the connection is silent.
+#[test]
+fn a_stray_reset_loses_nothing() {
+    let (mut cluster, mut traffic) = settled(Transport::Tcp, 11);
+    traffic.send_stray_resets(&mut cluster);
+    traffic.send_on_all(&mut cluster);
+    cluster.advance(3600);
+    cluster.forget_flows();
+    cluster.rehash(1);
+    traffic.send_on_all(&mut cluster);
+    assert_eq!(traffic.lost(), []);
+}
+
 #[track_caller]
 fn expect_only(lost: &[Loss], causes: &[Cause]) {
     let other: Vec<_> = lost.iter().filter(|loss| !causes.contains(&loss.cause)).collect();

@@ -84,6 +84,21 @@ impl Traffic {
         }
     }
 
+    /// Clients send a RST on every connection, which pods ignore, as one that is out of window.
+    pub fn send_stray_resets(&mut self, cluster: &mut Cluster) {
+        for flow in self.living.keys() {
+            cluster.send(&ClientPacket { flow: *flow, flags: tcp_flags::RST });
+        }
+    }
+
+    /// Pods forget all connections, and say so when they are asked; clients have their ports back.
+    pub fn be_reset(&mut self, cluster: &mut Cluster) {
+        for flow in std::mem::take(&mut self.living).into_keys() {
+            cluster.send_to_be_reset(&ClientPacket { flow, flags: tcp_flags::ACK });
+            self.closed.push(flow);
+        }
+    }
+
     /// Both sides say FIN on every connection.
     pub fn close_all(&mut self, cluster: &mut Cluster) {
         for flow in std::mem::take(&mut self.living).into_keys() {

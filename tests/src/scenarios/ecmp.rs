@@ -18,7 +18,7 @@ pub fn rehash(lab: &mut Lab) -> Result<Outcome> {
         let moved = hops.iter().zip(&now).filter(|(before, now)| before != now).count();
         hops = now;
         let (lost, line) = traffic::ask(&mut connections, what);
-        outcome.check(moved > 0 && lost == 0, format!("{what}: {moved} moved, {line}"));
+        outcome.check(moved > 0 && lost.is_empty(), format!("{what}: {moved} moved, {line}"));
     }
     lab.remove_next_hops()?;
     Ok(outcome)

@@ -32,7 +32,8 @@ pub fn owner_leaves(lab: &mut Lab) -> Result<Outcome> {
         outcome.check(mac.as_ref() == Some(&new_mac), format!("{vip} moved from {old} to {new}"));
     }
     let (lost, line) = traffic::ask(&mut connections, "left");
-    outcome.check(lost == 0 && there > 0, format!("open connections, {there} to pods of {old}: {line}"));
+    outcome
+        .check(lost.is_empty() && there > 0, format!("open connections, {there} to pods of {old}: {line}"));
 
     let before = lab.node(&old)?.count(Reason::NewForwarded)?;
     let mut fresh: Vec<Connection> = Vec::new();
@@ -62,6 +63,6 @@ pub fn owner_leaves(lab: &mut Lab) -> Result<Outcome> {
     }
     connections.extend(fresh);
     let (lost, line) = traffic::ask(&mut connections, "back");
-    outcome.check(lost == 0, format!("{old} is back: {line}"));
+    outcome.check(lost.is_empty(), format!("{old} is back: {line}"));
     Ok(outcome)
 }

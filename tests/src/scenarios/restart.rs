@@ -24,7 +24,7 @@ pub fn killed(lab: &mut Lab) -> Result<Outcome> {
     lab.node_mut(&owner)?.kill()?;
     thread::sleep(AWAY);
     let (lost, line) = traffic::ask(&mut connections, "away");
-    outcome.check(lost == 0, format!("TCP, agent of {owner} away: {line}"));
+    outcome.check(lost.is_empty(), format!("TCP, agent of {owner} away: {line}"));
     let new = traffic::connections(lab, 30)?;
     outcome.check(new.len() == 30, format!("{} new connections meanwhile", new.len()));
 
@@ -36,7 +36,7 @@ pub fn killed(lab: &mut Lab) -> Result<Outcome> {
     outcome.check(adoptions == 1, format!("started again, adopted {adoptions} time"));
     connections.extend(new);
     let (lost, line) = traffic::ask(&mut connections, "back");
-    outcome.check(lost == 0, format!("TCP, agent back: {line}"));
+    outcome.check(lost.is_empty(), format!("TCP, agent back: {line}"));
 
     let (mut sent, mut lost) = (0, 0);
     for stream in streams {

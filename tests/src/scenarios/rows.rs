@@ -1,5 +1,7 @@
 //! Rows of live tables.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
 use lb_common::{
     decide::row_index,
@@ -8,16 +10,17 @@ use lb_common::{
 };
 use lb_core::maps::Maps;
 
+use super::traffic::{Ends, ends};
 use crate::lab::{Connection, Lab, Node};
 
 /// The connections that hang on `FLOWS` alone: their pod is not in their row any more.
-pub fn without_row<'a>(lab: &Lab, node: &Node, connections: &'a [Connection]) -> Result<Vec<&'a Connection>> {
+pub fn without_row(lab: &Lab, node: &Node, connections: &[Connection]) -> Result<BTreeSet<Ends>> {
     let maps = node.tables()?.read()?;
-    let mut without = Vec::new();
+    let mut without = BTreeSet::new();
     for connection in connections {
         let endpoint = lab.endpoint(&connection.pod, connection.vip.is_ipv6());
         if !row(&maps, connection)?.contains(&endpoint) {
-            without.push(connection);
+            without.insert(ends(connection));
         }
     }
     Ok(without)

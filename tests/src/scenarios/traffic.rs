@@ -28,8 +28,16 @@ pub fn connections(lab: &Lab, count: usize) -> Result<Vec<Connection>> {
     Ok(all)
 }
 
-/// Asks all connections; says whom those belong to that are lost, in a line.
-pub fn ask(connections: &mut [Connection], text: &str) -> (usize, String) {
+/// Client and VIP of a connection.
+pub type Ends = (SocketAddr, SocketAddr);
+
+/// The ends of a connection.
+pub fn ends(connection: &Connection) -> Ends {
+    (connection.client, connection.vip)
+}
+
+/// Asks all connections; the ends of those that are lost, and a line that says so.
+pub fn ask(connections: &mut [Connection], text: &str) -> (BTreeSet<Ends>, String) {
     let count = connections.len();
     let lost = lost(connections.iter_mut(), text);
     let mut line = format!("{} of {count} lost", lost.len());
@@ -43,7 +51,7 @@ pub fn ask(connections: &mut [Connection], text: &str) -> (usize, String) {
             .collect();
         line = format!("{line} ({}{})", first.join("; "), if lost.len() > 2 { "; …" } else { "" });
     }
-    (lost.len(), line)
+    (lost.iter().map(|(connection, _)| ends(connection)).collect(), line)
 }
 
 /// A datagram every millisecond, each with a number, until it is told to end.
