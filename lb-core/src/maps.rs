@@ -39,9 +39,9 @@ impl Default for Sizes {
     fn default() -> Self {
         Self {
             links: 64,
-            nodes: 256,
+            nodes: 1024,
             peers: 8192,
-            vips: 4096,
+            vips: 8192,
             services: 8192,
             table: 1 << 19,
             backends: 1 << 15,

@@ -22,7 +22,7 @@ use crate::{
     liveness::PROBE_PORT,
     maps::{Maps, Sizes},
     model::NodeName,
-    plan::{Frontend, KernelReason, Plan, ServicePlan},
+    plan::{Frontend, KernelReason, LARGEST_MTU_OF_ONE_BUFFER, Plan, ServicePlan},
     rows::{RowBackend, build, row_key},
 };
 
@@ -51,6 +51,8 @@ pub struct Placed {
     pub maps: Maps,
     /// Services that are left to the kernel for want of room.
     pub without_room: BTreeMap<Frontend, KernelReason>,
+    /// What else found no room, by map: how many entries are left out.
+    pub left_out: BTreeMap<&'static str, usize>,
 }
 
 /// Finds places for a plan. What `current` holds of the same things stays where it is.
@@ -67,6 +69,7 @@ pub fn place(plan: &Plan, current: &Maps, local: &Local) -> Placed {
         nodes: BTreeMap::new(),
         segments: BTreeMap::new(),
         without_room: BTreeMap::new(),
+        left_out: BTreeMap::new(),
     };
     placer.place_links();
     placer.place_nodes();
@@ -76,7 +79,8 @@ pub fn place(plan: &Plan, current: &Maps, local: &Local) -> Placed {
     placer.place_probes();
     placer.place_vips();
     placer.place_local_ports();
-    Placed { maps: placer.maps, without_room: placer.without_room }
+    placer.bound_peers();
+    Placed { maps: placer.maps, without_room: placer.without_room, left_out: placer.left_out }
 }
 
 struct Placer<'a> {
@@ -87,9 +91,19 @@ struct Placer<'a> {
     nodes: BTreeMap<NodeName, u16>,
     segments: BTreeMap<String, u16>,
     without_room: BTreeMap<Frontend, KernelReason>,
+    left_out: BTreeMap<&'static str, usize>,
 }
 
 impl Placer<'_> {
+    /// How many of so many entries a map has room for; the rest is left out, and said.
+    fn room(&mut self, map: &'static str, size: u32, wanted: usize) -> usize {
+        let room = size as usize;
+        if wanted > room {
+            *self.left_out.entry(map).or_default() += wanted - room;
+        }
+        room
+    }
+
     fn place_links(&mut self) {
         let mut used: BTreeSet<u16> = BTreeSet::new();
         let key =
@@ -102,7 +116,8 @@ impl Placer<'_> {
                 self.segments.insert(link.segment.clone(), known.segment);
             }
         }
-        for link in self.plan.links.values().take(self.local.sizes.links as usize) {
+        let room = self.room("LINKS", self.local.sizes.links, self.plan.links.len());
+        for link in self.plan.links.values().take(room) {
             if !self.segments.contains_key(&link.segment) {
                 let Some(free) = (0..MAX_SEGMENTS as u16).find(|segment| !used.contains(segment)) else {
                     continue;
@@ -111,7 +126,12 @@ impl Placer<'_> {
                 self.segments.insert(link.segment.clone(), free);
             }
             let segment = self.segments[&link.segment];
-            let value = Link { segment, mac: link.mac.into(), mode: link_mode::NATIVE, flags: 0 };
+            let mode = if link.mtu > LARGEST_MTU_OF_ONE_BUFFER {
+                link_mode::NATIVE_FRAGS
+            } else {
+                link_mode::NATIVE
+            };
+            let value = Link { segment, mac: link.mac.into(), mode, flags: 0 };
             self.maps.links.insert(key(link), value);
         }
     }
@@ -133,7 +153,10 @@ impl Placer<'_> {
             if !self.nodes.contains_key(node) {
                 let free = (0..self.local.sizes.nodes.min(u32::from(NO_NODE)) as u16)
                     .find(|index| !taken.contains(index));
-                let Some(free) = free else { continue };
+                let Some(free) = free else {
+                    *self.left_out.entry("NEIGHBOURS").or_default() += 1;
+                    continue;
+                };
                 taken.insert(free);
                 self.nodes.insert(node.clone(), free);
             }
@@ -178,8 +201,16 @@ impl Placer<'_> {
         }
     }
 
+    fn bound_peers(&mut self) {
+        let room = self.room("PEERS", self.local.sizes.peers, self.maps.peers.len());
+        while self.maps.peers.len() > room {
+            self.maps.peers.pop_last();
+        }
+    }
+
     fn place_sources(&mut self) {
-        for network in self.plan.own.iter().take(self.local.sizes.sources as usize) {
+        let room = self.room("SOURCES", self.local.sizes.sources, self.plan.own.len());
+        for network in self.plan.own.iter().take(room) {
             let bits = match network {
                 IpNet::V4(v4) => 96 + u32::from(v4.prefix_len()),
                 IpNet::V6(v6) => u32::from(v6.prefix_len()),
@@ -225,7 +256,13 @@ impl Placer<'_> {
         }
         self.retire(&blocks);
         let mut used = Used { tables, blocks, ids };
+        // Without an entry in `VIPS` nobody answers for an address.
+        let known: BTreeSet<&IpAddr> = self.plan.vips.keys().take(self.local.sizes.vips as usize).collect();
         for (frontend, planned) in &self.plan.services {
+            if !known.contains(&frontend.address) {
+                self.without_room.insert(*frontend, KernelReason::NoRoom { map: "VIPS" });
+                continue;
+            }
             let known = self.current.services.get(&service_key(frontend)).copied();
             let Some(id) = known.map(|known| known.id).or_else(|| used.id(self.local)) else {
                 self.without_room.insert(*frontend, KernelReason::NoRoom { map: "SERVICES" });
@@ -243,8 +280,8 @@ impl Placer<'_> {
 
     /// This node's addresses, at which probes of other nodes are answered.
     fn place_probes(&mut self) {
-        let room = self.local.sizes.services as usize
-            - self.maps.services.len().min(self.local.sizes.services as usize);
+        let left = self.local.sizes.services.saturating_sub(self.maps.services.len() as u32);
+        let room = self.room("SERVICES", left, self.plan.probed.len());
         for address in self.plan.probed.iter().take(room) {
             let key = ServiceKey {
                 address: (*address).into(),
@@ -436,6 +473,10 @@ impl Placer<'_> {
             .collect();
         for key in self.current.local_ports.keys().filter(|key| living.contains(&(key.address, key.port))) {
             self.maps.local_ports.entry(*key).or_insert(LocalPort { services: 1 });
+        }
+        let room = self.room("LOCAL_PORTS", self.local.sizes.local_ports, self.maps.local_ports.len());
+        while self.maps.local_ports.len() > room {
+            self.maps.local_ports.pop_last();
         }
     }
 }

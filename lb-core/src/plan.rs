@@ -60,6 +60,10 @@ impl fmt::Display for Frontend {
     }
 }
 
+/// Largest IP packet of a link whose packets come in one buffer each, with XDP's headroom (kernel: `xdp_get_frame_len`; veth refuses
+/// above 3,520).
+pub const LARGEST_MTU_OF_ONE_BUFFER: u32 = 3_498;
+
 /// A link of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkPlan {

@@ -11,7 +11,7 @@ mod maps;
 mod skb;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_UNSPEC, xdp_action},
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
     helpers::bpf_jiffies64,
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
@@ -36,11 +36,11 @@ pub fn magnetite_xdp_frags(ctx: XdpContext) -> u32 {
     arrive::<true>(&ctx)
 }
 
-/// Packets that leave the node: pods' replies go out as the VIP. Always says "next": other programs and the queues go on.
+/// Packets that leave the node: pods' replies go out as the VIP. Says "next", so that other programs and the queues go on, but of
+/// a reply that could be rewritten only in part.
 #[classifier]
 pub fn magnetite_egress(ctx: TcContext) -> i32 {
-    leave(&ctx);
-    TC_ACT_UNSPEC
+    leave(&ctx)
 }
 
 /// The kernel's jiffies (low 32 bits), for user space to learn HZ and the current tick; never attached.
@@ -75,18 +75,20 @@ fn arrive<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn leave(ctx: &TcContext) {
+fn leave(ctx: &TcContext) -> i32 {
     // `FLOWS`, which is by queue, has no part in replies.
-    let Some(mut maps) = Maps::open(0) else { return };
+    let Some(mut maps) = Maps::open(0) else { return TC_ACT_UNSPEC };
     let mut packet = Skb::new(ctx);
-    let Some(Work { meta, decision }) = Work::begin(1) else { return };
+    let Some(Work { meta, decision }) = Work::begin(1) else { return TC_ACT_UNSPEC };
     parse_into(&packet, packet.ifindex(), meta);
     decide_reply_into(meta, &maps, decision);
     maps.count_departure(meta, decision);
     decision.remember(meta, maps.tick(), &mut maps);
     if apply(decision, meta, &mut packet).is_none() {
         maps.count_reason(Reason::RewriteFailed, meta.length);
+        return TC_ACT_SHOT;
     }
+    TC_ACT_UNSPEC
 }
 
 /// The licence that the kernel asks for before it lets a program call GPL-only helpers.

@@ -20,7 +20,10 @@ use aya::{
 };
 use aya_obj::programs::XdpAttachType;
 use lb_common::layout::{Lease, Versions};
-use lb_core::maps::{Maps, Op, Sizes};
+use lb_core::{
+    maps::{Maps, Op, Sizes},
+    plan::LARGEST_MTU_OF_ONE_BUFFER,
+};
 
 use super::{
     clock::{Clock, boot_time, jiffies, measure},
@@ -63,9 +66,6 @@ pub struct Dataplane {
     /// Locked as long as it is open.
     _lock: File,
 }
-
-/// MTU from which a packet may not fit a page with XDP's headroom (kernel: `xdp_get_frame_len`, veth refuses above 3,520).
-const LARGEST_MTU_OF_ONE_BUFFER: u32 = 3_498;
 
 const XDP: &str = "magnetite_xdp";
 const XDP_FRAGS: &str = "magnetite_xdp_frags";

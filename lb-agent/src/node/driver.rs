@@ -164,7 +164,7 @@ pub fn dry_run(
     let settled = Memory::default().settle(&source::read(source)?);
     let local = Local { sizes, flow_key: HashKey::default(), flow_queues: 1, tick_shift: 8, now: 0 };
     let Pass { plan, placed, ops: _ } = pass(&settled, node, network, &Maps::empty(&sizes), &local);
-    let status = NodeStatus::of(&plan, &placed.without_room, &BTreeMap::new(), &settled);
+    let status = NodeStatus::of(&plan, &placed, &BTreeMap::new(), &settled);
     Ok(documents(&plan, &settled, status, Some(&view(&placed.maps))))
 }
 
@@ -270,8 +270,7 @@ impl Driver {
             self.attach(&plan);
             self.join(&plan);
         }
-        let mut status =
-            NodeStatus::of(&plan, &placed.without_room, self.dataplane.attached(), &self.settled);
+        let mut status = NodeStatus::of(&plan, &placed, self.dataplane.attached(), &self.settled);
         status.agent = Some(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lb_api::Settled;
-use lb_core::plan::{Frontend, KernelReason, Plan};
+use lb_core::{place::Placed, plan::Plan};
 use serde::{Deserialize, Serialize};
 
 use crate::dataplane::LinkMode;
@@ -138,12 +138,7 @@ pub struct EndpointStatus {
 
 impl NodeStatus {
     /// From a plan and what became of it.
-    pub fn of(
-        plan: &Plan,
-        without_room: &BTreeMap<Frontend, KernelReason>,
-        attached: &BTreeMap<u32, LinkMode>,
-        settled: &Settled,
-    ) -> Self {
+    pub fn of(plan: &Plan, placed: &Placed, attached: &BTreeMap<u32, LinkMode>, settled: &Settled) -> Self {
         let links = plan.links.iter().map(|(name, link)| {
             let status = LinkStatus {
                 ifindex: link.ifindex,
@@ -167,7 +162,7 @@ impl NodeStatus {
             (address.to_string(), status)
         });
         let services = plan.services.iter().map(|(frontend, service)| {
-            let kernel = service.kernel.as_ref().or_else(|| without_room.get(frontend));
+            let kernel = service.kernel.as_ref().or_else(|| placed.without_room.get(frontend));
             let endpoints = service.endpoints.iter().map(|((address, port), endpoint)| {
                 let status = EndpointStatus {
                     node: endpoint.node.as_ref().map(ToString::to_string),
@@ -192,7 +187,14 @@ impl NodeStatus {
             nodes: nodes.collect(),
             vips: vips.collect(),
             services: services.collect(),
-            problems: settled.problems.iter().map(ToString::to_string).collect(),
+            problems: settled
+                .problems
+                .iter()
+                .map(ToString::to_string)
+                .chain(placed.left_out.iter().map(|(map, count)| {
+                    format!("map {map} is full: {count} entries are left out; raise it with --map-size {map}=NUMBER")
+                }))
+                .collect(),
         }
     }
 

@@ -78,7 +78,8 @@ pub(super) fn here(meta: &Meta, maps: &impl Lookup, conn: &Conn, decision: &mut 
         }
     }
     // What closes does not live longer by what is still on its way.
-    if phase != conn.phase || idle != 0 && !(phase::is_closing(phase) && !is_udp) {
+    let stays_young = is_udp || !phase::is_closing(phase);
+    if phase != conn.phase || idle != 0 && stays_young {
         decision.learn = Learn::ConnSeen { phase };
     }
     if !is_local {

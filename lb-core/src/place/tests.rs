@@ -75,8 +75,8 @@ fn pods_in_rows(maps: &Maps, position: usize) -> BTreeSet<IpAddr> {
 
 #[test]
 fn a_service_is_placed_with_all_that_it_needs() {
-    let Placed { maps, without_room } = placed(&snapshot(1..=6), &Maps::empty(&local(0).sizes), 0);
-    assert_eq!(without_room, BTreeMap::new());
+    let Placed { maps, without_room, left_out } = placed(&snapshot(1..=6), &Maps::empty(&local(0).sizes), 0);
+    assert_eq!((without_room, left_out), (BTreeMap::new(), BTreeMap::new()));
     assert_eq!(maps.links.len(), 1);
     assert_eq!(maps.peers.len(), 2);
     assert_eq!(maps.local_ports.len(), 2, "pods 3 and 6 are here");
@@ -142,6 +142,23 @@ fn services_without_endpoints_or_room_say_so() {
     let placed = place(&plan, &Maps::empty(&small.sizes), &small);
     assert_eq!(placed.without_room.values().collect::<Vec<_>>(), [&KernelReason::NoRoom { map: "TABLE" }]);
     assert_eq!(only_service(&placed.maps).flags, service_flags::KERNEL);
+}
+
+#[test]
+fn whatever_finds_no_room_is_said() {
+    let mut snapshot = snapshot(1..=6);
+    snapshot.services.insert(name("other"), snapshot.services[&name("web")].clone());
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network());
+    let sizes = Sizes { vips: 1, nodes: 2, sources: 1, local_ports: 1, peers: 1, ..local(0).sizes };
+    let small = Local { sizes, ..local(0) };
+    let placed = place(&plan, &Maps::empty(&small.sizes), &small);
+    assert_eq!(placed.without_room.values().collect::<Vec<_>>(), [&KernelReason::NoRoom { map: "VIPS" }]);
+    let left_out = [("LOCAL_PORTS", 1), ("NEIGHBOURS", 1), ("SOURCES", 2)];
+    assert_eq!(placed.left_out, left_out.into());
+    let maps = placed.maps;
+    let entries = [maps.vips.len(), maps.local_ports.len(), maps.sources.len(), maps.peers.len()];
+    assert_eq!(entries, [1; 4]);
+    assert_eq!(only_service(&maps).backend_length, 16, "the service without a VIP is not there");
 }
 
 /// A packet at any moment finds, behind a service, its rows, and behind its rows, backends that are there, one of them for what

@@ -43,7 +43,9 @@ pub const DROP: u32 = 1;
 pub const PASS: u32 = 2;
 /// `XDP_TX`.
 pub const TX: u32 = 3;
-/// `TC_ACT_UNSPEC`, on to the next program: what egress says of every frame.
+/// `TC_ACT_SHOT`: what egress says of a reply that it could not rewrite.
+pub const SHOT: u32 = 2;
+/// `TC_ACT_UNSPEC`, on to the next program: what egress says of every other frame.
 pub const NEXT: u32 = u32::MAX;
 
 /// The decision without a kernel: needs no privilege.
@@ -83,7 +85,8 @@ impl Machine for HostNode {
         let applied = apply(&decision, &meta, &mut packet);
         self.reasons.extend(applied.is_none().then_some(Reason::RewriteFailed));
         let action = match (entry, applied) {
-            (Entry::Departure, _) => NEXT,
+            (Entry::Departure, Some(_)) => NEXT,
+            (Entry::Departure, None) => SHOT,
             (Entry::Arrival(_), Some(Action::Pass)) => PASS,
             (Entry::Arrival(_), Some(Action::Drop) | None) => DROP,
             (Entry::Arrival(_), Some(Action::Transmit)) => TX,
