@@ -50,37 +50,37 @@ impl Memory {
             }
         }
         self.add_unreadable(&mut documents, &problems);
-        // What was good together stays good; what is new must fit in.
-        documents.sort_by_key(|document| self.has_changed(document));
-
-        let mut decoded = decode_documents(&documents);
-        let failed = failed(&decoded.problems);
-        if self.fall_back(&mut documents, &failed) {
-            let reported = mem::take(&mut decoded.problems);
-            decoded = Decoded { problems: reported, ..decode_documents(&documents) };
-        }
-        let mut allocation = allocate(&decoded.snapshot);
-        let unserved: BTreeSet<ObjectKey> = allocation.errors.keys().map(key_of).collect();
-        let mut errors = mem::take(&mut allocation.errors);
-        if self.fall_back(&mut documents, &unserved) {
-            let reported = mem::take(&mut decoded.problems);
-            decoded = Decoded { problems: reported, ..decode_documents(&documents) };
-            allocation = allocate(&decoded.snapshot);
-            errors.extend(mem::take(&mut allocation.errors));
-        }
-        problems.append(&mut decoded.problems);
-        for (service, error) in &errors {
-            let file = decoded.origins.get(&key_of(service)).map_or("", String::as_str);
-            problems.push(Problem::of_allocation(file, service, error.clone()));
-        }
-        allocation.errors = errors;
-        // What is still wrong was never good; of the rest, this is the good state.
-        let still_wrong = |document: &Document| {
-            failed.contains(&document.key) && !self.documents.contains_key(&document.key)
+        let mut said = Said::default();
+        let (decoded, allocation) = loop {
+            let decoded = self.decode(&mut documents, &mut said);
+            let allocation = allocate(&decoded.snapshot);
+            said.allocation(&allocation, &decoded.origins);
+            let unserved = allocation.errors.keys().map(key_of).collect();
+            if !self.fall_back(&mut documents, &unserved, &mut said) {
+                break (decoded, allocation);
+            }
         };
-        documents.retain(|document| !still_wrong(document));
+        problems.append(&mut said.problems);
+        // What is still wrong was never good; of the rest, this is the good state.
+        documents.retain(|document| {
+            !said.wrong.contains(&document.key) || self.documents.contains_key(&document.key)
+        });
         self.documents = documents.into_iter().map(|document| (document.key.clone(), document)).collect();
         Settled { snapshot: decoded.snapshot, allocation, problems, origins: decoded.origins, is_empty }
+    }
+
+    /// Decodes until nothing falls back any more. This ends, because an object falls back once at most.
+    fn decode(&self, documents: &mut [Document], said: &mut Said) -> Decoded {
+        loop {
+            // What was good together stays good, and so does what has fallen back; what is new must fit in.
+            documents.sort_by_key(|document| self.has_changed(document));
+            let mut decoded = decode_documents(documents);
+            let failed = failed(&decoded.problems);
+            said.all(mem::take(&mut decoded.problems));
+            if !self.fall_back(documents, &failed, said) {
+                return decoded;
+            }
+        }
     }
 
     fn has_changed(&self, document: &Document) -> bool {
@@ -102,17 +102,48 @@ impl Memory {
     }
 
     /// Puts the last good state of these objects in their place; whether there was any other than what is there.
-    fn fall_back(&self, documents: &mut [Document], keys: &BTreeSet<ObjectKey>) -> bool {
+    fn fall_back(&self, documents: &mut [Document], keys: &BTreeSet<ObjectKey>, said: &mut Said) -> bool {
+        said.wrong.extend(keys.iter().cloned());
         let mut has_fallen_back = false;
         for document in documents.iter_mut().filter(|document| keys.contains(&document.key)) {
             if let Some(good) = self.documents.get(&document.key)
                 && good.value != document.value
             {
                 document.value = good.value.clone();
+                said.fallen_back.insert(document.key.clone());
                 has_fallen_back = true;
             }
         }
         has_fallen_back
+    }
+}
+
+/// What was said of the files, over all attempts to make something of them.
+#[derive(Default)]
+struct Said {
+    problems: Vec<Problem>,
+    known: BTreeSet<Problem>,
+    wrong: BTreeSet<ObjectKey>,
+    fallen_back: BTreeSet<ObjectKey>,
+}
+
+impl Said {
+    /// Each problem once. Warnings about a last good state are left out: they are about what no file says any more.
+    fn all(&mut self, problems: impl IntoIterator<Item = Problem>) {
+        for problem in problems {
+            let is_old = problem.severity == Severity::Warning
+                && problem.object.as_ref().is_some_and(|object| self.fallen_back.contains(object));
+            if !is_old && self.known.insert(problem.clone()) {
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    fn allocation(&mut self, allocation: &Allocation, origins: &BTreeMap<ObjectKey, String>) {
+        self.all(allocation.errors.iter().map(|(service, error)| {
+            let file = origins.get(&key_of(service)).map_or("", String::as_str);
+            Problem::of_allocation(file, service, error.clone())
+        }));
     }
 }
 

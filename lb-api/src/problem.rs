@@ -35,7 +35,7 @@ pub enum Severity {
 }
 
 /// Something that is wrong with an object, or with a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// The file.
     pub file: String,
@@ -67,7 +67,7 @@ impl fmt::Display for Problem {
 }
 
 /// What is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum ProblemKind {
     /// Neither YAML nor JSON.
     #[error("cannot be read: {message}")]

@@ -17,7 +17,7 @@ pub struct Allocation {
 }
 
 /// Why a Service has no address.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum AllocationError {
     /// Asked for an address that no pool has.
     #[error("{address} is in no IPAddressPool: add it to one, or ask for another address")]

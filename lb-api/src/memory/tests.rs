@@ -79,3 +79,51 @@ fn an_empty_source_changes_nothing_and_says_so() {
     }
     assert!(!memory.settle(&full).is_empty);
 }
+
+#[test]
+fn a_new_object_cannot_take_the_place_of_one_that_goes_wrong_in_the_same_read() {
+    let mut memory = Memory::default();
+    let a = service("a", "");
+    memory.settle(&files(&[("lab.yaml", POOL), ("services.yaml", &a)]));
+    let broken = POOL.replace("[192.0.2.0/24]", "7");
+    let other = POOL.replace("main", "aaa");
+    let now = files(&[("lab.yaml", &broken), ("aaa.yaml", &other), ("services.yaml", &a)]);
+    for _ in 0..2 {
+        let settled = memory.settle(&now);
+        assert_eq!(settled.snapshot.pools.keys().collect::<Vec<_>>(), ["main"]);
+        assert_eq!(addresses(&settled), ["a 192.0.2.0"]);
+        let words = words(&settled);
+        assert_eq!(words.len(), 2, "{words:#?}");
+        assert!(words[0].starts_with("error: lab.yaml: IPAddressPool metallb-system/main: spec.addresses:"));
+        assert!(words[1].ends_with("overlaps with IPAddressPool main: an address belongs to one pool"));
+    }
+}
+
+/// One goes back to where another has moved to, which has to go back too.
+#[test]
+fn objects_that_go_back_take_each_other_along() {
+    let pool = |name, network| POOL.replace("main", name).replace("192.0.2.0/24", network);
+    let mut memory = Memory::default();
+    let (a, b, c) = (pool("a", "10.0.0.0/24"), pool("b", "10.0.1.0/24"), pool("c", "10.0.2.0/24"));
+    memory.settle(&files(&[("1.yaml", &a), ("2.yaml", &b), ("3.yaml", &c)]));
+    let (a, b, c) = (pool("a", "10.0.1.0/24"), pool("b", "10.0.2.0/24"), pool("c", "10.0.3"));
+    let settled = memory.settle(&files(&[("1.yaml", &a), ("2.yaml", &b), ("3.yaml", &c)]));
+    let networks: Vec<_> =
+        settled.snapshot.pools.values().map(|pool| pool.ranges[0].first().to_string()).collect();
+    assert_eq!(networks, ["10.0.0.0", "10.0.1.0", "10.0.2.0"]);
+    let words = words(&settled);
+    assert_eq!(words.len(), 3, "{words:#?}");
+    assert!(words[1].contains("b: spec.addresses[0]: 10.0.2.0-10.0.2.255 overlaps with IPAddressPool c"));
+    assert!(words[2].contains("a: spec.addresses[0]: 10.0.1.0-10.0.1.255 overlaps with IPAddressPool b"));
+}
+
+/// It is no last good state: there never was one.
+#[test]
+fn a_service_that_was_never_served_is_judged_by_what_its_file_says() {
+    let mut memory = Memory::default();
+    for (asked, said) in [("203.0.113.1", "203.0.113.1 is in no"), ("203.0.113.2", "203.0.113.2 is in no")] {
+        let a = service("a", &format!("loadBalancerIP: {asked}"));
+        let words = words(&memory.settle(&files(&[("pool.yaml", POOL), ("a.yaml", &a)])));
+        assert!(words.len() == 1 && words[0].contains(said), "{words:#?}");
+    }
+}
