@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Addresses to give to Services.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(group = "metallb.io", version = "v1beta1", kind = "IPAddressPool", namespaced)]
+#[kube(status = "IPAddressPoolStatus")]
 #[serde(rename_all = "camelCase")]
 pub struct IPAddressPoolSpec {
     /// CIDRs, or ranges `first-last`; both families.
@@ -18,11 +19,51 @@ pub struct IPAddressPoolSpec {
     /// Whether IPv4 addresses that end with 0 or 255 are left out; false if unset.
     #[serde(default, rename = "avoidBuggyIPs", skip_serializing_if = "Option::is_none")]
     pub avoid_buggy_ips: Option<bool>,
+    /// Services to which the pool is restricted; all if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_allocation: Option<ServiceAllocation>,
+}
+
+/// To which Services a pool gives addresses, and before which other pools.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAllocation {
+    /// Lower comes first; 0 and unset come last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i64>,
+    /// Namespaces by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// Namespaces by label; with names, both count. With neither, all namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespace_selectors: Vec<LabelSelector>,
+    /// Services by label, in these namespaces; all if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_selectors: Vec<LabelSelector>,
+}
+
+/// How full a pool is, in addresses.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IPAddressPoolStatus {
+    /// IPv4 addresses that Services have.
+    #[serde(rename = "assignedIPv4")]
+    pub assigned_ipv4: i64,
+    /// IPv6 addresses that Services have.
+    #[serde(rename = "assignedIPv6")]
+    pub assigned_ipv6: i64,
+    /// IPv4 addresses that are free.
+    #[serde(rename = "availableIPv4")]
+    pub available_ipv4: i64,
+    /// IPv6 addresses that are free.
+    #[serde(rename = "availableIPv6")]
+    pub available_ipv6: i64,
 }
 
 /// Announcement of pools by ARP and NDP.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(group = "metallb.io", version = "v1beta1", kind = "L2Advertisement", namespaced)]
+#[kube(status = "L2AdvertisementStatus")]
 #[serde(rename_all = "camelCase")]
 pub struct L2AdvertisementSpec {
     /// Names of pools.
@@ -37,4 +78,24 @@ pub struct L2AdvertisementSpec {
     /// Interfaces on which is announced, by exact name; all if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<String>,
+    /// Services that are announced, by label; all if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_selectors: Vec<LabelSelector>,
+    /// Nodes that rather announce than others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preferred_node_selectors: Vec<PreferredNodeSelector>,
 }
+
+/// Nodes that rather announce than others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreferredNodeSelector {
+    /// How much rather, from 1 to 100; of all that match a node, the sum counts.
+    pub weight: i32,
+    /// The nodes.
+    pub preference: LabelSelector,
+}
+
+/// Nothing yet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct L2AdvertisementStatus {}

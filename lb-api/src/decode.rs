@@ -9,7 +9,7 @@ use crate::{
     crd,
     document::{Document, split, typed},
     node::node,
-    pool::{is_apart, is_used, l2_advertisement, pool},
+    pool::{is_apart, is_used, l2_advertisement, labels, pool},
     problem::{ObjectKey, Problem, ProblemKind, Report, Severity},
     service::service,
     slice::{join, service_of},
@@ -48,10 +48,14 @@ pub(crate) fn read(files: &BTreeMap<String, Vec<u8>>) -> (Vec<Document>, Vec<Pro
 /// Decodes objects. Where two contradict each other, the first is right.
 pub(crate) fn decode_documents(documents: &[Document]) -> Decoded {
     let mut decoded = Decoded::default();
-    // Slices look for their Services.
-    let (slices, others): (Vec<_>, Vec<_>) =
-        documents.iter().partition(|document| document.key.kind == "EndpointSlice");
-    for document in others.into_iter().chain(slices) {
+    // Pools look for namespaces, and slices for their Services.
+    let mut ordered: Vec<&Document> = documents.iter().collect();
+    ordered.sort_by_key(|document| match document.key.kind.as_str() {
+        "Namespace" => 0,
+        "EndpointSlice" => 2,
+        _ => 1,
+    });
+    for document in ordered {
         decoded.origins.insert(document.key.clone(), document.file.clone());
         decoded.add(document);
     }
@@ -80,9 +84,11 @@ impl Decoded {
         match kind.as_str() {
             "Namespace" => {
                 let object: Option<v1::Namespace> = self.report(document, |report| typed(value, report));
+                let Some(metadata) = object.map(|object| object.metadata) else { return };
                 if name == "kube-system" {
-                    self.snapshot.cluster_uid = object.and_then(|object| object.metadata.uid);
+                    self.snapshot.cluster_uid = metadata.uid;
                 }
+                self.snapshot.namespaces.insert(name, labels(metadata.labels));
             }
             "Node" => {
                 let node = self.report(document, |report| node(typed(value, report)?, report));
@@ -94,13 +100,13 @@ impl Decoded {
             }
             "EndpointSlice" => self.add_slice(document, &object_name.namespace),
             "IPAddressPool" => {
-                let pools = std::mem::take(&mut self.snapshot.pools);
-                let pool = self.report(document, |report| {
-                    let pool = pool(typed::<crd::IPAddressPool>(value, report)?, report)?;
-                    is_apart(&pool, &pools, report).then_some(pool)
-                });
-                self.snapshot.pools = pools;
-                self.snapshot.pools.extend(pool.map(|pool| (name, pool)));
+                let Snapshot { namespaces, pools, .. } = &mut self.snapshot;
+                let report =
+                    &mut Report { file: &document.file, object: &document.key, problems: &mut self.problems };
+                let pool = typed::<crd::IPAddressPool>(value, report)
+                    .and_then(|object| pool(object, namespaces, report))
+                    .filter(|pool| is_apart(pool, &*pools, report));
+                pools.extend(pool.map(|pool| (name, pool)));
             }
             "L2Advertisement" => {
                 let advertisement = self.report(document, |report| {

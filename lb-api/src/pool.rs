@@ -1,9 +1,9 @@
 //! `IPAddressPool` and `L2Advertisement`.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr, num::NonZero};
 
 use ipnet::IpNet;
-use lb_core::model::{AddressRange, L2Advertisement, Labels, Pool};
+use lb_core::model::{AddressRange, L2Advertisement, Labels, Pool, ServiceAllocation};
 
 use crate::{
     crd,
@@ -11,7 +11,11 @@ use crate::{
     selector::selectors,
 };
 
-pub(crate) fn pool(object: crd::IPAddressPool, report: &mut Report<'_>) -> Option<Pool> {
+pub(crate) fn pool(
+    object: crd::IPAddressPool,
+    namespaces: &BTreeMap<String, Labels>,
+    report: &mut Report<'_>,
+) -> Option<Pool> {
     let spec = object.spec;
     let mut ranges: Vec<AddressRange> = Vec::new();
     let mut is_good = true;
@@ -25,11 +29,41 @@ pub(crate) fn pool(object: crd::IPAddressPool, report: &mut Report<'_>) -> Optio
             }
         }
     }
+    let service_allocation = match spec.service_allocation {
+        None => None,
+        Some(restriction) => Some(service_allocation(restriction, namespaces, report)?),
+    };
     is_good.then(|| Pool {
-        labels: object.metadata.labels.unwrap_or_default(),
+        labels: labels(object.metadata.labels),
         ranges,
         auto_assign: spec.auto_assign.unwrap_or(true),
         avoid_buggy: spec.avoid_buggy_ips.unwrap_or(false),
+        service_allocation,
+    })
+}
+
+/// A selector that selects nothing is reported: it may be that the source has no Namespaces at all.
+fn service_allocation(
+    spec: crd::ServiceAllocation,
+    namespaces: &BTreeMap<String, Labels>,
+    report: &mut Report<'_>,
+) -> Option<ServiceAllocation> {
+    let field = "spec.serviceAllocation.namespaceSelectors";
+    let namespace_selectors = selectors(field, spec.namespace_selectors, report)?;
+    for (i, selector) in namespace_selectors.iter().enumerate() {
+        if !namespaces.values().any(|labels| selector.matches(labels)) {
+            report.add(Severity::Warning, format!("{field}[{i}]"), ProblemKind::NoNamespace);
+        }
+    }
+    Some(ServiceAllocation {
+        priority: spec.priority.and_then(NonZero::new),
+        namespaces: spec.namespaces.into_iter().collect(),
+        namespace_selectors,
+        service_selectors: selectors(
+            "spec.serviceAllocation.serviceSelectors",
+            spec.service_selectors,
+            report,
+        )?,
     })
 }
 
@@ -57,11 +91,17 @@ pub(crate) fn l2_advertisement(
     report: &mut Report<'_>,
 ) -> Option<L2Advertisement> {
     let spec = object.spec;
+    if !spec.preferred_node_selectors.is_empty() {
+        let instead = "all nodes that may announce are preferred alike";
+        let kind = ProblemKind::NotCarriedOut { instead };
+        report.add(Severity::Warning, "spec.preferredNodeSelectors", kind);
+    }
     Some(L2Advertisement {
         pools: spec.ip_address_pools.into_iter().collect(),
         pool_selectors: selectors("spec.ipAddressPoolSelectors", spec.ip_address_pool_selectors, report)?,
         node_selectors: selectors("spec.nodeSelectors", spec.node_selectors, report)?,
         interfaces: spec.interfaces.into_iter().collect(),
+        service_selectors: selectors("spec.serviceSelectors", spec.service_selectors, report)?,
     })
 }
 

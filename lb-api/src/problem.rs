@@ -87,6 +87,17 @@ pub enum ProblemKind {
     /// A field that the kind does not have.
     #[error("is no field of this kind: check its spelling")]
     UnknownField,
+    /// A field of MetalLB's whose meaning is not carried out.
+    #[error("is not carried out yet: {instead}")]
+    NotCarriedOut {
+        /// What happens instead.
+        instead: &'static str,
+    },
+    /// A selector of namespaces that none of the source's Namespaces meets.
+    #[error(
+        "selects no Namespace of the source: by it no Service gets an address; add the Namespaces to the source, or name them in spec.serviceAllocation.namespaces"
+    )]
+    NoNamespace,
     /// A kind that is not read.
     #[error("this kind is not used")]
     UnusedKind,
@@ -131,11 +142,14 @@ impl Problem {
     pub fn of_allocation(file: &str, service: &ObjectName, error: AllocationError) -> Self {
         let field = match &error {
             AllocationError::OutsidePools { .. }
+            | AllocationError::Reserved { .. }
             | AllocationError::Taken { .. }
             | AllocationError::Buggy { .. } => {
                 "metadata.annotations[metallb.io/loadBalancerIPs] or spec.loadBalancerIP"
             }
-            AllocationError::NoPool { .. } => "metadata.annotations[metallb.io/address-pool]",
+            AllocationError::NoPool { .. } | AllocationError::NotAdmitted { .. } => {
+                "metadata.annotations[metallb.io/address-pool]"
+            }
             AllocationError::Exhausted { .. } => "",
         };
         let object = ObjectKey {

@@ -47,8 +47,28 @@ pub enum AllocationError {
         /// The pool.
         pool: String,
     },
+    /// Asked for an address of a pool that is not for it.
+    #[error(
+        "{address} is of IPAddressPool {pool}, whose serviceAllocation does not admit this Service: ask for another address"
+    )]
+    Reserved {
+        /// The address.
+        address: IpAddr,
+        /// Its pool.
+        pool: String,
+    },
+    /// Asked for a pool that is not for it.
+    #[error(
+        "the serviceAllocation of IPAddressPool {pool} does not admit this Service: ask for another pool"
+    )]
+    NotAdmitted {
+        /// The pool.
+        pool: String,
+    },
     /// No pool has what is needed.
-    #[error("no IPAddressPool has a free address of each family that the Service needs ({families})")]
+    #[error(
+        "no IPAddressPool that is open to the Service has a free address of each family that it needs ({families})"
+    )]
     Exhausted {
         /// The families, for people.
         families: String,
@@ -62,12 +82,12 @@ pub fn allocate(snapshot: &Snapshot) -> Allocation {
     let (has, wants): (Vec<_>, Vec<_>) =
         snapshot.services.iter().partition(|(_, service)| !service.ingress.is_empty());
     for (name, service) in has {
-        allocator.take(name, &service.ingress);
+        allocator.take(name, service, &service.ingress);
     }
     let (asks, any): (Vec<_>, Vec<_>) =
         wants.into_iter().partition(|(_, service)| !service.requested.is_empty());
     for (name, service) in asks {
-        allocator.take(name, &service.requested);
+        allocator.take(name, service, &service.requested);
     }
     for (name, service) in any {
         allocator.choose(name, service);
@@ -82,9 +102,9 @@ struct Allocator<'a> {
 }
 
 impl Allocator<'_> {
-    fn take(&mut self, name: &ObjectName, addresses: &[IpAddr]) {
+    fn take(&mut self, name: &ObjectName, service: &Service, addresses: &[IpAddr]) {
         for address in addresses {
-            if let Err(error) = self.check(*address) {
+            if let Err(error) = self.check(name, service, *address) {
                 self.allocation.errors.insert(name.clone(), error);
                 return;
             }
@@ -92,15 +112,18 @@ impl Allocator<'_> {
         self.give(name, addresses.to_vec());
     }
 
-    fn check(&self, address: IpAddr) -> Result<(), AllocationError> {
+    fn check(&self, name: &ObjectName, service: &Service, address: IpAddr) -> Result<(), AllocationError> {
         if let Some(holder) = self.holders.get(&address) {
             return Err(AllocationError::Taken { address, holder: holder.clone() });
         }
         let holds = |pool: &Pool| pool.ranges.iter().any(|range| range.contains(&address));
         match self.snapshot.pools.iter().find(|(_, pool)| holds(pool)) {
             None => Err(AllocationError::OutsidePools { address }),
-            Some((name, pool)) if pool.avoid_buggy && is_buggy(&address) => {
-                Err(AllocationError::Buggy { address, pool: name.clone() })
+            Some((pool_name, pool)) if pool.avoid_buggy && is_buggy(&address) => {
+                Err(AllocationError::Buggy { address, pool: pool_name.clone() })
+            }
+            Some((pool_name, pool)) if !self.admits(pool, name, service) => {
+                Err(AllocationError::Reserved { address, pool: pool_name.clone() })
             }
             Some(_) => Ok(()),
         }
@@ -110,11 +133,16 @@ impl Allocator<'_> {
         let found = match &service.requested_pool {
             Some(pool) => match self.snapshot.pools.get(pool) {
                 None => Err(AllocationError::NoPool { pool: pool.clone() }),
-                Some(pool) => Ok(self.free(pool, &service.families)),
+                Some(found) if !self.admits(found, name, service) => {
+                    Err(AllocationError::NotAdmitted { pool: pool.clone() })
+                }
+                Some(found) => Ok(self.free(found, &service.families)),
             },
             None => {
-                let mut pools = self.snapshot.pools.values().filter(|pool| pool.auto_assign);
-                Ok(pools.find_map(|pool| self.free(pool, &service.families)))
+                let mut pools: Vec<&Pool> = self.snapshot.pools.values().collect();
+                pools.retain(|pool| pool.auto_assign && self.admits(pool, name, service));
+                pools.sort_by_key(|pool| precedence(pool));
+                Ok(pools.into_iter().find_map(|pool| self.free(pool, &service.families)))
             }
         };
         match found {
@@ -128,6 +156,13 @@ impl Allocator<'_> {
                 self.allocation.errors.insert(name.clone(), error);
             }
         }
+    }
+
+    fn admits(&self, pool: &Pool, name: &ObjectName, service: &Service) -> bool {
+        pool.service_allocation.as_ref().is_none_or(|restriction| {
+            let namespace_labels = self.snapshot.namespaces.get(&name.namespace);
+            restriction.admits(&name.namespace, namespace_labels, &service.labels)
+        })
     }
 
     /// The lowest free address of each family; `None` if one has none.
@@ -158,6 +193,13 @@ impl Allocator<'_> {
     }
 }
 
+/// Pools with `serviceAllocation` come first, among them those with a priority, the lowest first (MetalLB:
+/// `internal/allocator/allocator.go`).
+fn precedence(pool: &Pool) -> impl Ord + use<> {
+    let priority = pool.service_allocation.as_ref().map(|restriction| restriction.priority);
+    (priority.is_none(), priority.flatten().is_none(), priority)
+}
+
 fn is_buggy(address: &IpAddr) -> bool {
     matches!(address, IpAddr::V4(v4) if matches!(v4.octets()[3], 0 | 255))
 }
@@ -172,7 +214,12 @@ fn successor(address: IpAddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::testing::{name, pool, service};
+    use std::num::NonZeroI64;
+
+    use crate::model::{
+        Operator, Requirement, Selector, ServiceAllocation,
+        testing::{name, pool, service},
+    };
 
     fn snapshot(services: &[(&str, Service)]) -> Snapshot {
         Snapshot {
@@ -216,6 +263,76 @@ mod tests {
         let b = vec![address("2001:db8::2"), address("192.0.2.1")];
         assert_eq!(allocation.addresses.get(&name("b")), Some(&b));
         assert!(matches!(allocation.errors[&name("c")], AllocationError::Exhausted { .. }));
+    }
+
+    fn restricted(ranges: &str, restriction: ServiceAllocation) -> Pool {
+        Pool { service_allocation: Some(restriction), ..pool(ranges) }
+    }
+
+    fn with_label(key: &str) -> Vec<Selector> {
+        vec![Selector { requirements: vec![Requirement { key: key.to_owned(), operator: Operator::Exists }] }]
+    }
+
+    #[test]
+    fn a_pool_gives_to_those_that_its_service_allocation_admits_and_to_no_others() {
+        let mut labelled = service();
+        labelled.labels.insert("tier".to_owned(), "a".to_owned());
+        let mut asks = service();
+        asks.requested = vec![address("198.51.100.9")];
+        let mut pinned = service();
+        pinned.requested_pool = Some("lab".to_owned());
+        let services = [("a", labelled), ("b", service()), ("asks", asks), ("pinned", pinned)];
+        let allowed = |restriction: ServiceAllocation, namespaces: &[(&str, &str)]| {
+            let mut snapshot = snapshot(&services);
+            snapshot.pools =
+                [("lab".to_owned(), restricted("198.51.100.1-198.51.100.9", restriction))].into();
+            snapshot.namespaces = namespaces
+                .iter()
+                .map(|(name, label)| ((*name).to_owned(), [((*label).to_owned(), String::new())].into()))
+                .collect();
+            let allocation = allocate(&snapshot);
+            let count = allocation.addresses.len();
+            let names = allocation.addresses.into_keys().map(|service| service.name);
+            (names.collect::<Vec<_>>().join(" "), count, allocation.errors)
+        };
+        let by_label = ServiceAllocation { service_selectors: with_label("tier"), ..Default::default() };
+        let (names, _, errors) = allowed(by_label, &[]);
+        assert_eq!(names, "a");
+        let reserved = AllocationError::Reserved { address: address("198.51.100.9"), pool: "lab".to_owned() };
+        assert_eq!(errors[&name("asks")], reserved);
+        assert_eq!(errors[&name("pinned")], AllocationError::NotAdmitted { pool: "lab".to_owned() });
+        assert!(matches!(errors[&name("b")], AllocationError::Exhausted { .. }));
+
+        let by_name = |namespace: &str| ServiceAllocation {
+            namespaces: [namespace.to_owned()].into(),
+            ..Default::default()
+        };
+        assert_eq!(allowed(by_name("default"), &[]).1, 4);
+        assert_eq!(allowed(by_name("other"), &[]).1, 0);
+        let by_namespace_label =
+            || ServiceAllocation { namespace_selectors: with_label("team"), ..Default::default() };
+        assert_eq!(allowed(by_namespace_label(), &[("default", "team")]).1, 4);
+        assert_eq!(allowed(by_namespace_label(), &[("default", "x"), ("other", "team")]).1, 0);
+        assert_eq!(allowed(by_namespace_label(), &[]).1, 0, "no Namespace is known: nobody is admitted");
+        let both = ServiceAllocation { namespaces: ["default".to_owned()].into(), ..by_namespace_label() };
+        assert_eq!(allowed(both, &[]).1, 4);
+    }
+
+    #[test]
+    fn restricted_pools_come_first_by_priority_then_by_name() {
+        let of = |priority| ServiceAllocation { priority: NonZeroI64::new(priority), ..Default::default() };
+        let mut snapshot = snapshot(&[]);
+        for (pool_name, last, restriction) in
+            [("a", 1, None), ("b", 2, Some(0)), ("c", 3, Some(0)), ("d", 4, Some(20)), ("e", 5, Some(3))]
+        {
+            let mut one = pool(&format!("203.0.113.{last}-203.0.113.{last}"));
+            one.service_allocation = restriction.map(of);
+            snapshot.pools.insert(pool_name.to_owned(), one);
+        }
+        snapshot.services = ["1", "2", "3", "4", "5"].iter().map(|n| (name(n), service())).collect();
+        let addresses = allocate(&snapshot).addresses.into_values();
+        let given: Vec<_> = addresses.map(|addresses| addresses[0].to_string()).collect();
+        assert_eq!(given, ["203.0.113.5", "203.0.113.4", "203.0.113.2", "203.0.113.3", "203.0.113.1"]);
     }
 
     #[test]

@@ -45,13 +45,24 @@ pub fn eligible<'a>(
     snapshot.nodes.iter().filter(is_eligible).map(|(name, _)| name).collect()
 }
 
-/// The advertisements that select a pool; one without names and selectors selects all.
-pub fn advertisements<'a>(snapshot: &'a Snapshot, pool_name: &str, pool: &Pool) -> Vec<&'a L2Advertisement> {
-    let selects = |advertisement: &&L2Advertisement| {
+/// The advertisements that select a pool and a Service; one without names and selectors selects all.
+pub fn advertisements<'a>(
+    snapshot: &'a Snapshot,
+    pool_name: &str,
+    pool: &Pool,
+    service: &Service,
+) -> Vec<&'a L2Advertisement> {
+    let selects_pool = |advertisement: &L2Advertisement| {
         advertisement.pools.is_empty() && advertisement.pool_selectors.is_empty()
             || advertisement.pools.contains(pool_name)
             || advertisement.pool_selectors.iter().any(|selector| selector.matches(&pool.labels))
     };
+    let selects_service = |advertisement: &L2Advertisement| {
+        advertisement.service_selectors.is_empty()
+            || advertisement.service_selectors.iter().any(|selector| selector.matches(&service.labels))
+    };
+    let selects =
+        |advertisement: &&L2Advertisement| selects_pool(advertisement) && selects_service(advertisement);
     snapshot.l2_advertisements.values().filter(selects).collect()
 }
 
@@ -60,7 +71,10 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::model::testing::{endpoint, node, service};
+    use crate::model::{
+        Operator, Requirement, Selector,
+        testing::{endpoint, node, pool, service},
+    };
 
     fn names(names: &[&str]) -> Vec<NodeName> {
         names.iter().map(|name| NodeName((*name).to_owned())).collect()
@@ -77,6 +91,20 @@ mod tests {
             order.push(first);
         }
         assert_eq!(order, names(&["c", "a", "b", "e", "d"]));
+    }
+
+    #[test]
+    fn an_advertisement_selects_services_by_label() {
+        let selector = Selector {
+            requirements: vec![Requirement { key: "open".to_owned(), operator: Operator::Exists }],
+        };
+        let open = L2Advertisement { service_selectors: vec![selector], ..L2Advertisement::default() };
+        let snapshot =
+            Snapshot { l2_advertisements: [("open".to_owned(), open)].into(), ..Snapshot::default() };
+        let main = pool("192.0.2.1-192.0.2.9");
+        let labels = [("open".to_owned(), String::new())].into();
+        assert_eq!(advertisements(&snapshot, "main", &main, &Service { labels, ..service() }).len(), 1);
+        assert_eq!(advertisements(&snapshot, "main", &main, &service()).len(), 0);
     }
 
     #[test]

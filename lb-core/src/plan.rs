@@ -199,8 +199,9 @@ impl Plan {
         let Some(first) = addresses.first() else { return };
         let holds = |pool: &crate::model::Pool| pool.ranges.iter().any(|range| range.contains(first));
         let pool = snapshot.pools.iter().find(|(_, pool)| holds(pool));
-        let advertisements =
-            pool.map(|(name, pool)| ownership::advertisements(snapshot, name, pool)).unwrap_or_default();
+        let advertisements = pool
+            .map(|(name, pool)| ownership::advertisements(snapshot, name, pool, service))
+            .unwrap_or_default();
         let eligible = ownership::eligible(snapshot, service, &advertisements);
         let owner = ownership::owner(*first, eligible);
         let segments = self.links.iter().filter(|(link, _)| {

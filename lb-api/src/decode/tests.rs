@@ -149,6 +149,49 @@ fn what_is_wrong_is_said_with_file_object_and_field() {
     }
 }
 
+/// Each field of MetalLB's, of which nothing may be said but what is not carried out.
+#[test]
+fn fields_of_metallb_are_known() {
+    let pool = "apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: main, namespace: metallb-system}
+spec:
+  addresses: [192.0.2.0/24]
+  serviceAllocation:
+    priority: 10
+    namespaces: [default]
+    namespaceSelectors: [{matchLabels: {team: a}}]
+    serviceSelectors: [{matchLabels: {tier: a}}]
+status: {assignedIPv4: 1, assignedIPv6: 0, availableIPv4: 255, availableIPv6: 0}
+";
+    let namespace = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {team: a}}\n";
+    let decoded = decode_one(&format!("{pool}{namespace}"));
+    assert_eq!(decoded.problems, []);
+    let restriction = decoded.snapshot.pools["main"].service_allocation.as_ref();
+    assert_eq!(restriction.map(|restriction| restriction.service_selectors.len()), Some(1));
+    assert_eq!(
+        problems(pool),
+        ["warning: objects.yaml: IPAddressPool metallb-system/main: \
+          spec.serviceAllocation.namespaceSelectors[0]: selects no Namespace of the source: by it no Service gets an \
+          address; add the Namespaces to the source, or name them in spec.serviceAllocation.namespaces"]
+    );
+
+    let advertisement = "apiVersion: metallb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: main, namespace: metallb-system}
+spec:
+  serviceSelectors: [{matchLabels: {tier: a}}]
+  preferredNodeSelectors: [{weight: 50, preference: {matchLabels: {zone: a}}}]
+status: {}
+";
+    assert_eq!(
+        problems(advertisement),
+        ["warning: objects.yaml: L2Advertisement metallb-system/main: spec.preferredNodeSelectors: \
+          is not carried out yet: all nodes that may announce are preferred alike"]
+    );
+    assert_eq!(decode_one(advertisement).snapshot.l2_advertisements["main"].service_selectors.len(), 1);
+}
+
 #[test]
 fn a_bad_document_does_not_hide_the_others() {
     let decoded =

@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
-    num::NonZeroU16,
+    num::{NonZeroI64, NonZeroU16},
 };
 
 use ipnet::IpNet;
@@ -48,6 +48,8 @@ pub type Labels = BTreeMap<String, String>;
 pub struct Snapshot {
     /// UID of Namespace `kube-system`, from which the cluster's seed comes; `None` if the source has no such object.
     pub cluster_uid: Option<String>,
+    /// Labels of Namespaces, by name; a namespace that the source does not have as an object is none of them.
+    pub namespaces: BTreeMap<String, Labels>,
     /// Nodes.
     pub nodes: BTreeMap<NodeName, Node>,
     /// Services of type LoadBalancer that are ours to serve.
@@ -233,6 +235,34 @@ pub struct Pool {
     pub auto_assign: bool,
     /// `avoidBuggyIPs`.
     pub avoid_buggy: bool,
+    /// `serviceAllocation`: to whom it is restricted, if it is.
+    pub service_allocation: Option<ServiceAllocation>,
+}
+
+/// `serviceAllocation` of an `IPAddressPool`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ServiceAllocation {
+    /// Lower comes first; none comes last.
+    pub priority: Option<NonZeroI64>,
+    /// Names of namespaces; with no names and no selectors, all namespaces.
+    pub namespaces: BTreeSet<String>,
+    /// Selectors of namespaces by label.
+    pub namespace_selectors: Vec<Selector>,
+    /// Selectors of Services by label; none means all.
+    pub service_selectors: Vec<Selector>,
+}
+
+impl ServiceAllocation {
+    /// Whether a Service of this namespace, with these labels, gets addresses. A selector selects no namespace whose labels are not
+    /// known: it must not give to more than was meant.
+    pub fn admits(&self, namespace: &str, namespace_labels: Option<&Labels>, labels: &Labels) -> bool {
+        let is_any_namespace = self.namespaces.is_empty() && self.namespace_selectors.is_empty();
+        let is_selected =
+            |known: &Labels| self.namespace_selectors.iter().any(|selector| selector.matches(known));
+        (is_any_namespace || self.namespaces.contains(namespace) || namespace_labels.is_some_and(is_selected))
+            && (self.service_selectors.is_empty()
+                || self.service_selectors.iter().any(|selector| selector.matches(labels)))
+    }
 }
 
 /// Addresses from `first` to `last`, of one family.
@@ -282,6 +312,8 @@ pub struct L2Advertisement {
     pub node_selectors: Vec<Selector>,
     /// Interfaces, exact names; none means all.
     pub interfaces: BTreeSet<String>,
+    /// Selectors of Services; none means all.
+    pub service_selectors: Vec<Selector>,
 }
 
 /// A Kubernetes label selector: all requirements must hold.

@@ -23,6 +23,7 @@ pub fn pool(ranges: &str) -> Pool {
         ranges: ranges.split(',').filter_map(range).collect(),
         auto_assign: true,
         avoid_buggy: false,
+        service_allocation: None,
     }
 }
 
