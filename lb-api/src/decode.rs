@@ -11,7 +11,7 @@ use crate::{
     node::node,
     pool::{is_apart, is_used, l2_advertisement, labels, pool},
     problem::{ObjectKey, Problem, ProblemKind, Report, Severity},
-    service::service,
+    service::{Fields, service},
     slice::{join, service_of},
 };
 
@@ -24,6 +24,8 @@ pub struct Decoded {
     pub problems: Vec<Problem>,
     /// The file in which each object stands.
     pub origins: BTreeMap<ObjectKey, String>,
+    /// Where in each Service stands what its allocation depends on.
+    pub(crate) fields: BTreeMap<ObjectName, Fields>,
 }
 
 /// Decodes files, by name; those that end with `.json` are JSON, all others YAML.
@@ -96,7 +98,10 @@ impl Decoded {
             }
             "Service" => {
                 let service = self.report(document, |report| service(typed(value, report)?, report));
-                self.snapshot.services.extend(service.map(|service| (object_name, service)));
+                if let Some((service, fields)) = service {
+                    self.fields.insert(object_name.clone(), fields);
+                    self.snapshot.services.insert(object_name, service);
+                }
             }
             "EndpointSlice" => self.add_slice(document, &object_name.namespace),
             "IPAddressPool" => {

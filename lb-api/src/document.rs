@@ -1,6 +1,8 @@
 //! From bytes to objects: documents of a file, and typed objects with the path of what does not fit.
 
+use kube::Resource;
 use serde::de::DeserializeOwned;
+use serde_ignored::Path;
 use serde_json::Value;
 
 use crate::problem::{ObjectKey, Problem, ProblemKind, Report, Severity};
@@ -38,7 +40,11 @@ pub(crate) fn split(file: &str, bytes: &[u8], documents: &mut Vec<Document>, pro
         for document in yaml_documents(text) {
             match serde_saphyr::from_str::<Value>(&document) {
                 Ok(value) => values.push(value),
-                Err(error) => fail(error.to_string().lines().next().unwrap_or_default().to_owned()),
+                Err(error) => {
+                    let message = error.to_string();
+                    let line = message.lines().next().unwrap_or_default();
+                    fail(line.strip_prefix("error: ").unwrap_or(line).to_owned());
+                }
             }
         }
     }
@@ -51,16 +57,25 @@ pub(crate) fn split(file: &str, bytes: &[u8], documents: &mut Vec<Document>, pro
 fn yaml_documents(text: &str) -> Vec<String> {
     let mut documents = vec![String::new()];
     for (number, line) in text.lines().enumerate() {
-        if line == "---" || line.starts_with("--- ") {
-            documents.push("\n".repeat(number + 1));
-        } else if let Some(document) = documents.last_mut() {
+        if after_marker(line).is_some() {
+            documents.push("\n".repeat(number));
+        }
+        if let Some(document) = documents.last_mut() {
             document.push_str(line);
             document.push('\n');
         }
     }
-    let is_content = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let is_content = |line: &str| {
+        let line = after_marker(line).unwrap_or(line).trim();
+        !line.is_empty() && !line.starts_with('#')
+    };
     documents.retain(|document| document.lines().any(is_content));
     documents
+}
+
+/// What follows the marker of a document on its line; `None` if there is no marker.
+fn after_marker(line: &str) -> Option<&str> {
+    line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
 }
 
 /// An object, or those of a list.
@@ -103,29 +118,56 @@ fn take(file: &str, mut value: Value, documents: &mut Vec<Document>, problems: &
     }
 }
 
-/// The object as a type; `None` if a field does not fit. Fields that the type does not have are reported, and left out.
-pub(crate) fn typed<T: DeserializeOwned>(value: &Value, report: &mut Report<'_>) -> Option<T> {
+/// Fields of which none may be left out: the object would be for more than was meant.
+const RESTRICTION: &str = "spec.serviceAllocation.";
+
+/// The object as a type; `None` if its version or a field does not fit. Fields that the type does not have are reported, and left
+/// out.
+pub(crate) fn typed<T>(value: &Value, report: &mut Report<'_>) -> Option<T>
+where
+    T: DeserializeOwned + Resource<DynamicType = ()>,
+{
+    let expected = T::api_version(&());
+    let version = value["apiVersion"].as_str().unwrap_or_default();
+    if version != expected {
+        let kind = ProblemKind::ApiVersion { value: version.to_owned(), expected: expected.into_owned() };
+        report.add(Severity::Error, "apiVersion", kind);
+        return None;
+    }
     let mut unknown: Vec<String> = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
-    let result = serde_ignored::deserialize(deserializer, |path| unknown.push(path.to_string()));
+    let result: Result<T, serde_json::Error> =
+        serde_ignored::deserialize(deserializer, |path| unknown.push(shown(&path)));
     // The types of custom resources leave these two to whoever reads them: here.
     unknown.retain(|field| field != "apiVersion" && field != "kind");
+    let is_open = unknown.iter().any(|field| field.starts_with(RESTRICTION));
     for field in unknown {
-        // Options show as question marks.
-        let field = field.replace(".?", "").trim_start_matches("?.").to_owned();
-        report.add(Severity::Warning, field, ProblemKind::UnknownField);
+        let severity = if field.starts_with(RESTRICTION) { Severity::Error } else { Severity::Warning };
+        report.add(severity, field, ProblemKind::UnknownField);
     }
     match result {
-        Ok(object) => Some(object),
+        Ok(object) => (!is_open).then_some(object),
         Err(error) => {
-            let message: serde_json::Error = error;
-            report.add(
-                Severity::Error,
-                track.path().to_string(),
-                ProblemKind::Type { message: message.to_string() },
-            );
+            // The whole object shows as a dot.
+            let field = Some(track.path().to_string()).filter(|field| field != ".").unwrap_or_default();
+            report.add(Severity::Error, field, ProblemKind::Type { message: error.to_string() });
             None
+        }
+    }
+}
+
+/// A path as people write it: `spec.ports[0].port`.
+fn shown(path: &Path<'_>) -> String {
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", shown(parent)),
+        Path::Map { parent, key } => match shown(parent) {
+            parent if parent.is_empty() => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            shown(parent)
         }
     }
 }

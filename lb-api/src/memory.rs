@@ -54,7 +54,7 @@ impl Memory {
         let (decoded, allocation) = loop {
             let decoded = self.decode(&mut documents, &mut said);
             let allocation = allocate(&decoded.snapshot);
-            said.allocation(&allocation, &decoded.origins);
+            said.allocation(&allocation, &decoded);
             let unserved = allocation.errors.keys().map(key_of).collect();
             if !self.fall_back(&mut documents, &unserved, &mut said) {
                 break (decoded, allocation);
@@ -139,10 +139,11 @@ impl Said {
         }
     }
 
-    fn allocation(&mut self, allocation: &Allocation, origins: &BTreeMap<ObjectKey, String>) {
+    fn allocation(&mut self, allocation: &Allocation, decoded: &Decoded) {
         self.all(allocation.errors.iter().map(|(service, error)| {
-            let file = origins.get(&key_of(service)).map_or("", String::as_str);
-            Problem::of_allocation(file, service, error.clone())
+            let file = decoded.origins.get(&key_of(service)).map_or("", String::as_str);
+            let field = decoded.fields.get(service).map_or("", |fields| fields.of(error));
+            Problem::of_allocation(file, service, field, error.clone())
         }));
     }
 }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use lb_core::{allocate::AllocationError, model::ObjectName};
+use lb_core::{
+    allocate::AllocationError,
+    model::{ObjectName, Protocol},
+};
 
 /// Kind, namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,6 +81,14 @@ pub enum ProblemKind {
     /// No `kind`, `apiVersion` or `metadata.name`.
     #[error("is missing: every object has apiVersion, kind and metadata.name")]
     Missing,
+    /// Another version of the kind, or the same kind of another group.
+    #[error("{value:?} is not {expected}, the version of this kind that is read")]
+    ApiVersion {
+        /// What is there.
+        value: String,
+        /// What could be there.
+        expected: String,
+    },
     /// Of another type than the field has.
     #[error("{message}")]
     Type {
@@ -87,6 +98,12 @@ pub enum ProblemKind {
     /// A field that the kind does not have.
     #[error("is no field of this kind: check its spelling")]
     UnknownField,
+    /// An annotation with our prefix that means nothing.
+    #[error("is none of the annotations that are read, {}: check its spelling", known.join(", "))]
+    UnknownAnnotation {
+        /// Those that mean something.
+        known: &'static [&'static str],
+    },
     /// A field of MetalLB's whose meaning is not carried out.
     #[error("is not carried out yet: {instead}")]
     NotCarriedOut {
@@ -123,35 +140,28 @@ pub enum ProblemKind {
         /// The other pool.
         other: String,
     },
-    /// A slice of a service that is not there, or not ours.
-    #[error("no port of the Service has the name {port:?}")]
+    /// A port of a slice that its Service does not have: the endpoints behind it get nothing.
+    #[error("no port of the Service has the name {port:?} and protocol {protocol}")]
     NoSuchPort {
-        /// The slice's port.
+        /// Name of the slice's port, empty if it has none.
         port: String,
+        /// Its protocol.
+        protocol: Protocol,
     },
     /// The Service gets no address.
     #[error("{0}")]
     Allocation(AllocationError),
+    /// No object at all, where some were meant to be.
+    #[error("there is no object: is it the right place, and do its files end with .yaml, .yml or .json?")]
+    NoObject,
     /// No object at all, where there were some.
     #[error("there is no object any more: everything stays as it is until there is one")]
     Empty,
 }
 
 impl Problem {
-    /// Why a Service gets no address; `file` is where the Service stands.
-    pub fn of_allocation(file: &str, service: &ObjectName, error: AllocationError) -> Self {
-        let field = match &error {
-            AllocationError::OutsidePools { .. }
-            | AllocationError::Reserved { .. }
-            | AllocationError::Taken { .. }
-            | AllocationError::Buggy { .. } => {
-                "metadata.annotations[metallb.io/loadBalancerIPs] or spec.loadBalancerIP"
-            }
-            AllocationError::NoPool { .. } | AllocationError::NotAdmitted { .. } => {
-                "metadata.annotations[metallb.io/address-pool]"
-            }
-            AllocationError::Exhausted { .. } => "",
-        };
+    /// Why a Service gets no address; `file` is where the Service stands, `field` what in it has to be mended.
+    pub fn of_allocation(file: &str, service: &ObjectName, field: &str, error: AllocationError) -> Self {
         let object = ObjectKey {
             kind: "Service".to_owned(),
             namespace: service.namespace.clone(),

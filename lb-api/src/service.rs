@@ -8,6 +8,7 @@ use std::{
 
 use k8s_openapi::api::core::v1;
 use lb_core::{
+    allocate::{AllocationError, Claim},
     model::{Echo, Family, Forwarding, Protocol, Service, ServicePort, TableSize, TrafficPolicy},
     rows::MAX_SLOTS,
 };
@@ -17,13 +18,39 @@ use crate::{
     problem::{ProblemKind, Report, Severity},
 };
 
+/// Where in a Service stands what its allocation depends on, as paths.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fields {
+    requested: String,
+    requested_pool: String,
+    ingress: BTreeMap<IpAddr, String>,
+}
+
+impl Fields {
+    /// The field that has to be mended; empty if it is none of the Service's.
+    pub fn of(&self, error: &AllocationError) -> &str {
+        match error {
+            AllocationError::OutsidePools { address, claim }
+            | AllocationError::Taken { address, claim, .. }
+            | AllocationError::Buggy { address, claim, .. }
+            | AllocationError::Reserved { address, claim, .. } => match claim {
+                Claim::Held => self.ingress.get(address).map_or("", String::as_str),
+                Claim::Requested => &self.requested,
+            },
+            AllocationError::NoPool { .. } | AllocationError::NotAdmitted { .. } => &self.requested_pool,
+            AllocationError::Exhausted { .. } => "",
+        }
+    }
+}
+
 /// `None` if it is not ours, or wrong.
-pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<Service> {
+pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<(Service, Fields)> {
     let spec = object.spec?;
     if spec.type_.as_deref() != Some("LoadBalancer") || spec.load_balancer_class.is_some() {
         return None;
     }
     let annotations = Annotations(object.metadata.annotations.unwrap_or_default());
+    annotations.report_unknown(report);
     let ports = ports(spec.ports.unwrap_or_default(), report);
     let policy = match spec.external_traffic_policy.as_deref() {
         None | Some("Cluster") => TrafficPolicy::Cluster,
@@ -35,7 +62,12 @@ pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<Se
     };
     let families =
         families(spec.ip_families, spec.cluster_ips.or(spec.cluster_ip.map(|ip| vec![ip])), report)?;
-    let requested = requested(&annotations, spec.load_balancer_ip.as_deref(), report)?;
+    let mut fields = Fields::default();
+    let requested = requested(&annotations, spec.load_balancer_ip.as_deref(), &mut fields, report)?;
+    let requested_pool = annotations.metallb("address-pool").map(|(field, pool)| {
+        fields.requested_pool = field;
+        pool.clone()
+    });
     let forwarding = annotations.one_of(FORWARDING, &FORWARDINGS, "auto, dsr or kernel", report)?;
     let echo = annotations.one_of(ECHO, &ECHOS, "always or ready", report)?;
     let table_size = match annotations.0.get(TABLE_SIZE) {
@@ -50,24 +82,35 @@ pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<Se
             }
         },
     };
-    let ingress = object.status.and_then(|status| status.load_balancer).and_then(|status| status.ingress);
-    let ingress =
-        ingress.unwrap_or_default().into_iter().filter_map(|ingress| ingress.ip?.parse().ok()).collect();
-    Some(Service {
+    let client_ip_affinity = match spec.session_affinity.as_deref() {
+        None | Some("None") => false,
+        Some("ClientIP") => true,
+        Some(other) => {
+            report.bad_value("spec.sessionAffinity", other, "None or ClientIP");
+            return None;
+        }
+    };
+    let ingress = ingress(object.status.unwrap_or_default(), &mut fields, report)?;
+    let service = Service {
+        created: object.metadata.creation_timestamp.map(|time| time.0.as_second()),
         labels: labels(object.metadata.labels),
         families,
         endpoints: vec![BTreeSet::new(); ports.len()],
         ports,
         policy,
-        client_ip_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+        client_ip_affinity,
         requested,
-        requested_pool: annotations.metallb("address-pool").cloned(),
+        requested_pool,
         ingress,
         forwarding: forwarding.unwrap_or(Forwarding::Auto),
         echo: echo.unwrap_or(Echo::Always),
         table_size,
-    })
+    };
+    Some((service, fields))
 }
+
+/// What a port has to be.
+pub(crate) const PORT: &str = "a port from 1 to 65535";
 
 const FORWARDING: &str = "magnetite.io/forwarding";
 const FORWARDINGS: [(&str, Forwarding); 3] =
@@ -75,6 +118,8 @@ const FORWARDINGS: [(&str, Forwarding); 3] =
 const ECHO: &str = "magnetite.io/echo";
 const ECHOS: [(&str, Echo); 2] = [("always", Echo::Always), ("ready", Echo::Ready)];
 const TABLE_SIZE: &str = "magnetite.io/table-size";
+const PREFIX: &str = "magnetite.io/";
+const KNOWN: [&str; 3] = [FORWARDING, ECHO, TABLE_SIZE];
 
 fn annotation(name: &str) -> String {
     format!("metadata.annotations[{name}]")
@@ -83,11 +128,21 @@ fn annotation(name: &str) -> String {
 struct Annotations(BTreeMap<String, String>);
 
 impl Annotations {
-    /// MetalLB's, by the new prefix or the old.
-    fn metallb(&self, name: &str) -> Option<&String> {
-        ["metallb.io", "metallb.universe.tf"]
-            .iter()
-            .find_map(|prefix| self.0.get(&format!("{prefix}/{name}")))
+    /// Ours that are not read; those of others are none of our business.
+    fn report_unknown(&self, report: &mut Report<'_>) {
+        let ours = self.0.keys().filter(|name| name.starts_with(PREFIX));
+        for name in ours.filter(|name| !KNOWN.contains(&name.as_str())) {
+            let kind = ProblemKind::UnknownAnnotation { known: &KNOWN };
+            report.add(Severity::Warning, annotation(name), kind);
+        }
+    }
+
+    /// MetalLB's, by the new prefix or the old: its field and its value.
+    fn metallb(&self, name: &str) -> Option<(String, &String)> {
+        ["metallb.io", "metallb.universe.tf"].iter().find_map(|prefix| {
+            let key = format!("{prefix}/{name}");
+            Some((annotation(&key), self.0.get(&key)?))
+        })
     }
 
     /// `None` if the value is none of these; `Some(None)` if the annotation is not there.
@@ -130,8 +185,7 @@ fn ports(ports: Vec<v1::ServicePort>, report: &mut Report<'_>) -> Vec<ServicePor
                 good.push(ServicePort { name: port.name.unwrap_or_default(), protocol, port: number });
             }
             None => {
-                let kind =
-                    ProblemKind::Value { value: port.port.to_string(), expected: "a port from 1 to 65535" };
+                let kind = ProblemKind::Value { value: port.port.to_string(), expected: PORT };
                 report.add(Severity::Warning, format!("spec.ports[{i}].port"), kind);
             }
         }
@@ -168,9 +222,14 @@ fn families(
     Some(families)
 }
 
-fn requested(annotations: &Annotations, field: Option<&str>, report: &mut Report<'_>) -> Option<Vec<IpAddr>> {
+fn requested(
+    annotations: &Annotations,
+    field: Option<&str>,
+    fields: &mut Fields,
+    report: &mut Report<'_>,
+) -> Option<Vec<IpAddr>> {
     let (place, text) = match (annotations.metallb("loadBalancerIPs"), field) {
-        (Some(text), _) => (annotation("metallb.io/loadBalancerIPs"), text.as_str()),
+        (Some((place, text)), _) => (place, text.as_str()),
         (None, Some(text)) if !text.is_empty() => ("spec.loadBalancerIP".to_owned(), text),
         _ => return Some(Vec::new()),
     };
@@ -182,6 +241,28 @@ fn requested(annotations: &Annotations, field: Option<&str>, report: &mut Report
             }
             _ => {
                 report.bad_value(place, part, "an IP address, at most one of a family");
+                return None;
+            }
+        }
+    }
+    fields.requested = place;
+    Some(addresses)
+}
+
+/// The addresses that the Service has; entries with a host name have none.
+fn ingress(status: v1::ServiceStatus, fields: &mut Fields, report: &mut Report<'_>) -> Option<Vec<IpAddr>> {
+    let entries = status.load_balancer.and_then(|status| status.ingress).unwrap_or_default();
+    let mut addresses = Vec::new();
+    for (i, entry) in entries.into_iter().enumerate() {
+        let Some(text) = entry.ip.filter(|text| !text.is_empty()) else { continue };
+        let field = format!("status.loadBalancer.ingress[{i}].ip");
+        match text.parse() {
+            Ok(address) => {
+                addresses.push(address);
+                fields.ingress.insert(address, field);
+            }
+            Err(_) => {
+                report.bad_value(field, text, "an IP address");
                 return None;
             }
         }

@@ -5,7 +5,10 @@ use std::num::NonZeroU16;
 use k8s_openapi::api::discovery::v1;
 use lb_core::model::{Endpoint, EndpointCondition, NodeName, ObjectName, Protocol, Service};
 
-use crate::problem::{ProblemKind, Report, Severity};
+use crate::{
+    problem::{ProblemKind, Report, Severity},
+    service::PORT,
+};
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
@@ -17,20 +20,26 @@ pub(crate) fn service_of(slice: &v1::EndpointSlice, namespace: &str) -> Option<O
 
 /// Adds the endpoints of a slice; one whose address cannot be read is left out.
 pub(crate) fn join(slice: &v1::EndpointSlice, service: &mut Service, report: &mut Report<'_>) {
-    for port in slice.ports.iter().flatten() {
+    for (i, port) in slice.ports.iter().flatten().enumerate() {
         let protocol = match port.protocol.as_deref() {
             None | Some("TCP") => Protocol::Tcp,
             Some("UDP") => Protocol::Udp,
             Some(_) => continue,
         };
         let name = port.name.as_deref().unwrap_or_default();
-        let place = service.ports.iter().position(|p| p.name == name && p.protocol == protocol);
-        let number = port.port.and_then(|port| u16::try_from(port).ok()).and_then(NonZeroU16::new);
-        let (Some(place), Some(number)) = (place, number) else {
-            report.add(Severity::Warning, "ports", ProblemKind::NoSuchPort { port: name.to_owned() });
+        let Some(number) = port.port.and_then(|port| u16::try_from(port).ok()).and_then(NonZeroU16::new)
+        else {
+            let value = port.port.map(|port| port.to_string()).unwrap_or_default();
+            let kind = ProblemKind::Value { value, expected: PORT };
+            report.add(Severity::Warning, format!("ports[{i}].port"), kind);
             continue;
         };
-        for (i, endpoint) in slice.endpoints.iter().enumerate() {
+        let Some(place) = service.ports.iter().position(|p| p.name == name && p.protocol == protocol) else {
+            let kind = ProblemKind::NoSuchPort { port: name.to_owned(), protocol };
+            report.add(Severity::Warning, format!("ports[{i}]"), kind);
+            continue;
+        };
+        for (j, endpoint) in slice.endpoints.iter().enumerate() {
             let conditions = endpoint.conditions.as_ref();
             let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
             let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
@@ -40,7 +49,7 @@ pub(crate) fn join(slice: &v1::EndpointSlice, service: &mut Service, report: &mu
                 (false, true) => EndpointCondition::ServingTerminating,
                 (false, false) => EndpointCondition::NotReady,
             };
-            for address in &endpoint.addresses {
+            for (k, address) in endpoint.addresses.iter().enumerate() {
                 match address.parse() {
                     Ok(address) => {
                         let node = endpoint.node_name.clone().map(NodeName);
@@ -48,7 +57,7 @@ pub(crate) fn join(slice: &v1::EndpointSlice, service: &mut Service, report: &mu
                     }
                     Err(_) => {
                         let kind = ProblemKind::Value { value: address.clone(), expected: "an IP address" };
-                        report.add(Severity::Warning, format!("endpoints[{i}].addresses"), kind);
+                        report.add(Severity::Warning, format!("endpoints[{j}].addresses[{k}]"), kind);
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! Which addresses Services get: a pure function of what is there, so that nodes without a controller agree.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -20,24 +21,32 @@ pub struct Allocation {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum AllocationError {
     /// Asked for an address that no pool has.
-    #[error("{address} is in no IPAddressPool: add it to one, or ask for another address")]
+    #[error("{address} is in no IPAddressPool: add it to one, or {claim}")]
     OutsidePools {
         /// The address.
         address: IpAddr,
+        /// By what it is wanted.
+        claim: Claim,
     },
     /// Asked for an address that another Service has.
-    #[error("{address} belongs to Service {holder}: ask for another address")]
+    #[error("{address} belongs to Service {holder}, {precedence}: {claim}, or let that Service give it up")]
     Taken {
         /// The address.
         address: IpAddr,
+        /// By what it is wanted.
+        claim: Claim,
         /// Who has it.
         holder: ObjectName,
+        /// Why it has it.
+        precedence: Precedence,
     },
     /// Asked for an address that ends with 0 or 255.
-    #[error("{address} ends with 0 or 255, and its IPAddressPool {pool} has avoidBuggyIPs")]
+    #[error("{address} ends with 0 or 255, and its IPAddressPool {pool} has avoidBuggyIPs: {claim}")]
     Buggy {
         /// The address.
         address: IpAddr,
+        /// By what it is wanted.
+        claim: Claim,
         /// Its pool.
         pool: String,
     },
@@ -49,11 +58,13 @@ pub enum AllocationError {
     },
     /// Asked for an address of a pool that is not for it.
     #[error(
-        "{address} is of IPAddressPool {pool}, whose serviceAllocation does not admit this Service: ask for another address"
+        "{address} is of IPAddressPool {pool}, whose serviceAllocation does not admit this Service: {claim}"
     )]
     Reserved {
         /// The address.
         address: IpAddr,
+        /// By what it is wanted.
+        claim: Claim,
         /// Its pool.
         pool: String,
     },
@@ -75,19 +86,48 @@ pub enum AllocationError {
     },
 }
 
-/// Addresses that Services have keep; then those that ask for one get it; then all others, by namespace and name, the lowest that
-/// is free.
+/// By what a Service wants an address; it shows as what can be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Claim {
+    /// Its status says that it has it.
+    #[error("take it out of this status, and the Service gets another")]
+    Held,
+    /// Its annotation, or `spec.loadBalancerIP`.
+    #[error("ask for another address")]
+    Requested,
+}
+
+/// Why of two Services that want one address this one has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Precedence {
+    /// By its status, and the other asks for it.
+    #[error("which has it already, by its status.loadBalancer.ingress")]
+    Held,
+    /// By `metadata.creationTimestamp`.
+    #[error("which is older")]
+    Older,
+    /// The other has no `metadata.creationTimestamp`.
+    #[error("which has a metadata.creationTimestamp, as this one has not")]
+    Dated,
+    /// Neither is older.
+    #[error("which comes first by namespace and name")]
+    First,
+}
+
+/// Services keep the addresses that they have; then those that ask for one get it; then all others, the lowest that is free. In each
+/// of the three the oldest comes first, and those whose age is not known come last, by namespace and name.
 pub fn allocate(snapshot: &Snapshot) -> Allocation {
     let mut allocator = Allocator { snapshot, holders: BTreeMap::new(), allocation: Allocation::default() };
-    let (has, wants): (Vec<_>, Vec<_>) =
-        snapshot.services.iter().partition(|(_, service)| !service.ingress.is_empty());
+    let mut services: Vec<_> = snapshot.services.iter().collect();
+    services.sort_by(|(_, a), (_, b)| by_age(a, b));
+    let (has, wants): (Vec<_>, Vec<_>) = services.into_iter().partition(|(_, service)| is_held(service));
     for (name, service) in has {
-        allocator.take(name, service, &service.ingress);
+        allocator.take(name, service, Claim::Held);
     }
     let (asks, any): (Vec<_>, Vec<_>) =
         wants.into_iter().partition(|(_, service)| !service.requested.is_empty());
     for (name, service) in asks {
-        allocator.take(name, service, &service.requested);
+        allocator.take(name, service, Claim::Requested);
     }
     for (name, service) in any {
         allocator.choose(name, service);
@@ -97,39 +137,50 @@ pub fn allocate(snapshot: &Snapshot) -> Allocation {
 
 struct Allocator<'a> {
     snapshot: &'a Snapshot,
-    holders: BTreeMap<IpAddr, ObjectName>,
+    holders: BTreeMap<IpAddr, (&'a ObjectName, &'a Service)>,
     allocation: Allocation,
 }
 
-impl Allocator<'_> {
-    fn take(&mut self, name: &ObjectName, service: &Service, addresses: &[IpAddr]) {
+impl<'a> Allocator<'a> {
+    fn take(&mut self, name: &'a ObjectName, service: &'a Service, claim: Claim) {
+        let addresses = match claim {
+            Claim::Held => &service.ingress,
+            Claim::Requested => &service.requested,
+        };
         for address in addresses {
-            if let Err(error) = self.check(name, service, *address) {
+            if let Err(error) = self.check(name, service, *address, claim) {
                 self.allocation.errors.insert(name.clone(), error);
                 return;
             }
         }
-        self.give(name, addresses.to_vec());
+        self.give(name, service, addresses.clone());
     }
 
-    fn check(&self, name: &ObjectName, service: &Service, address: IpAddr) -> Result<(), AllocationError> {
-        if let Some(holder) = self.holders.get(&address) {
-            return Err(AllocationError::Taken { address, holder: holder.clone() });
+    fn check(
+        &self,
+        name: &ObjectName,
+        service: &Service,
+        address: IpAddr,
+        claim: Claim,
+    ) -> Result<(), AllocationError> {
+        if let Some((holder, held_by)) = self.holders.get(&address) {
+            let precedence = Precedence::of(held_by, service);
+            return Err(AllocationError::Taken { address, claim, holder: (*holder).clone(), precedence });
         }
         let holds = |pool: &Pool| pool.ranges.iter().any(|range| range.contains(&address));
         match self.snapshot.pools.iter().find(|(_, pool)| holds(pool)) {
-            None => Err(AllocationError::OutsidePools { address }),
+            None => Err(AllocationError::OutsidePools { address, claim }),
             Some((pool_name, pool)) if pool.avoid_buggy && is_buggy(&address) => {
-                Err(AllocationError::Buggy { address, pool: pool_name.clone() })
+                Err(AllocationError::Buggy { address, claim, pool: pool_name.clone() })
             }
             Some((pool_name, pool)) if !self.admits(pool, name, service) => {
-                Err(AllocationError::Reserved { address, pool: pool_name.clone() })
+                Err(AllocationError::Reserved { address, claim, pool: pool_name.clone() })
             }
             Some(_) => Ok(()),
         }
     }
 
-    fn choose(&mut self, name: &ObjectName, service: &Service) {
+    fn choose(&mut self, name: &'a ObjectName, service: &'a Service) {
         let found = match &service.requested_pool {
             Some(pool) => match self.snapshot.pools.get(pool) {
                 None => Err(AllocationError::NoPool { pool: pool.clone() }),
@@ -141,12 +192,12 @@ impl Allocator<'_> {
             None => {
                 let mut pools: Vec<&Pool> = self.snapshot.pools.values().collect();
                 pools.retain(|pool| pool.auto_assign && self.admits(pool, name, service));
-                pools.sort_by_key(|pool| precedence(pool));
+                pools.sort_by_key(|pool| order(pool));
                 Ok(pools.into_iter().find_map(|pool| self.free(pool, &service.families)))
             }
         };
         match found {
-            Ok(Some(addresses)) => self.give(name, addresses),
+            Ok(Some(addresses)) => self.give(name, service, addresses),
             Ok(None) => {
                 let families: Vec<_> = service.families.iter().map(|family| format!("{family:?}")).collect();
                 let error = AllocationError::Exhausted { families: families.join(", ") };
@@ -185,17 +236,38 @@ impl Allocator<'_> {
         None
     }
 
-    fn give(&mut self, name: &ObjectName, addresses: Vec<IpAddr>) {
+    fn give(&mut self, name: &'a ObjectName, service: &'a Service, addresses: Vec<IpAddr>) {
         for address in &addresses {
-            self.holders.insert(*address, name.clone());
+            self.holders.insert(*address, (name, service));
         }
         self.allocation.addresses.insert(name.clone(), addresses);
     }
 }
 
+impl Precedence {
+    /// Of two Services of which the first has an address that the second wants.
+    fn of(holder: &Service, other: &Service) -> Self {
+        match (is_held(holder) && !is_held(other), by_age(holder, other), other.created) {
+            (true, ..) => Self::Held,
+            (false, Ordering::Less, Some(_)) => Self::Older,
+            (false, Ordering::Less, None) => Self::Dated,
+            (false, Ordering::Equal | Ordering::Greater, _) => Self::First,
+        }
+    }
+}
+
+fn is_held(service: &Service) -> bool {
+    !service.ingress.is_empty()
+}
+
+fn by_age(a: &Service, b: &Service) -> Ordering {
+    let key = |service: &Service| (service.created.is_none(), service.created);
+    key(a).cmp(&key(b))
+}
+
 /// Pools with `serviceAllocation` come first, among them those with a priority, the lowest first (MetalLB:
 /// `internal/allocator/allocator.go`).
-fn precedence(pool: &Pool) -> impl Ord + use<> {
+fn order(pool: &Pool) -> impl Ord + use<> {
     let priority = pool.service_allocation.as_ref().map(|restriction| restriction.priority);
     (priority.is_none(), priority.flatten().is_none(), priority)
 }
@@ -251,9 +323,47 @@ mod tests {
         let asking = |text| Service { requested: vec![address(text)], ..service() };
         let services = [("a", asking("192.0.2.1")), ("b", asking("192.0.2.1")), ("c", asking("203.0.113.1"))];
         let allocation = allocate(&snapshot(&services));
-        let taken = AllocationError::Taken { address: address("192.0.2.1"), holder: name("a") };
-        let outside = AllocationError::OutsidePools { address: address("203.0.113.1") };
+        let taken = AllocationError::Taken {
+            address: address("192.0.2.1"),
+            claim: Claim::Requested,
+            holder: name("a"),
+            precedence: Precedence::First,
+        };
+        let outside =
+            AllocationError::OutsidePools { address: address("203.0.113.1"), claim: Claim::Requested };
         assert_eq!(allocation.errors, [(name("b"), taken), (name("c"), outside)].into());
+    }
+
+    #[test]
+    fn the_oldest_gets_the_address_that_several_ask_for_unless_one_has_it() {
+        let asking = |created| Service { created, requested: vec![address("192.0.2.1")], ..service() };
+        let holding = |created| Service { created, ingress: vec![address("192.0.2.1")], ..service() };
+        for (a, b, expected) in [
+            (asking(Some(2)), asking(Some(1)), ("b", Precedence::Older)),
+            (asking(None), asking(Some(1)), ("b", Precedence::Dated)),
+            (asking(Some(1)), asking(Some(1)), ("a", Precedence::First)),
+            (asking(None), asking(None), ("a", Precedence::First)),
+            (asking(Some(1)), holding(Some(2)), ("b", Precedence::Held)),
+            (holding(Some(2)), holding(Some(1)), ("b", Precedence::Older)),
+        ] {
+            let errors = allocate(&snapshot(&[("a", a), ("b", b)])).errors.into_values();
+            let found: Vec<_> = errors
+                .map(|error| match error {
+                    AllocationError::Taken { holder, precedence, .. } => (holder, precedence),
+                    other => panic!("{other}"),
+                })
+                .collect();
+            assert_eq!(found, [(name(expected.0), expected.1)]);
+        }
+    }
+
+    #[test]
+    fn the_oldest_chooses_first() {
+        let of = |created| Service { created, ..service() };
+        let allocation =
+            allocate(&snapshot(&[("a", of(None)), ("b", of(Some(2))), ("c", of(Some(1))), ("d", of(None))]));
+        let given: Vec<_> = allocation.addresses.values().map(|addresses| addresses[0].to_string()).collect();
+        assert_eq!(given, ["192.0.2.2", "192.0.2.1", "192.0.2.0", "192.0.2.3"]);
     }
 
     #[test]
@@ -298,7 +408,11 @@ mod tests {
         let by_label = ServiceAllocation { service_selectors: with_label("tier"), ..Default::default() };
         let (names, _, errors) = allowed(by_label, &[]);
         assert_eq!(names, "a");
-        let reserved = AllocationError::Reserved { address: address("198.51.100.9"), pool: "lab".to_owned() };
+        let reserved = AllocationError::Reserved {
+            address: address("198.51.100.9"),
+            claim: Claim::Requested,
+            pool: "lab".to_owned(),
+        };
         assert_eq!(errors[&name("asks")], reserved);
         assert_eq!(errors[&name("pinned")], AllocationError::NotAdmitted { pool: "lab".to_owned() });
         assert!(matches!(errors[&name("b")], AllocationError::Exhausted { .. }));

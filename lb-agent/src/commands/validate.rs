@@ -2,11 +2,38 @@
 
 use std::collections::BTreeMap;
 
-use lb_api::{Memory, Problem};
+use lb_api::{Memory, Problem, ProblemKind, Severity};
 
-/// Everything that is wrong with files, by name, in their order.
+/// Everything that is wrong with files, by name, in their order. To have no object is wrong too: it is mostly the wrong directory.
 pub fn validate(files: &BTreeMap<String, Vec<u8>>) -> Vec<Problem> {
-    let mut problems = Memory::default().settle(files).problems;
+    let settled = Memory::default().settle(files);
+    let mut problems = settled.problems;
+    if settled.is_empty && problems.is_empty() {
+        problems.push(Problem {
+            file: "the source".to_owned(),
+            object: None,
+            field: String::new(),
+            severity: Severity::Error,
+            kind: ProblemKind::NoObject,
+        });
+    }
     problems.sort_by(|a, b| a.file.cmp(&b.file));
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_object_is_a_problem() {
+        let words = |text: &str| {
+            let problems = validate(&[("a.yaml".to_owned(), text.as_bytes().to_vec())].into());
+            problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        assert!(words("# nothing\n").starts_with("error: the source: there is no object"));
+        assert!(!words("{[").contains("there is no object"), "one problem is enough");
+        assert_eq!(words("{apiVersion: v1, kind: Node, metadata: {name: a}}"), "");
+        assert_eq!(validate(&BTreeMap::new()).len(), 1);
+    }
 }

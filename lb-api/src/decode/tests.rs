@@ -32,6 +32,7 @@ apiVersion: v1
 kind: Service
 metadata:
   name: web
+  creationTimestamp: "2026-07-01T00:00:01Z"
   annotations: {magnetite.io/table-size: "4096,2048", magnetite.io/forwarding: dsr}
 spec:
   type: LoadBalancer
@@ -68,6 +69,7 @@ fn good_objects_become_a_snapshot() {
     assert_eq!(snapshot.l2_advertisements["all"].node_selectors.len(), 1);
     let Some(web) = snapshot.services.values().next() else { panic!("no service") };
     assert_eq!(web.families, [Family::V4, Family::V6]);
+    assert_eq!(web.created, Some(1_782_864_001));
     assert_eq!(web.forwarding, Forwarding::Dsr);
     assert_eq!(web.table_size, Some(TableSize { length: 4096, previous: Some(2048) }));
     let conditions: Vec<_> = web.endpoints[0].iter().map(|endpoint| endpoint.condition).collect();
@@ -101,6 +103,32 @@ fn what_is_wrong_is_said_with_file_object_and_field() {
             "warning: objects.yaml: Service default/web: spec.ipFamilys: is no field",
         ),
         (
+            "{name: http, port: 80}",
+            "{name: http, prt: 1, port: 80}",
+            "warning: objects.yaml: Service default/web: spec.ports[0].prt: is no field",
+        ),
+        (
+            "matchLabels: {zone: a}",
+            "matchLabel: {zone: a}",
+            "warning: objects.yaml: L2Advertisement metallb-system/all: spec.nodeSelectors[0].matchLabel: is no field",
+        ),
+        (
+            "apiVersion: v1\nkind: Service",
+            "apiVersion: v2\nkind: Service",
+            "error: objects.yaml: Service default/web: apiVersion: \"v2\" is not v1, the version of this kind that is read",
+        ),
+        (
+            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool",
+            "apiVersion: metallb.io/v1\nkind: IPAddressPool",
+            "error: objects.yaml: IPAddressPool metallb-system/main: apiVersion: \"metallb.io/v1\" is not metallb.io/v1beta1, \
+             the version",
+        ),
+        (
+            "spec:\n  addresses: [192.0.2.100-192.0.2.110, \"2001:db8::/120\"]\n  avoidBuggyIPs: true\n",
+            "",
+            "error: objects.yaml: IPAddressPool metallb-system/main: missing field `spec`",
+        ),
+        (
             "192.0.2.100-",
             "192.0.2.200-",
             "error: objects.yaml: IPAddressPool metallb-system/main: spec.addresses[0]: \"192.0.2.200",
@@ -116,20 +144,53 @@ fn what_is_wrong_is_said_with_file_object_and_field() {
             "error: objects.yaml: Service default/web: metadata.annotations[magnetite.io/forwarding]:",
         ),
         (
+            "magnetite.io/forwarding: dsr",
+            "magnetite.io/fowarding: dsr, example.com/forwarding: dsr",
+            "warning: objects.yaml: Service default/web: metadata.annotations[magnetite.io/fowarding]: is none of the annotations \
+             that are read, magnetite.io/forwarding, magnetite.io/echo, magnetite.io/table-size: check its spelling",
+        ),
+        (
             "protocol: UDP",
             "protocol: SCTP",
             "warning: objects.yaml: Service default/web: spec.ports[1].protocol:",
+        ),
+        (
+            "ipFamilies:",
+            "sessionAffinity: Client\n  ipFamilies:",
+            "error: objects.yaml: Service default/web: spec.sessionAffinity: \"Client\" is not None or ClientIP",
+        ),
+        (
+            "ports: [{name: http, port: 80}, {name: dns, port: 53, protocol: UDP}]",
+            "ports: [{name: http, port: 80}]\nstatus: {loadBalancer: {ingress: [{hostname: a.example}, {ip: 192.0.2.300}]}}",
+            "error: objects.yaml: Service default/web: status.loadBalancer.ingress[1].ip: \"192.0.2.300\" is not an IP address",
         ),
         ("192.0.2.11}", "192.0.2.11.12}", "error: objects.yaml: Node n1: status.addresses[0].address:"),
         (
             "[10.1.0.7]",
             "[ten]",
-            "warning: objects.yaml: EndpointSlice default/web-1: endpoints[2].addresses:",
+            "warning: objects.yaml: EndpointSlice default/web-1: endpoints[2].addresses[0]: \"ten\" is not an IP address",
         ),
         (
             "{name: http, port: 8080}",
             "{name: htp, port: 8080}",
-            "warning: objects.yaml: EndpointSlice default/web-1: ports:",
+            "warning: objects.yaml: EndpointSlice default/web-1: ports[0]: no port of the Service has the name \"htp\" and \
+             protocol TCP",
+        ),
+        (
+            "{name: http, port: 8080}",
+            "{name: http, port: 8080, protocol: UDP}",
+            "warning: objects.yaml: EndpointSlice default/web-1: ports[0]: no port of the Service has the name \"http\" and \
+             protocol UDP",
+        ),
+        (
+            "{name: http, port: 8080}",
+            "{name: http, port: 70000}",
+            "warning: objects.yaml: EndpointSlice default/web-1: ports[0].port: \"70000\" is not a port from 1 to 65535",
+        ),
+        (
+            "{name: http, port: 8080}",
+            "{name: http}",
+            "warning: objects.yaml: EndpointSlice default/web-1: ports[0].port: \"\" is not a port from 1 to 65535",
         ),
         ("kind: Node\n", "kind: Nod\n", "warning: objects.yaml: Nod default/n1: kind: this kind is not used"),
         (
@@ -140,7 +201,7 @@ fn what_is_wrong_is_said_with_file_object_and_field() {
         (
             "metadata: {name: kube-system, uid: 4a8fd5f2}",
             "metadata: {name: [",
-            "error: objects.yaml: cannot be read:",
+            "error: objects.yaml: cannot be read: line 4 column",
         ),
     ] {
         assert!(GOOD.contains(from), "{from}");
@@ -192,12 +253,54 @@ status: {}
     assert_eq!(decode_one(advertisement).snapshot.l2_advertisements["main"].service_selectors.len(), 1);
 }
 
+/// With a warning alone the pool would be everybody's.
+#[test]
+fn a_pool_whose_restriction_is_not_understood_is_not_used() {
+    for (restriction, field) in [
+        ("{namespace: [default]}", "namespace"),
+        ("{serviceSelectors: [{matchLabel: {tier: a}}]}", "serviceSelectors[0].matchLabel"),
+    ] {
+        let text = GOOD.replacen("avoidBuggyIPs: true", &format!("serviceAllocation: {restriction}"), 1);
+        let decoded = decode_one(&text);
+        assert!(decoded.snapshot.pools.is_empty(), "{restriction}");
+        let found: Vec<_> = decoded.problems.iter().map(ToString::to_string).collect();
+        let expected = format!("spec.serviceAllocation.{field}: is no field of this kind");
+        assert!(
+            found.len() == 1 && found[0].starts_with("error") && found[0].contains(&expected),
+            "{found:?}"
+        );
+    }
+}
+
 #[test]
 fn a_bad_document_does_not_hide_the_others() {
     let decoded =
         decode_one(&GOOD.replacen("metadata: {name: kube-system, uid: 4a8fd5f2}", "metadata: {name: [", 1));
     assert_eq!(decoded.snapshot.services.len(), 1);
     assert_eq!(decoded.snapshot.nodes.len(), 1);
+}
+
+/// An object may begin on the line of the marker, and a line is counted as the file has it.
+#[test]
+fn what_stands_beside_a_document_marker_is_read() {
+    let node = |marker: &str, name: &str| {
+        format!("{marker}{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}\n")
+    };
+    let text = [
+        node("--- ", "a"),
+        node("---\t", "b"),
+        node("--- # a comment\n", "c"),
+        node("--- # a comment\n", "d"),
+        "--- # nothing\n---\n".to_owned(),
+        node("---   ", "e"),
+        "---\nmetadata: {name: f}\n--- {[\n".to_owned(),
+    ];
+    let decoded = decode_one(&text.concat());
+    let names: Vec<_> = decoded.snapshot.nodes.keys().map(ToString::to_string).collect();
+    assert_eq!(names, ["a", "b", "c", "d", "e"]);
+    let found: Vec<_> = decoded.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found[0].contains("line 12 column"), "{found:#?}");
 }
 
 #[test]

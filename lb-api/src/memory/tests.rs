@@ -127,3 +127,45 @@ fn a_service_that_was_never_served_is_judged_by_what_its_file_says() {
         assert!(words.len() == 1 && words[0].contains(said), "{words:#?}");
     }
 }
+
+#[test]
+fn an_allocation_error_names_the_field_that_the_value_is_in() {
+    let annotated = |annotation| {
+        service("b", "").replace("{name: b}", &format!("{{name: b, annotations: {{{annotation}}}}}"))
+    };
+    let asked = "metadata.annotations[metallb.io/loadBalancerIPs]: 192.0.2.7 belongs to Service default/a, which comes first by \
+                 namespace and name: ask for another address, or let that Service give it up";
+    let held = "status.loadBalancer.ingress[1].ip: 198.51.100.1 is in no IPAddressPool: add it to one, or take it out of this \
+                status, and the Service gets another";
+    for (b, expected) in [
+        (annotated("metallb.io/loadBalancerIPs: 192.0.2.7"), asked),
+        (
+            annotated("metallb.universe.tf/loadBalancerIPs: 203.0.113.1"),
+            "metadata.annotations[metallb.universe.tf/loadBalancerIPs]: 203.0.113.1 is in no",
+        ),
+        (
+            annotated("metallb.universe.tf/loadBalancerIPs: 192.0.2.300"),
+            "metadata.annotations[metallb.universe.tf/loadBalancerIPs]: \"192.0.2.300\" is not",
+        ),
+        (
+            annotated("metallb.io/address-pool: x"),
+            "metadata.annotations[metallb.io/address-pool]: there is no",
+        ),
+        (
+            annotated("metallb.universe.tf/address-pool: x"),
+            "metadata.annotations[metallb.universe.tf/address-pool]: there is no",
+        ),
+        (service("b", "loadBalancerIP: 203.0.113.1"), "spec.loadBalancerIP: 203.0.113.1 is in no"),
+        (
+            service("b", "")
+                + "status: {loadBalancer: {ingress: [{hostname: b.example}, {ip: 198.51.100.1}]}}\n",
+            held,
+        ),
+    ] {
+        let a = service("a", "loadBalancerIP: 192.0.2.7");
+        let words =
+            words(&Memory::default().settle(&files(&[("pool.yaml", POOL), ("a.yaml", &a), ("b.yaml", &b)])));
+        let expected = format!("error: b.yaml: Service default/b: {expected}");
+        assert!(words.len() == 1 && words[0].starts_with(&expected), "{words:#?}\nexpected {expected}");
+    }
+}

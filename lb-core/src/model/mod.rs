@@ -78,6 +78,8 @@ pub struct Node {
 /// A Service of type LoadBalancer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
+    /// `metadata.creationTimestamp`, in seconds since 1970; files mostly have none.
+    pub created: Option<i64>,
     /// Its labels.
     pub labels: Labels,
     /// Families of its cluster addresses in order; at least one.

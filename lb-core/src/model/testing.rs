@@ -30,6 +30,7 @@ pub fn pool(ranges: &str) -> Pool {
 /// One port 80/TCP, no endpoints, IPv4.
 pub fn service() -> Service {
     Service {
+        created: None,
         labels: Labels::new(),
         families: vec![Family::V4],
         ports: vec![ServicePort {
