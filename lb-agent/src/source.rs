@@ -4,11 +4,11 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     str::FromStr,
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 /// `--source`.
@@ -48,6 +48,12 @@ pub enum Error {
         path: PathBuf,
         /// The limit.
         limit: u64,
+    },
+    /// There is none.
+    #[error("directory does not exist: {}", path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
     },
     /// It cannot be watched.
     #[error("watching {}", path.display())]
@@ -95,7 +101,7 @@ pub fn read(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     Ok(files)
 }
 
-/// Tells when a directory changes: a file in it, or the directory itself when it is a symbolic link that is swapped.
+/// Tells when a directory changes: a file in it, or what its name stands for, be that a directory or a symbolic link.
 pub struct Watch {
     dir: PathBuf,
     sender: mpsc::Sender<()>,
@@ -127,31 +133,49 @@ impl Watch {
     /// # Errors
     /// The kernel's, or the directory is not there.
     pub fn renew(&mut self) -> Result<(), Error> {
-        let failed = |source| Error::Watch { path: self.dir.clone(), source };
-        let sender = self.sender.clone();
-        let is_change = |event: &notify::Event| !matches!(event.kind, notify::EventKind::Access(_));
+        // The errors' own paths would be said twice.
+        let failed = |notify::Error { kind, .. }| match kind {
+            notify::ErrorKind::PathNotFound => Error::Missing { path: self.dir.clone() },
+            kind => Error::Watch { path: self.dir.clone(), source: notify::Error::new(kind) },
+        };
+        let dir = path::absolute(&self.dir).map_err(notify::Error::io).map_err(failed)?;
+        let (sender, watched) = (self.sender.clone(), dir.clone());
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.as_ref().map_or(true, is_change) {
+            if event.as_ref().map_or(true, |event| is_change(event, &watched)) {
                 // Full: a change is waiting already.
                 let _ = sender.try_send(());
             }
         })
         .map_err(failed)?;
-        watcher.watch(&self.dir, RecursiveMode::NonRecursive).map_err(failed)?;
-        if let Some(parent) = self.dir.parent().filter(|_| self.dir.is_symlink()) {
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        // First what has the name: a swap between the two is heard of.
+        if let Some(parent) = dir.parent().filter(|_| dir.file_name().is_some()) {
             watcher.watch(parent, RecursiveMode::NonRecursive).map_err(failed)?;
         }
+        watcher.watch(&dir, RecursiveMode::NonRecursive).map_err(failed)?;
         self.watcher = Some(watcher);
         Ok(())
     }
 }
 
+/// Of what happens in the directory that holds it, only what happens to the directory itself.
+fn is_change(event: &notify::Event, dir: &Path) -> bool {
+    let is_ours = event.need_rescan() || event.paths.iter().any(|path| path.starts_with(dir));
+    is_ours && !matches!(event.kind, EventKind::Access(_))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{os::unix::fs::symlink, time::Duration};
+
+    use notify::{
+        Event,
+        event::{AccessKind, CreateKind, Flag},
+    };
+    use tokio::time::timeout;
 
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     #[test]
     fn files_of_objects_are_read_and_nothing_else() -> Result<(), Box<dyn std::error::Error>> {
@@ -186,5 +210,48 @@ mod tests {
         watch.changed().await;
         assert_eq!(read(&link)?["a.yaml"], b"3");
         Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_swapped_directory_is_a_change_and_so_is_what_follows() -> Result<(), Box<dyn std::error::Error>>
+    {
+        let dir = tempfile::tempdir()?;
+        let (objects, new) = (dir.path().join("objects"), dir.path().join("new"));
+        for (path, text) in [(&objects, "1"), (&new, "2")] {
+            fs::create_dir(path)?;
+            fs::write(path.join("a.yaml"), text)?;
+        }
+        let mut watch = Watch::new(&objects)?;
+        fs::rename(&objects, dir.path().join("old"))?;
+        timeout(PATIENCE, watch.changed()).await?;
+        assert!(matches!(watch.renew(), Err(Error::Missing { .. })));
+        fs::rename(&new, &objects)?;
+        timeout(PATIENCE, watch.changed()).await?;
+        watch.renew()?;
+        assert_eq!(read(&objects)?["a.yaml"], b"2");
+        fs::write(objects.join("a.yaml"), "3")?;
+        timeout(PATIENCE, watch.changed()).await?;
+        assert_eq!(read(&objects)?["a.yaml"], b"3");
+        Ok(())
+    }
+
+    #[test]
+    fn neighbours_and_readers_change_nothing() {
+        let dir = Path::new("/srv/objects");
+        let is_change = |kind, path: &str| is_change(&Event::new(kind).add_path(path.into()), dir);
+        let created = EventKind::Create(CreateKind::Any);
+        assert!(is_change(created, "/srv/objects"));
+        assert!(is_change(created, "/srv/objects/a.yaml"));
+        assert!(!is_change(created, "/srv/objects-2"));
+        assert!(!is_change(created, "/srv/log"));
+        assert!(!is_change(EventKind::Access(AccessKind::Any), "/srv/objects/a.yaml"));
+        let lost = Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        assert!(super::is_change(&lost, dir), "the kernel's queue was full");
+    }
+
+    #[test]
+    fn a_missing_directory_is_called_that() {
+        let said = Watch::new(Path::new("/nowhere/objects")).err().map(|error| error.to_string());
+        assert_eq!(said.as_deref(), Some("directory does not exist: /nowhere/objects"));
     }
 }
