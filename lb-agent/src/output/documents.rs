@@ -9,6 +9,8 @@ use super::{maps::MapsView, status::NodeStatus};
 /// An object to write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
+    /// Who says it.
+    pub node: NodeName,
     /// Kind, namespace and name: its path.
     pub key: ObjectKey,
     /// The object.
@@ -36,13 +38,13 @@ pub fn documents(
                 "metadata": {"name": service.name, "namespace": service.namespace},
                 "status": {"loadBalancer": {"ingress": ingress}},
             });
-            document("Service", &service.namespace, &service.name, value)
+            document(node, "Service", &service.namespace, &service.name, value)
         })
         .collect();
     documents.extend(announced(plan));
     documents.push(configuration(node, settled));
     let name = &node.0;
-    documents.push(document("NodeStatus", "", name, json!(status.object(name))));
+    documents.push(document(node, "NodeStatus", "", name, json!(status.object(name))));
     if let Some(maps) = maps {
         let value = json!({
             "apiVersion": "magnetite.io/v1alpha1",
@@ -50,7 +52,7 @@ pub fn documents(
             "metadata": {"name": name},
             "maps": maps,
         });
-        documents.push(document("NodeMaps", "", name, value));
+        documents.push(document(node, "NodeMaps", "", name, value));
     }
     documents
 }
@@ -87,7 +89,7 @@ fn announced(plan: &Plan) -> Vec<Document> {
                     "interfaces": interfaces,
                 },
             });
-            document("ServiceL2Status", &vip.service.namespace, &name, value)
+            document(node, "ServiceL2Status", &vip.service.namespace, &name, value)
         })
         .collect();
     // A Service with two addresses has two VIPs.
@@ -125,13 +127,13 @@ fn configuration(node: &NodeName, settled: &Settled) -> Document {
             }],
         },
     });
-    document("ConfigurationState", SYSTEM, &name, value)
+    document(node, "ConfigurationState", SYSTEM, &name, value)
 }
 
 /// Namespace of objects that belong to no Service.
 const SYSTEM: &str = "metallb-system";
 
-fn document(kind: &str, namespace: &str, name: &str, value: Value) -> Document {
+fn document(node: &NodeName, kind: &str, namespace: &str, name: &str, value: Value) -> Document {
     let key = ObjectKey { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() };
-    Document { key, value }
+    Document { node: node.clone(), key, value }
 }

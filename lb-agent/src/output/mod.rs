@@ -1,5 +1,6 @@
 //! What the agent says: status as YAML files, where a cluster would have it in its API.
 
+mod claims;
 mod documents;
 mod maps;
 mod status;

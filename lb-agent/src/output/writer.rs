@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::documents::Document;
+use super::{claims::Claims, documents::Document};
 
 /// What can go wrong with the output.
 #[derive(Debug, thiserror::Error)]
@@ -27,49 +27,57 @@ pub enum Error {
     /// A value has no form in YAML.
     #[error("{0}")]
     Encode(String),
+    /// A file does not hold what was written to it.
+    #[error("{}: {message}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's words.
+        message: String,
+    },
 }
 
-/// Writes objects below a directory, and takes back those that it has written and that are no more.
+/// Writes objects below a directory, and takes back those that this node has written and that are no more.
 pub struct Writer {
     dir: PathBuf,
     written: BTreeMap<PathBuf, String>,
+    claims: Option<Claims>,
 }
 
 impl Writer {
-    /// Nothing is written yet. Objects of an earlier agent stay until they are written again.
+    /// Nothing is written yet.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), written: BTreeMap::new() }
+        Self { dir: dir.to_owned(), written: BTreeMap::new(), claims: None }
     }
 
-    /// Writes what has changed and removes what is gone. Several agents may share the directory: what another has written is left.
+    /// Writes what has changed and removes what is gone, be it of an earlier agent of the node. Several nodes may share the
+    /// directory: what another has written is left. The documents are those of one node; without any, nothing happens.
     ///
     /// # Errors
-    /// A file cannot be written.
+    /// A file cannot be written or removed, or it cannot be told which files are another node's.
     pub fn write(&mut self, documents: &[Document]) -> Result<(), Error> {
+        let Some(node) = documents.first().map(|document| component(&document.node.0)) else {
+            return Ok(());
+        };
         let mut now = BTreeMap::new();
         for document in documents {
-            let mut path = self.dir.join(component(&document.key.kind));
+            let mut path = PathBuf::from(component(&document.key.kind));
             if !document.key.namespace.is_empty() {
                 path.push(component(&document.key.namespace));
             }
             path.push(format!("{}.yaml", component(&document.key.name)));
             now.insert(path, to_yaml(&document.value)?);
         }
+        let claims = self.claims.get_or_insert_with(|| Claims::of(&self.dir, &node));
+        claims.set(now.keys().cloned().collect())?;
         for (path, text) in &now {
-            if self.written.get(path) != Some(text) || !path.exists() {
-                replace(path, text)?;
-            }
-        }
-        for path in self.written.keys().filter(|path| !now.contains_key(*path)) {
-            match fs::remove_file(path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::File { action: "removing", path: path.clone(), source });
-                }
-                _ => {}
+            let file = self.dir.join(path);
+            if self.written.get(path) != Some(text) || !file.exists() {
+                replace(&file, text)?;
             }
         }
         self.written = now;
-        Ok(())
+        claims.remove_gone()
     }
 }
 
@@ -87,7 +95,8 @@ fn component(name: &str) -> String {
     if name.starts_with('.') { format!("_{name}") } else { name }
 }
 
-fn replace(path: &Path, text: &str) -> Result<(), Error> {
+/// The file as a whole, or as it was.
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), Error> {
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| Error::File { action, path, source }
@@ -104,27 +113,93 @@ fn replace(path: &Path, text: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use lb_api::ObjectKey;
+    use lb_core::model::NodeName;
     use serde_json::json;
 
     use super::*;
 
-    fn document(name: &str, value: u32) -> Document {
+    type Done = Result<(), Box<dyn std::error::Error>>;
+
+    fn document(node: &str, name: &str, value: u32) -> Document {
         let key = ObjectKey { kind: "K".to_owned(), namespace: "n".to_owned(), name: name.to_owned() };
-        Document { key, value: json!({ "value": value }) }
+        Document { node: NodeName(node.to_owned()), key, value: json!({ "value": value }) }
+    }
+
+    fn names(dir: &Path) -> io::Result<Vec<String>> {
+        let entries = fs::read_dir(dir.join("K/n"))?.flatten();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        Ok(names)
     }
 
     #[test]
-    fn what_is_gone_is_removed_and_what_others_wrote_is_left() -> Result<(), Box<dyn std::error::Error>> {
+    fn what_is_gone_is_removed_and_what_others_wrote_is_left() -> Done {
         let dir = tempfile::tempdir()?;
         let (mut one, mut two) = (Writer::new(dir.path()), Writer::new(dir.path()));
-        one.write(&[document("a", 1), document("b", 1)])?;
-        two.write(&[document("c", 1)])?;
-        one.write(&[document("b", 2)])?;
-        let mut names: Vec<_> =
-            fs::read_dir(dir.path().join("K/n"))?.flatten().map(|e| e.file_name()).collect();
-        names.sort();
-        assert_eq!(names, ["b.yaml", "c.yaml"]);
+        one.write(&[document("1", "a", 1), document("1", "b", 1)])?;
+        two.write(&[document("2", "c", 1)])?;
+        one.write(&[document("1", "b", 2)])?;
+        assert_eq!(names(dir.path())?, ["b.yaml", "c.yaml"]);
         assert_eq!(fs::read_to_string(dir.path().join("K/n/b.yaml"))?.trim(), "value: 2");
+        Ok(())
+    }
+
+    #[test]
+    fn an_earlier_agents_files_are_removed_and_those_of_other_nodes_are_left() -> Done {
+        let dir = tempfile::tempdir()?;
+        Writer::new(dir.path()).write(&[document("1", "a", 1), document("1", "b", 1)])?;
+        Writer::new(dir.path()).write(&[document("2", "c", 1)])?;
+        Writer::new(dir.path()).write(&[document("1", "b", 1)])?;
+        assert_eq!(names(dir.path())?, ["b.yaml", "c.yaml"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_of_several_nodes_is_removed_by_the_last() -> Done {
+        let dir = tempfile::tempdir()?;
+        let shared = |node| [document(node, "a", 1), document(node, node, 1)];
+        Writer::new(dir.path()).write(&shared("1"))?;
+        Writer::new(dir.path()).write(&shared("2"))?;
+        Writer::new(dir.path()).write(&[document("1", "1", 1)])?;
+        assert_eq!(names(dir.path())?, ["1.yaml", "2.yaml", "a.yaml"]);
+        Writer::new(dir.path()).write(&[document("2", "2", 1)])?;
+        assert_eq!(names(dir.path())?, ["1.yaml", "2.yaml"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_crash_leaves_no_file_that_nobody_answers_for() -> Done {
+        let dir = tempfile::tempdir()?;
+        let of =
+            |names: &[&str]| names.iter().map(|name| PathBuf::from(format!("K/n/{name}.yaml"))).collect();
+        Writer::new(dir.path()).write(&[document("1", "a", 1)])?;
+        // Given up, but not removed; claimed and written, but not heard of again.
+        Claims::of(dir.path(), "1").set(of(&["b"]))?;
+        fs::write(dir.path().join("K/n/b.yaml"), "")?;
+        Writer::new(dir.path()).write(&[document("1", "c", 1)])?;
+        assert_eq!(names(dir.path())?, ["c.yaml"]);
+        Ok(())
+    }
+
+    #[test]
+    fn claims_that_were_tampered_with_remove_nothing() -> Done {
+        let dir = tempfile::tempdir()?;
+        let (output, claims) = (dir.path().join("output"), dir.path().join("output/.written-by/1.yaml"));
+        fs::write(dir.path().join("mine"), "")?;
+        Writer::new(&output).write(&[document("1", "a", 1)])?;
+        for text in ["written: [../mine]\ngone: []\n", "written: [\n"] {
+            fs::write(&claims, text)?;
+            Writer::new(&output).write(&[document("1", "b", 1)])?;
+            assert_eq!(names(&output)?, ["a.yaml", "b.yaml"]);
+            assert!(dir.path().join("mine").exists());
+        }
+        // What another node claims cannot be told.
+        fs::write(&claims, "written: [\n")?;
+        let mut other = Writer::new(&output);
+        other.write(&[document("2", "c", 1)])?;
+        assert!(matches!(other.write(&[document("2", "d", 1)]), Err(Error::Decode { .. })));
+        assert_eq!(names(&output)?, ["a.yaml", "b.yaml", "c.yaml", "d.yaml"]);
         Ok(())
     }
 
