@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result};
-use lb_agent::commands::{Flow, FlowError, Known, explain};
+use lb_agent::{
+    commands::{Flow, FlowError, Known, explain},
+    output::{ForwardingStatus, NodeStatus, ServiceStatus},
+};
 use lb_common::{decide, packet::Frame, parse};
 use lb_core::{host::HostMaps, maps::Maps, model::Protocol};
 use magnetite_tests::{
@@ -81,6 +84,22 @@ fn what_is_not_known_is_said_to_walk_or_to_be_picked() -> Result<()> {
 fn what_the_kernel_has_is_said_to_be_the_kernels() -> Result<()> {
     let text = asked(&after(KERNEL, &[Flags::SYN])?, VIP4.into(), KERNEL)?;
     expect(&text, &["forwarding kernel", "CONNS     left to the kernel", "next      to the kernel"]);
+    Ok(())
+}
+
+#[test]
+fn a_service_that_is_left_in_part_is_said_to_be_and_why() -> Result<()> {
+    let service = ServiceStatus {
+        forwarding: ForwardingStatus::Partly,
+        reason: Some("1 of 2 ready endpoints: its node n9 is unknown".to_owned()),
+        ..ServiceStatus::default()
+    };
+    let frontend = format!("{VIP4}:{BOTH}/TCP");
+    let status = NodeStatus { services: [(frontend, service)].into(), ..NodeStatus::default() };
+    let client = SocketAddr::new(CLIENT4.into(), CLIENT_PORT);
+    let flow = Flow::new(client, SocketAddr::new(VIP4.into(), BOTH), Protocol::Tcp)?;
+    let text = explain(&after(BOTH, &[])?, &flow, Some(&status));
+    expect(&text, &["forwarding partly, because 1 of 2 ready endpoints: its node n9 is unknown"]);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use lb_common::{
 };
 use lb_core::{host::HostMaps, maps::Maps, model::Protocol, place::name_text};
 
-use crate::output::{NodeStatus, backend_state_name, mac, node_state_name};
+use crate::output::{ForwardingStatus, NodeStatus, backend_state_name, mac, node_state_name};
 
 /// A flow, as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,10 +127,11 @@ fn write_service(
         .and_then(name_text)
         .unwrap_or("without name");
     let forwarding = match service.flags & (service_flags::KERNEL | service_flags::NO_ENDPOINTS) {
-        0 => "dsr",
-        _ => "kernel",
+        // The maps have it by backend.
+        0 => planned.map_or(ForwardingStatus::Dsr, |planned| planned.forwarding),
+        _ => ForwardingStatus::Kernel,
     };
-    write!(out, "service   {name}: forwarding {forwarding}")?;
+    write!(out, "service   {name}: forwarding {}", forwarding.name())?;
     match planned.and_then(|planned| planned.reason.as_ref()) {
         Some(reason) => writeln!(out, ", because {reason}")?,
         None => writeln!(out, ", table of {} rows", service.table_length)?,

@@ -132,7 +132,7 @@ fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool
         [
             frontend.clone(),
             service.service.clone(),
-            service.forwarding.clone(),
+            service.forwarding.name().to_owned(),
             format!("{ready}/{}", service.endpoints.len()),
             service.reason.clone().unwrap_or_default(),
         ]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::output::{NodeStatus, ServiceStatus};
+use crate::output::{ForwardingStatus, NodeStatus, ServiceStatus};
 
 /// Says what is different.
 pub fn log(before: &NodeStatus, now: &NodeStatus) {
@@ -69,7 +69,11 @@ fn log_service(frontend: &str, service: &ServiceStatus, known: Option<&ServiceSt
                 endpoints,
                 ready,
                 reason,
-                "service is left to the kernel"
+                "{}",
+                match service.forwarding {
+                    ForwardingStatus::Dsr | ForwardingStatus::Kernel => "service is left to the kernel",
+                    ForwardingStatus::Partly => "service is left to the kernel in part",
+                }
             );
         }
         _ => tracing::info!(frontend, service = service.service, endpoints, ready, "service"),

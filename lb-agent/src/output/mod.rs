@@ -9,7 +9,7 @@ mod writer;
 pub use documents::{Document, documents};
 pub use maps::{MapsView, backend_state_name, node_state_name, view};
 pub use status::{
-    AgentStatus, EndpointStatus, LinkStatus, NodeStatus, NodeStatusObject, PeerStatus, ServiceStatus,
-    VipStatus, mac,
+    AgentStatus, EndpointStatus, ForwardingStatus, LinkStatus, NodeStatus, NodeStatusObject, PeerStatus,
+    ServiceStatus, VipStatus, mac,
 };
 pub use writer::{Error, Writer, to_yaml};

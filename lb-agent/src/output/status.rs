@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use lb_api::Settled;
-use lb_core::{place::Placed, plan::Plan};
+use lb_core::{
+    place::Placed,
+    plan::{KernelReason, Plan, ServicePlan},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::dataplane::LinkMode;
@@ -111,15 +114,39 @@ pub struct VipStatus {
 pub struct ServiceStatus {
     /// The Service.
     pub service: String,
-    /// `dsr` or `kernel`.
-    pub forwarding: String,
-    /// Why `kernel`.
+    /// Who carries its new flows.
+    pub forwarding: ForwardingStatus,
+    /// Why not `dsr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Rows of its table.
     pub table: u32,
     /// By `address:port`.
     pub endpoints: BTreeMap<String, EndpointStatus>,
+}
+
+/// Who carries the new flows of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardingStatus {
+    /// The data path; replies leave straight from the pod's node.
+    #[default]
+    Dsr,
+    /// The data path, but for those to some of the ready endpoints.
+    Partly,
+    /// The kernel: the service, or each of its ready endpoints, is left to it.
+    Kernel,
+}
+
+impl ForwardingStatus {
+    /// As it is written in the object.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dsr => "dsr",
+            Self::Partly => "partly",
+            Self::Kernel => "kernel",
+        }
+    }
 }
 
 /// An endpoint.
@@ -171,10 +198,11 @@ impl NodeStatus {
                 };
                 (std::net::SocketAddr::new(*address, port.get()).to_string(), status)
             });
+            let (forwarding, reason) = forwarding(service, kernel);
             let status = ServiceStatus {
                 service: service.service.to_string(),
-                forwarding: if kernel.is_some() { "kernel" } else { "dsr" }.to_owned(),
-                reason: kernel.map(ToString::to_string),
+                forwarding,
+                reason,
                 table: service.table.length,
                 endpoints: endpoints.collect(),
             };
@@ -207,6 +235,21 @@ impl NodeStatus {
             status: self,
         }
     }
+}
+
+/// Who carries the flows, and why it is not the data path alone.
+fn forwarding(service: &ServicePlan, kernel: Option<&KernelReason>) -> (ForwardingStatus, Option<String>) {
+    if let Some(reason) = kernel {
+        return (ForwardingStatus::Kernel, Some(reason.to_string()));
+    }
+    let ready: Vec<_> = service.endpoints.values().filter(|endpoint| endpoint.ready).collect();
+    let left: Vec<_> = ready.iter().filter_map(|endpoint| endpoint.kernel.as_ref()).collect();
+    let Some(first) = left.first() else { return (ForwardingStatus::Dsr, None) };
+    let others = if left.iter().any(|reason| reason != first) { ", and other reasons" } else { "" };
+    let reason = format!("{} of {} ready endpoints: {first}{others}", left.len(), ready.len());
+    let forwarding =
+        if left.len() == ready.len() { ForwardingStatus::Kernel } else { ForwardingStatus::Partly };
+    (forwarding, Some(reason))
 }
 
 /// Six bytes in hexadecimal, with colons between.
