@@ -126,8 +126,9 @@ enum Format {
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    if !matches!(command, Command::Node(_)) {
-        end_with_reader();
+    // A node that serves outlives whoever reads what it says.
+    if !matches!(&command, Command::Node(arguments) if !arguments.dry_run) {
+        commands::end_with_reader();
     }
     let result = match command {
         Command::Node(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
@@ -144,12 +145,6 @@ fn main() -> ExitCode {
     })
 }
 
-/// `lb-agent status | head` ends quietly, as other programs do; Rust's runtime ignores the signal.
-fn end_with_reader() {
-    // SAFETY: the default action needs no handler, and no other thread runs yet.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-}
-
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
 }
@@ -157,6 +152,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 fn serve(arguments: &NodeArguments) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // It would say on standard error that standard error is closed, and panic.
+    let log = log.log_internal_errors(false);
     log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
 
     let Source::File(source) = arguments.source.clone();
