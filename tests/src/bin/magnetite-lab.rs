@@ -1,7 +1,7 @@
 //! A lab to work in: it stays up until it is told to end.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::PathBuf,
@@ -11,7 +11,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use magnetite_tests::lab::{Lab, Machines, agent_program, clean, runs};
+use lb_agent::commands::end_with_reader;
+use magnetite_tests::lab::{Lab, Machines, agent_program, clean, early_log, last_lines, runs};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A cluster in network namespaces: nodes n1 to n3 with agents, clients c1 to c3, the router r, the switch lan, pods p1 to p7.
@@ -53,7 +54,12 @@ enum Task {
 const READY: &str = "ready: lab ";
 
 fn main() -> Result<()> {
-    match Arguments::parse().command {
+    let task = Arguments::parse().command;
+    // The lab that serves outlives whoever reads what it says.
+    if !matches!(task, Task::Serve) {
+        end_with_reader();
+    }
+    match task {
         Task::Up => up(),
         Task::Down { lab } => down(lab),
         Task::Status => status(),
@@ -65,11 +71,15 @@ fn main() -> Result<()> {
 fn up() -> Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     // Of a session of its own: what ends the terminal does not end the lab.
-    let child = command.arg("serve").process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let stdout = child.stdout.context("the output is a pipe")?;
+    command.arg("serve").process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
+    // And whoever reads our output does not wait for the lab's end.
+    let log = early_log()?;
+    let mut child = command.stderr(File::create(&log)?).spawn()?;
+    let stdout = child.stdout.take().context("the output is a pipe")?;
     for line in BufReader::new(stdout).lines() {
         let line = line?;
         if let Some(id) = line.strip_prefix(READY) {
+            fs::rename(&log, Machines::of(id).directory().join("lab.log"))?;
             println!("lab {id} serves 192.0.2.200 and 2001:db8:0:1::200, TCP and UDP port 80");
             println!("try: cargo xtask lab exec c1 curl http://192.0.2.200/");
             println!("     cargo xtask lab exec c1 ping 192.0.2.200");
@@ -79,7 +89,10 @@ fn up() -> Result<()> {
             return Ok(());
         }
     }
-    bail!("the lab has ended before it was ready");
+    let status = child.wait()?;
+    let said = fs::read_to_string(&log)?;
+    fs::remove_file(&log)?;
+    bail!("the lab has ended before it was ready, {status}:\n{}", last_lines(&said, 15));
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -144,9 +144,7 @@ impl Node {
     }
 
     fn log_tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
+        last_lines(&self.log(), 15)
     }
 
     /// The pinned maps.
@@ -189,6 +187,12 @@ impl Drop for Node {
         // Nobody is left to tell.
         let _ = self.kill();
     }
+}
+
+/// The end of a log.
+pub fn last_lines(log: &str, count: usize) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Beside the running program, or one directory up for tests.

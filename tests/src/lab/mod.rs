@@ -20,10 +20,10 @@ mod pod;
 mod runs;
 mod topology;
 
-pub use agent::{Node, agent_program};
+pub use agent::{Node, agent_program, last_lines};
 pub use client::{Answer, Client, Connection, lost};
 pub use cluster::{EMPTY, KERNEL, Lab, REMOTE, WEB, WEB_V6, frontend};
 pub use namespace::{Namespace, ip, run};
 pub use objects::{Endpoint, Objects};
 pub use pod::Pod;
-pub use runs::{Machines, Run, clean, runs};
+pub use runs::{Machines, Run, clean, early_log, runs};

@@ -85,6 +85,12 @@ impl Drop for Run {
     }
 }
 
+/// Where a process keeps what is said before its lab has a directory.
+pub fn early_log() -> Result<PathBuf> {
+    fs::create_dir_all(ROOT).with_context(|| format!("making {ROOT}"))?;
+    Ok(Path::new(ROOT).join(format!(".{}.log", std::process::id())))
+}
+
 /// Ids and processes of the labs that are alive.
 pub fn runs() -> Result<Vec<(String, u32)>> {
     let mut alive = Vec::new();
