@@ -1,30 +1,33 @@
 //! The demo and labs: built, then run.
 
-use std::process::Command;
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::{Command, ExitStatus},
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     command::{cargo, root, run},
     ebpf, setup,
 };
 
-/// Builds everything and runs the demo.
-pub fn demo() -> Result<()> {
+/// Builds everything and runs the demo; with its exit status.
+pub fn demo() -> Result<u8> {
     prepare()?;
     program("magnetite-demo", &[])
 }
 
-/// Builds everything and runs the benchmarks; on standard output is nothing but their figures.
-pub fn bench(arguments: &[String]) -> Result<()> {
+/// Builds everything and runs the benchmarks; on standard output is nothing but their figures. With their exit status.
+pub fn bench(arguments: &[String]) -> Result<u8> {
     let mut build = Command::new(std::env::current_exe()?);
     run(build.arg("build-ebpf").stdout(std::io::stderr()))?;
     run(&mut programs())?;
     program("magnetite-bench", arguments)
 }
 
-/// Tells the lab something; builds everything before one is made.
-pub fn tell(arguments: &[String]) -> Result<()> {
+/// Tells the lab something; builds everything before one is made. With the lab's exit status, which is the command's that it runs.
+pub fn tell(arguments: &[String]) -> Result<u8> {
     let is_built = root().join("target/release/magnetite-lab").exists();
     if !is_built || arguments.first().is_some_and(|first| first == "up") {
         prepare()?;
@@ -52,10 +55,30 @@ fn prepare() -> Result<()> {
     build()
 }
 
-fn program(name: &str, arguments: &[String]) -> Result<()> {
-    let status = Command::new(root().join("target/release").join(name)).args(arguments).status()?;
-    match status.code() {
-        Some(0) => Ok(()),
-        _ => bail!("{name}: {status}"),
+/// It says itself what is wrong.
+fn program(name: &str, arguments: &[String]) -> Result<u8> {
+    let status = Command::new(root().join("target/release").join(name))
+        .args(arguments)
+        .status()
+        .with_context(|| format!("cannot start {name}"))?;
+    Ok(exit_status(status))
+}
+
+/// As a shell has it: a signal's number is above 128.
+fn exit_status(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_statuses_are_passed_on_as_a_shell_does() -> Result<()> {
+        for (script, expected) in [("true", 0), ("exit 7", 7), ("exit 255", 255), ("kill -PIPE $$", 141)] {
+            assert_eq!(exit_status(Command::new("sh").args(["-c", script]).status()?), expected, "{script}");
+        }
+        Ok(())
     }
 }

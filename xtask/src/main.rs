@@ -57,21 +57,19 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
     let result = match Arguments::parse().task {
-        Task::Setup { check: true } => setup::check(),
-        Task::Setup { check: false } => setup::set_up(),
-        Task::BuildEbpf => ebpf::build(),
-        Task::Test { levels } => test::run(&levels),
-        Task::Demo => lab::demo(),
-        Task::Lab { arguments } => lab::tell(&arguments),
-        Task::Bench { arguments } => lab::bench(&arguments),
-        Task::Tidy => tidy::run(),
+        Task::Setup { check: true } => setup::check().map(done),
+        Task::Setup { check: false } => setup::set_up().map(done),
+        Task::BuildEbpf => ebpf::build().map(done),
+        Task::Test { levels } => test::run(&levels).map(done),
+        Task::Demo => lab::demo().map(ExitCode::from),
+        Task::Lab { arguments } => lab::tell(&arguments).map(ExitCode::from),
+        Task::Bench { arguments } => lab::bench(&arguments).map(ExitCode::from),
+        Task::Tidy => tidy::run().map(done),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
