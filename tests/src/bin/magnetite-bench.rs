@@ -27,15 +27,18 @@ use magnetite_tests::{
 };
 
 /// What a packet costs, as ratios in one interleaved run. Needs root.
+///
+/// Each figure is measured at 1, 4,096 and 65,536 flows, except new-flow: what was seen once is not new, so each of its packets is of a
+/// flow that was never seen. It is compared with the floor at 65,536 flows.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Arguments {
-    /// One JSON object a line and figure.
+    /// One JSON object a line and figure: figure, flows, value, unit, and ratio and of where it is compared.
     #[arg(long)]
     json: bool,
     /// Rounds, of which the median counts.
-    #[arg(long, default_value_t = 15)]
-    rounds: usize,
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 }
 
 /// Port whose backends are all on the peer, and one whose backends are all here.
@@ -327,7 +330,20 @@ fn bytes<T: lb_common::layout::Plain, const N: usize>(value: &T) -> [u8; N] {
     unsafe { std::mem::transmute_copy(value) }
 }
 
-fn report(cases: &[Case], is_json: bool) {
+/// What is said of a case.
+struct Figure {
+    name: &'static str,
+    /// None if each packet is of a new one.
+    flows: Option<u32>,
+    /// Nanoseconds of a packet, less those of `drop`; of `drop` itself those of the driver too.
+    value: f64,
+    /// By how much it is more than `floor`, if that is not what it is compared with.
+    of_floor: Option<f64>,
+    /// The same of `drop`, driver included in both.
+    of_drop: f64,
+}
+
+fn figures(cases: &[Case]) -> Vec<Figure> {
     let median = |case: &Case| {
         let mut times = case.times.clone();
         times.sort_by(f64::total_cmp);
@@ -337,32 +353,94 @@ fn report(cases: &[Case], is_json: bool) {
         let case = cases.iter().find(|case| case.program == program && case.flows == flows);
         case.map_or(0.0, median)
     };
-    if !is_json {
-        println!(
-            "{:<24} {:>10} {:>12} {:>14} {:>10}",
-            "figure", "flows", "ns/packet", "of the floor", "of drop"
-        );
-    }
-    for case in cases {
+    let figure = |case: &Case| {
+        let flows = (case.flows != ALWAYS_NEW).then_some(case.flows);
         // What is always new is compared with the floor at as many flows as fit no cache.
-        let flows = if case.flows == ALWAYS_NEW { 65_536 } else { case.flows };
-        let (drop, floor) = (time_of(Program::Drop, flows), time_of(Program::Floor, flows));
+        let compared = flows.unwrap_or(65_536);
+        let (drop, floor) = (time_of(Program::Drop, compared), time_of(Program::Floor, compared));
         let time = median(case);
-        let value = time - drop;
-        let (of_floor, of_drop) = (value / (floor - drop), time / drop);
-        let flows = if case.flows == ALWAYS_NEW { "new".to_owned() } else { case.flows.to_string() };
-        if is_json {
-            let figure = format!("{}/{flows}", case.figure);
-            let line = |ratio: f64, of: &str| serde_json::json!({"figure": figure, "value": value, "unit": "ns", "ratio": ratio, "of": of});
-            println!("{}", line(of_floor, "floor"));
-            println!("{}", line(of_drop, "drop, driver included"));
-        } else {
-            println!("{:<24} {flows:>10} {value:>12.0} {of_floor:>14.2} {of_drop:>10.2}", case.figure);
+        let (value, of_floor) = match case.program {
+            Program::Drop => (time, None),
+            Program::Floor => (time - drop, None),
+            Program::Magnetite => (time - drop, Some((time - drop) / (floor - drop))),
+        };
+        Figure { name: case.figure, flows, value, of_floor, of_drop: time / drop }
+    };
+    cases.iter().map(figure).collect()
+}
+
+impl Figure {
+    fn json(&self) -> serde_json::Value {
+        let mut object = serde_json::json!({"figure": self.name, "value": self.value, "unit": "ns/packet"});
+        if let Some(flows) = self.flows {
+            object["flows"] = flows.into();
         }
+        if let Some(ratio) = self.of_floor {
+            object["ratio"] = ratio.into();
+            object["of"] = "floor".into();
+        }
+        object
     }
-    if !is_json {
-        println!(
-            "ns/packet and of the floor: above a program that drops everything; of drop: with the driver that sends"
-        );
+
+    fn row(&self) -> String {
+        let flows = self.flows.map_or("new".to_owned(), |flows| flows.to_string());
+        let of_floor = self.of_floor.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+        format!("{:<24} {flows:>10} {:>12.0} {of_floor:>14} {:>10.2}", self.name, self.value, self.of_drop)
+    }
+}
+
+fn report(cases: &[Case], is_json: bool) {
+    let figures = figures(cases);
+    if is_json {
+        figures.iter().for_each(|figure| println!("{}", figure.json()));
+        return;
+    }
+    println!("{:<24} {:>10} {:>12} {:>14} {:>10}", "figure", "flows", "ns/packet", "of the floor", "of drop");
+    figures.iter().for_each(|figure| println!("{}", figure.row()));
+    println!(
+        "ns/packet and of the floor: above drop, whose own are with the driver that sends, as is of drop"
+    );
+    println!("new-flow: a flow that was never seen in each packet, against the floor at 65,536 flows");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_run_without_rounds_is_refused() {
+        assert!(Arguments::try_parse_from(["bench", "--rounds", "0"]).is_err());
+        assert!(Arguments::try_parse_from(["bench", "--rounds", "1"]).is_ok());
+    }
+
+    #[test]
+    fn a_figure_is_one_object_with_its_ratio() {
+        let mut cases = cases();
+        for case in &mut cases {
+            case.times.push(match case.program {
+                Program::Drop => 10.0,
+                Program::Floor => 30.0,
+                Program::Magnetite => 60.0,
+            });
+        }
+        let objects: Vec<_> = figures(&cases).iter().map(Figure::json).collect();
+        let names: BTreeSet<_> = objects
+            .iter()
+            .map(|object| (object["figure"].to_string(), object["flows"].to_string()))
+            .collect();
+        assert_eq!(names.len(), objects.len());
+        let object = |figure: &str| objects.iter().find(|object| object["figure"] == figure);
+        let expected = serde_json::json!({
+            "figure": "established-forwarded", "flows": 1, "value": 50.0, "unit": "ns/packet", "ratio": 2.5, "of": "floor"
+        });
+        assert_eq!(object("established-forwarded"), Some(&expected));
+        let expected = serde_json::json!({
+            "figure": "new-flow", "value": 50.0, "unit": "ns/packet", "ratio": 2.5, "of": "floor"
+        });
+        assert_eq!(object("new-flow"), Some(&expected));
+        let expected = serde_json::json!({"figure": "floor", "flows": 1, "value": 20.0, "unit": "ns/packet"});
+        assert_eq!(object("floor"), Some(&expected));
     }
 }
