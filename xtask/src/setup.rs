@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Debian packages, each with what tells that its purpose is met.
-const PACKAGES: [(&str, Purpose); 13] = [
+const PACKAGES: [(&str, Purpose); 14] = [
     ("rustc-web", Purpose::Compiler),
     ("libstd-rust-web-dev-bpf", Purpose::Compiler),
     ("llvm-22-dev", Purpose::Linker),
@@ -24,6 +24,7 @@ const PACKAGES: [(&str, Purpose); 13] = [
     ("iputils-ping", Purpose::Program("ping")),
     ("ethtool", Purpose::Program("ethtool")),
     ("nftables", Purpose::Program("nft")),
+    ("curl", Purpose::Program("curl")),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
