@@ -1,14 +1,14 @@
 //! From bytes to objects: documents of a file, and typed objects with the path of what does not fit.
 
 use kube::Resource;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_ignored::Path;
 use serde_json::Value;
 
 use crate::problem::{ObjectKey, Problem, ProblemKind, Report, Severity};
 
 /// An object before its kind is looked at.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Document {
     pub file: String,
     pub key: ObjectKey,

@@ -9,6 +9,7 @@ use lb_core::{
     allocate::{Allocation, allocate},
     model::{ObjectName, Snapshot},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     decode::{Decoded, decode_documents, read},
@@ -17,7 +18,10 @@ use crate::{
 };
 
 /// The last good state of each object.
-#[derive(Clone, Debug, Default)]
+///
+/// It can be written down for the next agent; Secrets are left out of that.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<Document>", into = "Vec<Document>")]
 pub struct Memory {
     documents: BTreeMap<ObjectKey, Document>,
 }
@@ -35,6 +39,18 @@ pub struct Settled {
     pub origins: BTreeMap<ObjectKey, String>,
     /// There is no object: nothing may be changed because of that.
     pub is_empty: bool,
+}
+
+impl From<Vec<Document>> for Memory {
+    fn from(documents: Vec<Document>) -> Self {
+        Self { documents: documents.into_iter().map(|document| (document.key.clone(), document)).collect() }
+    }
+}
+
+impl From<Memory> for Vec<Document> {
+    fn from(memory: Memory) -> Self {
+        memory.documents.into_values().filter(|document| document.key.kind != "Secret").collect()
+    }
 }
 
 impl Memory {

@@ -6,9 +6,10 @@ use lb_core::{
     allocate::AllocationError,
     model::{ObjectName, Protocol},
 };
+use serde::{Deserialize, Serialize};
 
 /// Kind, namespace and name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectKey {
     /// Kind.
     pub kind: String,

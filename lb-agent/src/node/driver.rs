@@ -28,7 +28,7 @@ use super::{Pass, changes, groups::Groups, pass};
 use crate::{
     dataplane::{self, Dataplane, EgressMode},
     network::{Netlink, NetlinkError},
-    output::{self, AgentStatus, Document, NodeStatus, Writer, documents, view},
+    output::{self, AgentStatus, Document, LastGood, NodeStatus, Writer, documents, view},
     source::{self, Watch},
 };
 
@@ -171,6 +171,7 @@ pub fn dry_run(
 struct Driver {
     options: Options,
     memory: Memory,
+    last_good: LastGood,
     settled: Settled,
     netlink: Netlink,
     network: Network,
@@ -191,9 +192,11 @@ impl Driver {
         })?;
         dataplane.renew_lease(LEASE)?;
         let adopted = dataplane.adopted();
+        let (last_good, memory) = LastGood::load(&options.output, &options.node);
         tracing::info!(node = %options.node, pin_dir = %options.pin_dir.display(), adopted, "data path opened");
         Ok(Self {
-            memory: Memory::default(),
+            memory,
+            last_good,
             settled: Settled::default(),
             netlink,
             network: Network::default(),
@@ -209,7 +212,11 @@ impl Driver {
     /// What cannot be read changes nothing.
     fn read_source(&mut self) {
         match source::read(&self.options.source) {
-            Ok(files) => self.settled = self.memory.settle(&files),
+            Ok(files) => {
+                self.settled = self.memory.settle(&files);
+                let kept = self.last_good.save(&self.memory);
+                self.log_failure("keeping what objects say", kept);
+            }
             Err(error) => {
                 tracing::error!(error = %chain(&error), "the source cannot be read: everything stays as it is");
                 return;

@@ -2,11 +2,13 @@
 
 mod claims;
 mod documents;
+mod last_good;
 mod maps;
 mod status;
 mod writer;
 
 pub use documents::{Document, documents};
+pub use last_good::LastGood;
 pub use maps::{MapsView, backend_state_name, node_state_name, view};
 pub use status::{
     AgentStatus, EndpointStatus, ForwardingStatus, LinkStatus, NodeStatus, NodeStatusObject, PeerStatus,

@@ -1,13 +1,16 @@
 //! The agent's life: bad input, ends, restarts.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lb_agent::dataplane::{Dataplane, EgressMode, Options, unload};
+use lb_common::Reason;
 use lb_core::maps::Sizes;
 use magnetite_tests::lab::{Lab, WEB, frontend};
 
 /// Names, and what they do with a lab of their own.
 pub const TESTS: &[(&str, Test)] = &[
     ("bad_input_costs_only_itself", bad_input_costs_only_itself),
+    ("a_restart_keeps_what_a_broken_file_said", a_restart_keeps_what_a_broken_file_said),
+    ("a_service_that_grows_keeps_its_flows", a_service_that_grows_keeps_its_flows),
     ("sigterm_leaves_the_data_path", sigterm_leaves_the_data_path),
     ("unload_leaves_a_clean_machine", unload_leaves_a_clean_machine),
     ("a_second_agent_is_refused", a_second_agent_is_refused),
@@ -45,6 +48,71 @@ fn bad_input_costs_only_itself(lab: &mut Lab) -> Result<()> {
     lab.objects.write("broken.yaml", "")?;
     lab.objects.write(slice, &good)?;
     lab.wait_all("all is well", |status| status.problems.is_empty())
+}
+
+/// An agent that begins has never seen the file whole, and the maps that it adopts serve what stood in it.
+fn a_restart_keeps_what_a_broken_file_said(lab: &mut Lab) -> Result<()> {
+    let file = "service-web.json";
+    let good = std::fs::read_to_string(lab.objects.path(file))?;
+    let mut connection = lab.clients()[0].connect(frontend(WEB))?;
+    lab.objects.write(file, &good[..good.len() / 2])?;
+    let owner = lab.owner(WEB)?;
+    let node = lab.node_mut(&owner)?;
+    node.stop()?;
+    node.start()?;
+    let status = node.status()?;
+    ensure!(status.problems.iter().any(|problem| problem.contains(file)), "{:?}", status.problems);
+    ensure!(status.vips.contains_key(&WEB.to_string()), "the VIP was withdrawn");
+    lab.clients()[1].forget(WEB)?;
+    lab.clients()[1].connect(frontend(WEB))?;
+    ensure!(connection.ask("still")?.pod == connection.pod);
+    lab.objects.write(file, &good)
+}
+
+/// Thirty endpoints come that are not ready: the service needs a larger place in the maps, and nothing that is served may notice.
+fn a_service_that_grows_keeps_its_flows(lab: &mut Lab) -> Result<()> {
+    let client = lab.clients()[0].clone();
+    let mut flows = Vec::new();
+    for _ in 0..60 {
+        let socket = client.udp(frontend(WEB))?;
+        let pod = ask_udp(&socket)?;
+        flows.push((socket, pod));
+    }
+    let before = lab.reasons()?[&Reason::NoReadyCandidate];
+    let slice = "endpointslice-web-ipv4.json";
+    let good = std::fs::read_to_string(lab.objects.path(slice))?;
+    let mut grown: serde_json::Value = serde_json::from_str(&good)?;
+    let endpoints = grown["endpoints"].as_array_mut().context("a slice has endpoints")?;
+    for number in 0..30 {
+        endpoints.push(serde_json::json!({
+            "addresses": [format!("10.244.1.{}", 100 + number)],
+            "conditions": { "ready": false },
+            "nodeName": "n1",
+        }));
+    }
+    lab.objects.write(slice, &grown.to_string())?;
+    lab.wait_all("the new endpoints", |status| {
+        status
+            .services
+            .get(&format!("{}/UDP", frontend(WEB)))
+            .is_some_and(|service| service.endpoints.len() == 36)
+    })?;
+    let moved = flows.iter().filter(|(socket, pod)| ask_udp(socket).ok().as_ref() != Some(pod)).count();
+    ensure!(moved == 0, "{moved} of {} flows have another pod, or none", flows.len());
+    for _ in 0..60 {
+        client.exchange(frontend(WEB), "new")?;
+    }
+    let left = lab.reasons()?[&Reason::NoReadyCandidate] - before;
+    ensure!(left == 0, "{left} packets found nobody who was ready");
+    Ok(())
+}
+
+fn ask_udp(socket: &std::net::UdpSocket) -> Result<String> {
+    socket.send(b"who")?;
+    let mut buffer = [0; 256];
+    let length = socket.recv(&mut buffer)?;
+    let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
 }
 
 fn sigterm_leaves_the_data_path(lab: &mut Lab) -> Result<()> {
