@@ -8,6 +8,7 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("the map layouts and the row hash are defined for little-endian machines");
 
+mod address;
 pub mod apply;
 pub mod checksum;
 pub mod decide;
