@@ -197,7 +197,8 @@ impl Driver {
         Ok(Self {
             memory,
             last_good,
-            settled: Settled::default(),
+            // As long as nothing has been read, nothing may be changed because of that.
+            settled: Settled { is_empty: true, ..Settled::default() },
             netlink,
             network: Network::default(),
             dataplane,

@@ -138,6 +138,18 @@ impl Node {
         }
     }
 
+    /// Waits until the agent that was started last has written this to its log.
+    pub fn wait_for_log(&self, text: &str) -> Result<()> {
+        let begin = Instant::now();
+        while !self.log().rsplit("data path opened").next().is_some_and(|log| log.contains(text)) {
+            if begin.elapsed() > PATIENCE {
+                bail!("{} does not say {text:?}:\n{}", self.name, self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     /// What the agent has written to its log.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -66,7 +66,21 @@ fn a_restart_keeps_what_a_broken_file_said(lab: &mut Lab) -> Result<()> {
     lab.clients()[1].forget(WEB)?;
     lab.clients()[1].connect(frontend(WEB))?;
     ensure!(connection.ask("still")?.pod == connection.pod);
-    lab.objects.write(file, &good)
+    lab.objects.write(file, &good)?;
+    lab.wait_all("all is well", |status| status.problems.is_empty())?;
+
+    // Nothing at all can be read at the start.
+    let dangling = lab.objects.path("dangling.yaml");
+    std::os::unix::fs::symlink("nowhere.yaml", &dangling)?;
+    let node = lab.node_mut(&owner)?;
+    node.stop()?;
+    node.spawn()?;
+    node.wait_for_log("the source cannot be read")?;
+    lab.clients()[1].forget(WEB)?;
+    lab.clients()[1].connect(frontend(WEB))?;
+    ensure!(connection.ask("still")?.pod == connection.pod);
+    std::fs::remove_file(&dangling)?;
+    lab.node_mut(&owner)?.wait_for_pass()
 }
 
 /// Thirty endpoints come that are not ready: the service needs a larger place in the maps, and nothing that is served may notice.
