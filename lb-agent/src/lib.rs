@@ -2,6 +2,7 @@
 
 pub mod commands;
 pub mod dataplane;
+pub mod liveness;
 pub mod network;
 pub mod node;
 pub mod output;

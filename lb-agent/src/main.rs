@@ -19,7 +19,7 @@ use lb_agent::{
     source::{self, Source},
 };
 use lb_common::layout::FlowLine;
-use lb_core::{host::HostMaps, maps::Sizes, model::NodeName};
+use lb_core::{host::HostMaps, liveness::Profile, maps::Sizes, model::NodeName};
 use tracing_subscriber::EnvFilter;
 
 /// A load balancer for Kubernetes on one's own machines.
@@ -104,6 +104,10 @@ struct NodeArguments {
     /// Where status is written, as <kind>/<namespace>/<name>.yaml; a dry run without it prints.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// How fast nodes notice that one of them has died: in a tenth of a second, in half a second at a third of the packets, or for
+    /// nodes that are far from each other.
+    #[arg(long, value_enum, default_value = "fast")]
+    liveness: Pace,
     /// One pass, then the end; the data path stays.
     #[arg(long)]
     once: bool,
@@ -122,6 +126,23 @@ struct NodeArguments {
 enum Format {
     Table,
     Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Pace {
+    Fast,
+    Calm,
+    Wan,
+}
+
+impl Pace {
+    const fn profile(self) -> Profile {
+        match self {
+            Self::Fast => Profile::FAST,
+            Self::Calm => Profile::CALM,
+            Self::Wan => Profile::WAN,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -186,6 +207,7 @@ fn serve(arguments: &NodeArguments) -> Result<()> {
         output: arguments.output.clone().unwrap_or(OUTPUT.into()),
         sizes,
         once: arguments.once,
+        profile: arguments.liveness.profile(),
     };
     Ok(runtime()?.block_on(node::run(options))?)
 }

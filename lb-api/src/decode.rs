@@ -11,6 +11,7 @@ use crate::{
     node::node,
     pool::{is_apart, is_used, l2_advertisement, labels, pool},
     problem::{ObjectKey, Problem, ProblemKind, Report, Severity},
+    secret::gossip_secret,
     service::{Fields, service},
     slice::{join, service_of},
 };
@@ -120,6 +121,10 @@ impl Decoded {
                 self.snapshot
                     .l2_advertisements
                     .extend(advertisement.map(|advertisement| (name, advertisement)));
+            }
+            "Secret" if name == "memberlist" => {
+                let secret = self.report(document, |report| gossip_secret(value, report));
+                self.snapshot.gossip_secret = secret.or(self.snapshot.gossip_secret.take());
             }
             _ if is_used(&document.key) => {}
             _ => {

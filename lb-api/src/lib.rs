@@ -9,6 +9,7 @@ mod memory;
 mod node;
 mod pool;
 mod problem;
+mod secret;
 mod selector;
 mod service;
 mod slice;

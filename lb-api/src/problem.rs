@@ -82,6 +82,12 @@ pub enum ProblemKind {
     /// No `kind`, `apiVersion` or `metadata.name`.
     #[error("is missing: every object has apiVersion, kind and metadata.name")]
     Missing,
+    /// A Secret does not hold what it should; what it holds is never said.
+    #[error("is not what it should be: {expected}")]
+    Secret {
+        /// What it should be.
+        expected: &'static str,
+    },
     /// Another version of the kind, or the same kind of another group.
     #[error("{value:?} is not {expected}, the version of this kind that is read")]
     ApiVersion {

@@ -43,6 +43,10 @@ reasons! {
     NotOwner => "not-owner",
     /// ARP request or neighbour solicitation for a VIP that is not announced in this segment.
     NotAnnounced => "not-announced",
+    /// A node announces by ARP that it has a VIP; dropped.
+    PeerAnnounced => "peer-announced",
+    /// Somebody who is no node announces by ARP that it has a VIP; dropped.
+    ForeignClaim => "foreign-claim",
     /// Echo request to a VIP, answered.
     EchoAnswered => "echo-answered",
     /// Echo request to a VIP that is configured to stay silent now.

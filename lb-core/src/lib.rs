@@ -3,6 +3,8 @@
 //! Nothing here reads a clock, opens a socket or knows a runtime; the compiler keeps it so by the list of dependencies.
 
 pub mod allocate;
+pub mod announce;
+pub mod armed;
 pub mod diff;
 pub mod host;
 pub mod liveness;

@@ -8,13 +8,12 @@ use crate::model::{
     EndpointCondition, L2Advertisement, Node, NodeName, Pool, Service, Snapshot, TrafficPolicy,
 };
 
-/// The owner among nodes: MetalLB's order, the least SHA-256 of `node#address` (`speaker/layer2_controller.go`), where the
-/// address is the first of the Service. A pure function: whoever knows the same nodes comes to the same owner.
-pub fn owner<'a>(
-    first_address: IpAddr,
-    nodes: impl IntoIterator<Item = &'a NodeName>,
-) -> Option<&'a NodeName> {
-    nodes.into_iter().min_by_key(|node| Sha256::digest(format!("{node}#{first_address}").as_bytes()))
+/// Nodes in the order in which they own an address: MetalLB's, by SHA-256 of `node#address` (`speaker/layer2_controller.go`), where
+/// the address is the first of the Service. A pure function: whoever knows the same nodes comes to the same order.
+pub fn ranked<'a>(first_address: IpAddr, nodes: impl IntoIterator<Item = &'a NodeName>) -> Vec<NodeName> {
+    let mut ranked: Vec<NodeName> = nodes.into_iter().cloned().collect();
+    ranked.sort_by_cached_key(|node| Sha256::digest(format!("{node}#{first_address}").as_bytes()));
+    ranked
 }
 
 /// Nodes that may own a Service's addresses: those that an advertisement of its pool selects, that are neither excluded nor
@@ -84,12 +83,7 @@ mod tests {
     #[test]
     fn owners_follow_metallbs_order() {
         let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1));
-        let mut left = names(&["a", "b", "c", "d", "e"]);
-        let mut order = Vec::new();
-        while let Some(first) = owner(address, &left).cloned() {
-            left.retain(|name| *name != first);
-            order.push(first);
-        }
+        let order = ranked(address, &names(&["a", "b", "c", "d", "e"]));
         assert_eq!(order, names(&["c", "a", "b", "e", "d"]));
     }
 

@@ -19,10 +19,11 @@ use lb_common::{
 };
 
 use crate::{
-    liveness::PROBE_PORT,
+    armed::{Armed, ArmedNeighbour, ArmedSegment, ArmedVip},
+    liveness::{Leg, PROBE_PORT, Standing},
     maps::{Maps, Sizes},
     model::NodeName,
-    plan::{Frontend, KernelReason, LARGEST_MTU_OF_ONE_BUFFER, Plan, ServicePlan},
+    plan::{Frontend, KernelReason, LARGEST_MTU_OF_ONE_BUFFER, NodePlan, Plan, ServicePlan},
     rows::{RowBackend, build, row_key},
 };
 
@@ -30,7 +31,7 @@ use crate::{
 pub const REST: u32 = 600;
 
 /// What a plan does not say.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Local {
     /// Sizes of the maps.
     pub sizes: Sizes,
@@ -42,6 +43,8 @@ pub struct Local {
     pub tick_shift: u32,
     /// Seconds since boot.
     pub now: u32,
+    /// How nodes stand.
+    pub standing: Standing,
 }
 
 /// Contents of the maps, and what found no room.
@@ -53,6 +56,8 @@ pub struct Placed {
     pub without_room: BTreeMap<Frontend, KernelReason>,
     /// What else found no room, by map: how many entries are left out.
     pub left_out: BTreeMap<&'static str, usize>,
+    /// The part that changes with the liveness of nodes.
+    pub armed: Armed,
 }
 
 /// Finds places for a plan. What `current` holds of the same things stays where it is.
@@ -70,6 +75,7 @@ pub fn place(plan: &Plan, current: &Maps, local: &Local) -> Placed {
         segments: BTreeMap::new(),
         without_room: BTreeMap::new(),
         left_out: BTreeMap::new(),
+        armed: Armed::default(),
     };
     placer.place_links();
     placer.place_nodes();
@@ -80,7 +86,12 @@ pub fn place(plan: &Plan, current: &Maps, local: &Local) -> Placed {
     placer.place_vips();
     placer.place_local_ports();
     placer.bound_peers();
-    Placed { maps: placer.maps, without_room: placer.without_room, left_out: placer.left_out }
+    placer.maps.vips = placer.armed.vips(&local.standing).collect();
+    for (place, neighbour) in placer.armed.neighbours(&local.standing) {
+        placer.maps.neighbours[place as usize] = neighbour;
+    }
+    let Placer { maps, without_room, left_out, armed, .. } = placer;
+    Placed { maps, without_room, left_out, armed }
 }
 
 struct Placer<'a> {
@@ -92,6 +103,7 @@ struct Placer<'a> {
     segments: BTreeMap<String, u16>,
     without_room: BTreeMap<Frontend, KernelReason>,
     left_out: BTreeMap<&'static str, usize>,
+    armed: Armed,
 }
 
 impl Placer<'_> {
@@ -133,6 +145,15 @@ impl Placer<'_> {
             };
             let value = Link { segment, mac: link.mac.into(), mode, flags: 0 };
             self.maps.links.insert(key(link), value);
+            let armed = self.armed.segments.entry(segment).or_insert_with(|| {
+                let has_leg = |(name, node): (&NodeName, &NodePlan)| {
+                    Some((*node.addresses.get(&link.segment)?, name.clone()))
+                };
+                let legs: BTreeMap<Leg, NodeName> = self.plan.nodes.iter().filter_map(has_leg).collect();
+                let own = legs.iter().find(|(_, node)| **node == self.plan.node).map(|(leg, _)| *leg);
+                ArmedSegment { own, legs, links: BTreeMap::new() }
+            });
+            armed.links.insert(link.ifindex, link.mac.into());
         }
     }
 
@@ -184,15 +205,17 @@ impl Placer<'_> {
                 .extend(self.current.peers.iter().filter(|(_, peer)| peer.node == u32::from(index)));
             return;
         };
-        for (segment, mac) in &planned.legs {
-            let Some(segment) = self.segments.get(segment).copied() else { continue };
-            self.maps.neighbours[base + usize::from(segment)] = Neighbour {
+        for (name, mac) in &planned.legs {
+            let Some(segment) = self.segments.get(name).copied() else { continue };
+            let entry = Neighbour {
                 mac: (*mac).into(),
                 reach: if is_self { reach::SELF } else { reach::SEGMENT },
                 state: if planned.in_source { node_state::READY } else { node_state::SUSPECT },
                 dsr_capable: 1,
                 pad: [0; 3],
             };
+            let leg = planned.addresses.get(name).copied().filter(|_| !is_self);
+            self.armed.neighbours.insert((base + usize::from(segment)) as u32, ArmedNeighbour { entry, leg });
             if !is_self {
                 self.maps
                     .peers
@@ -443,9 +466,16 @@ impl Placer<'_> {
                 bits | self.segments.get(segment).map_or(0, |segment| 1_u32 << segment)
             };
             let announced = planned.segments.iter().fold(0, mask);
-            let owned = if planned.owner.as_ref() == Some(&self.plan.node) { announced } else { 0 };
             let flags = if planned.echo { vip_flags::ECHO } else { 0 };
-            self.maps.vips.insert((*address).into(), Vip { announced, owned, flags });
+            let ranked = |name: &String| {
+                let in_segment = |node: &NodeName| self.plan.nodes.get(node)?.addresses.get(name).copied();
+                Some((*self.segments.get(name)?, planned.candidates.iter().filter_map(in_segment).collect()))
+            };
+            let armed = ArmedVip {
+                entry: Vip { announced, owned: 0, flags },
+                ranked: planned.segments.iter().filter_map(ranked).collect(),
+            };
+            self.armed.vips.insert((*address).into(), armed);
         }
     }
 

@@ -86,6 +86,8 @@ pub struct NodePlan {
     pub in_source: bool,
     /// Its MAC in the segments where it has a leg that is known.
     pub legs: BTreeMap<String, [u8; 6]>,
+    /// Its address in each segment of this node where the source says that it has one.
+    pub addresses: BTreeMap<String, IpAddr>,
 }
 
 /// A VIP.
@@ -93,8 +95,8 @@ pub struct NodePlan {
 pub struct VipPlan {
     /// The Service that has it.
     pub service: ObjectName,
-    /// Who answers ARP and NDP for it; `None` if it is not announced.
-    pub owner: Option<NodeName>,
+    /// Who may answer ARP and NDP for it, best first; nobody if it is not announced.
+    pub candidates: Vec<NodeName>,
     /// Segments in which it is announced.
     pub segments: BTreeSet<String>,
     /// Whether echo requests are answered.
@@ -203,7 +205,7 @@ impl Plan {
             .map(|(name, pool)| ownership::advertisements(snapshot, name, pool, service))
             .unwrap_or_default();
         let eligible = ownership::eligible(snapshot, service, &advertisements);
-        let owner = ownership::owner(*first, eligible);
+        let candidates = ownership::ranked(*first, eligible);
         let segments = self.links.iter().filter(|(link, _)| {
             advertisements.iter().any(|ad| ad.interfaces.is_empty() || ad.interfaces.contains(*link))
         });
@@ -213,7 +215,7 @@ impl Plan {
         for address in addresses {
             let vip = VipPlan {
                 service: name.clone(),
-                owner: owner.cloned(),
+                candidates: candidates.clone(),
                 segments: segments.clone(),
                 echo: service.echo == Echo::Always || is_any_ready,
             };
@@ -319,19 +321,24 @@ fn nodes(
     let mut nodes = BTreeMap::new();
     for (name, node) in &snapshot.nodes {
         let mut legs = BTreeMap::new();
+        let mut addresses: BTreeMap<String, IpAddr> = BTreeMap::new();
         for (link_name, link) in links {
             let prefixes = &network.links[link_name].prefixes;
             let on_link = node
                 .addresses
                 .iter()
                 .filter(|address| prefixes.iter().any(|prefix| prefix.contains(*address)));
+            if let Some(lowest) = on_link.clone().min() {
+                let known = addresses.entry(link.segment.clone()).or_insert(*lowest);
+                *known = (*known).min(*lowest);
+            }
             let mut macs =
                 on_link.filter_map(|address| network.neighbours.get(&(link_name.clone(), *address)));
             if let Some(mac) = macs.next() {
                 legs.entry(link.segment.clone()).or_insert(*mac);
             }
         }
-        nodes.insert(name.clone(), NodePlan { in_source: true, legs });
+        nodes.insert(name.clone(), NodePlan { in_source: true, legs, addresses });
     }
     let own = nodes.entry(this.clone()).or_default();
     own.legs = links.values().rev().map(|link| (link.segment.clone(), link.mac)).collect();

@@ -4,11 +4,13 @@ mod array;
 mod clock;
 mod egress;
 mod error;
+mod live;
 mod loader;
 mod tables;
 
 pub use clock::Clock;
 pub use egress::EgressMode;
 pub use error::Error;
+pub use live::LiveMaps;
 pub use loader::{Dataplane, Entry, LinkMode, Options, Unloaded, tick, unload};
 pub use tables::Tables;

@@ -138,6 +138,18 @@ pub struct AsPod<T>(T);
 // SAFETY: `Plain` asks for what `Pod` asks for, and more; the wrapper is transparent.
 unsafe impl<T: Plain> Pod for AsPod<T> {}
 
+impl<T> AsPod<T> {
+    /// Wraps it.
+    pub fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// What is wrapped.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
 type Hash<K, V> = HashMap<MapData, AsPod<K>, AsPod<V>>;
 type Counters<V> = PerCpuArray<MapData, AsPod<V>>;
 

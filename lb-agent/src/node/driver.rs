@@ -14,9 +14,10 @@ use lb_common::{
     layout::{ALGORITHM_VERSION, CONFIG_VERSION, STATE_VERSION},
 };
 use lb_core::{
+    liveness::{Profile, Standing},
     maps::{Maps, Sizes},
     model::{Network, NodeName},
-    place::Local,
+    place::{Local, Placed},
     plan::Plan,
 };
 use tokio::{
@@ -27,6 +28,7 @@ use tokio::{
 use super::{Pass, changes, groups::Groups, pass};
 use crate::{
     dataplane::{self, Dataplane, EgressMode},
+    liveness::{self, Orders},
     network::{Netlink, NetlinkError},
     output::{self, AgentStatus, Document, LastGood, NodeStatus, Writer, documents, view},
     source::{self, Watch},
@@ -47,6 +49,8 @@ pub struct Options {
     pub sizes: Sizes,
     /// One pass, then the end.
     pub once: bool,
+    /// How fast nodes notice that one of them has died.
+    pub profile: Profile,
 }
 
 /// What ends the node. All else is logged and tried again.
@@ -58,6 +62,9 @@ pub enum Error {
     /// The data path cannot be opened.
     #[error(transparent)]
     Dataplane(#[from] dataplane::Error),
+    /// The liveness thread cannot be started.
+    #[error(transparent)]
+    Liveness(#[from] liveness::Error),
     /// Netlink does not answer.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -75,9 +82,6 @@ pub enum Error {
     },
 }
 
-/// The promise that is renewed every [`RENEWAL`].
-const LEASE: Duration = Duration::from_secs(5);
-const RENEWAL: Duration = Duration::from_secs(1);
 /// Everything is read again, whether anything was heard of it or not.
 const RESYNC: Duration = Duration::from_secs(60);
 /// MACs of nodes are confirmed.
@@ -109,17 +113,18 @@ pub async fn run(options: Options) -> Result<(), Error> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     };
-    let (mut renewal, mut resync, mut confirm) = (every(RENEWAL), every(RESYNC), every(CONFIRM));
+    let (mut resync, mut confirm) = (every(RESYNC), every(CONFIRM));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = renewal.tick() => {
-                driver.renew_lease();
-                continue;
-            }
             _ = confirm.tick() => {
                 driver.netlink.resolve(&driver.network).await;
+                continue;
+            }
+            () = driver.liveness.changed() => {
+                let done = driver.tell();
+                driver.log_failure("writing the status", done);
                 continue;
             }
             () = driver.netlink.changed() => {
@@ -162,9 +167,11 @@ pub fn dry_run(
     sizes: Sizes,
 ) -> Result<Vec<Document>, Error> {
     let settled = Memory::default().settle(&source::read(source)?);
-    let local = Local { sizes, flow_key: HashKey::default(), flow_queues: 1, tick_shift: 8, now: 0 };
+    let standing = Standing::default();
+    let local =
+        Local { sizes, flow_key: HashKey::default(), flow_queues: 1, tick_shift: 8, now: 0, standing };
     let Pass { plan, placed, ops: _ } = pass(&settled, node, network, &Maps::empty(&sizes), &local);
-    let status = NodeStatus::of(&plan, &placed, &BTreeMap::new(), &settled);
+    let status = NodeStatus::of(&plan, &placed, &local.standing, &BTreeMap::new(), &settled);
     Ok(documents(&plan, &settled, status, Some(&view(&placed.maps))))
 }
 
@@ -180,17 +187,19 @@ struct Driver {
     writer: Writer,
     status: NodeStatus,
     flow_key: HashKey,
+    liveness: liveness::Handle,
+    /// By the last pass whose changes are in the maps.
+    planned: Option<(Plan, Placed)>,
 }
 
 impl Driver {
     fn start(options: Options) -> Result<Self, Error> {
         let netlink = Netlink::connect()?;
-        let mut dataplane = Dataplane::open(&dataplane::Options {
+        let dataplane = Dataplane::open(&dataplane::Options {
             pin_dir: options.pin_dir.clone(),
             sizes: options.sizes,
             egress: EgressMode::of_kernel(),
         })?;
-        dataplane.renew_lease(LEASE)?;
         let adopted = dataplane.adopted();
         let (last_good, memory) = LastGood::load(&options.output, &options.node);
         tracing::info!(node = %options.node, pin_dir = %options.pin_dir.display(), adopted, "data path opened");
@@ -206,6 +215,12 @@ impl Driver {
             writer: Writer::new(&options.output),
             status: NodeStatus::default(),
             flow_key: HashKey::expand(random()?),
+            liveness: liveness::Handle::start(liveness::Options {
+                node: options.node.clone(),
+                pin_dir: options.pin_dir.clone(),
+                profile: options.profile,
+            })?,
+            planned: None,
             options,
         })
     }
@@ -251,11 +266,6 @@ impl Driver {
         }
     }
 
-    fn renew_lease(&mut self) {
-        let done = self.dataplane.renew_lease(LEASE);
-        self.log_failure("renewing the lease", done);
-    }
-
     fn pass(&mut self) -> Result<(), Error> {
         if self.settled.is_empty && self.status == NodeStatus::default() {
             // The maps may be full of what an earlier agent knew: an empty source is no reason to withdraw it.
@@ -269,16 +279,28 @@ impl Driver {
             flow_queues: self.dataplane.flow_queues(),
             tick_shift: self.dataplane.clock().tick_shift,
             now: self.dataplane.seconds()?,
+            standing: self.liveness.seen().standing,
         };
         let Pass { plan, placed, ops } =
             pass(&self.settled, &self.options.node, &self.network, &current, &local);
         tracing::debug!(operations = ops.len(), "pass");
-        let applied = self.dataplane.apply(&ops);
-        if applied.is_ok() {
-            self.attach(&plan);
-            self.join(&plan);
-        }
-        let mut status = NodeStatus::of(&plan, &placed, self.dataplane.attached(), &self.settled);
+        self.dataplane.apply(&ops)?;
+        self.attach(&plan);
+        self.join(&plan);
+        // Only now: what is announced must be there.
+        self.liveness.order(Orders {
+            armed: placed.armed.clone(),
+            secret: self.settled.snapshot.gossip_secret.clone(),
+        });
+        self.planned = Some((plan, placed));
+        self.tell()
+    }
+
+    /// Writes the status: what was planned last, as nodes stand now.
+    fn tell(&mut self) -> Result<(), Error> {
+        let Some((plan, placed)) = &self.planned else { return Ok(()) };
+        let standing = self.liveness.seen().standing;
+        let mut status = NodeStatus::of(plan, placed, &standing, self.dataplane.attached(), &self.settled);
         status.agent = Some(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -290,8 +312,8 @@ impl Driver {
         });
         changes::log(&self.status, &status);
         self.status = status.clone();
-        self.writer.write(&documents(&plan, &self.settled, status, None))?;
-        Ok(applied?)
+        self.writer.write(&documents(plan, &self.settled, status, None))?;
+        Ok(())
     }
 
     /// Programs on the links of the plan, and on no others. A link that fails is tried again with the next pass.

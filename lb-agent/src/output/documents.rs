@@ -1,5 +1,7 @@
 //! The objects that a pass has to say something in: of which kind, under which name.
 
+use std::net::IpAddr;
+
 use lb_api::{ObjectKey, Settled, Severity};
 use lb_core::{model::NodeName, plan::Plan};
 use serde_json::{Value, json};
@@ -41,7 +43,7 @@ pub fn documents(
             document(node, "Service", &service.namespace, &service.name, value)
         })
         .collect();
-    documents.extend(announced(plan));
+    documents.extend(announced(plan, &status));
     documents.push(configuration(node, settled));
     let name = &node.0;
     documents.push(document(node, "NodeStatus", "", name, json!(status.object(name))));
@@ -58,11 +60,12 @@ pub fn documents(
 }
 
 /// `ServiceL2Status` for each Service that this node answers for (MetalLB: `api/v1beta1/servicel2status_types.go`).
-fn announced(plan: &Plan) -> Vec<Document> {
+fn announced(plan: &Plan, status: &NodeStatus) -> Vec<Document> {
     let node = &plan.node;
-    let owned = plan.vips.values().filter(|vip| vip.owner.as_ref() == Some(node));
+    let owner = |address: &IpAddr| status.vips.get(&address.to_string())?.owner.clone();
+    let owned = plan.vips.iter().filter(|(address, _)| owner(address).as_ref() == Some(&node.0));
     let mut documents: Vec<Document> = owned
-        .map(|vip| {
+        .map(|(_, vip)| {
             let interfaces: Vec<Value> = plan
                 .links
                 .iter()

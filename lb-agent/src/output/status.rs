@@ -1,9 +1,10 @@
 //! `NodeStatus`: what a node serves, how, and what it leaves to the kernel and why.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_api::Settled;
 use lb_core::{
+    liveness::Standing,
     place::Placed,
     plan::{KernelReason, Plan, ServicePlan},
 };
@@ -165,7 +166,13 @@ pub struct EndpointStatus {
 
 impl NodeStatus {
     /// From a plan and what became of it.
-    pub fn of(plan: &Plan, placed: &Placed, attached: &BTreeMap<u32, LinkMode>, settled: &Settled) -> Self {
+    pub fn of(
+        plan: &Plan,
+        placed: &Placed,
+        standing: &Standing,
+        attached: &BTreeMap<u32, LinkMode>,
+        settled: &Settled,
+    ) -> Self {
         let links = plan.links.iter().map(|(name, link)| {
             let status = LinkStatus {
                 ifindex: link.ifindex,
@@ -183,7 +190,7 @@ impl NodeStatus {
         let vips = plan.vips.iter().map(|(address, vip)| {
             let status = VipStatus {
                 service: vip.service.to_string(),
-                owner: vip.owner.as_ref().map(ToString::to_string),
+                owner: owner(placed, *address, standing),
                 segments: vip.segments.iter().cloned().collect(),
             };
             (address.to_string(), status)
@@ -250,6 +257,13 @@ fn forwarding(service: &ServicePlan, kernel: Option<&KernelReason>) -> (Forwardi
     let forwarding =
         if left.len() == ready.len() { ForwardingStatus::Kernel } else { ForwardingStatus::Partly };
     (forwarding, Some(reason))
+}
+
+/// Who answers for an address, in the first of this node's segments in which somebody does.
+fn owner(placed: &Placed, address: IpAddr, standing: &Standing) -> Option<String> {
+    let owners = placed.armed.owners(address.into(), standing);
+    let (segment, leg) = owners.first_key_value()?;
+    placed.armed.segments.get(segment)?.legs.get(leg).map(ToString::to_string)
 }
 
 /// Six bytes in hexadecimal, with colons between.

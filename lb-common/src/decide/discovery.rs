@@ -2,7 +2,7 @@
 
 use super::{Arrival, Decision, Learn, Lookup, Verdict};
 use crate::{
-    layout::vip_flags,
+    layout::{PeerKey, vip_flags},
     meta::{Kind, Meta},
     reason::Reason,
 };
@@ -23,6 +23,12 @@ pub(super) fn resolve(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) 
     let segment = 1_u32.wrapping_shl(link.segment as u32);
     if vip.announced & segment == 0 {
         return decision.pass(Reason::NotAnnounced);
+    }
+    if matches!(meta.kind, Kind::ArpRequest) && meta.source == meta.destination {
+        // A request of an address for itself tells, and asks nothing (RFC 5227 2.3).
+        let from = PeerKey { segment: link.segment, mac: meta.source_mac };
+        let is_peer = maps.peer(&from).is_some();
+        return decision.drop(if is_peer { Reason::PeerAnnounced } else { Reason::ForeignClaim });
     }
     if vip.owned & segment == 0 {
         return decision.drop(Reason::NotOwner);

@@ -14,6 +14,7 @@ mod burst;
 mod message;
 mod observers;
 mod profile;
+mod standing;
 mod verdict;
 mod watch;
 
@@ -30,6 +31,7 @@ use watch::Watch;
 
 pub use message::{MAX_VERDICTS, Message, MessageError};
 pub use profile::Profile;
+pub use standing::Standing;
 pub use verdict::{Condition, Leg, Verdict, View};
 
 /// UDP port at which data planes answer probes.
@@ -233,6 +235,20 @@ impl Liveness {
     /// Whether what is held of any leg has changed since the last call.
     pub fn poll_change(&mut self) -> bool {
         std::mem::take(&mut self.has_changed)
+    }
+
+    /// How all legs stand now.
+    pub fn standing(&self, now: Instant) -> Standing {
+        let condition = |leg: &Leg| self.view.condition(*leg);
+        let mut troubled: Vec<(Leg, Condition)> = self
+            .orders
+            .keys()
+            .filter(|leg| condition(leg) != Condition::Answering)
+            .map(|leg| (*leg, condition(leg)))
+            .collect();
+        troubled.sort_by_key(|(leg, _)| (self.view.since(*leg), *leg));
+        let gone = self.orders.keys().copied().filter(|leg| self.is_gone(*leg, now)).collect();
+        Standing::new(&troubled, gone, self.orders.len())
     }
 
     /// Whether a leg has been silent for so long that what is established with it is given up.

@@ -25,6 +25,8 @@ pub struct Profile {
     pub second_patience: Duration,
     /// After a suspicion that came to nothing, the next has to wait for so long.
     pub hold: Duration,
+    /// A leg that has never answered is suspected only after so long: its agent may just be starting.
+    pub grace: Duration,
     /// Answers in a row after which a silent leg is there again.
     pub recoveries: u32,
     /// A leg that has been silent for so long is gone: what is established with it is given up.
@@ -52,6 +54,7 @@ impl Profile {
         burst_interval: Duration::from_millis(2),
         second_patience: Duration::from_millis(45),
         hold: Duration::from_millis(500),
+        grace: Duration::from_secs(3),
         recoveries: 3,
         gone: Duration::from_secs(5),
         repeats: 3,
@@ -82,6 +85,7 @@ impl Profile {
         burst_interval: Duration::from_millis(50),
         second_patience: Duration::from_millis(1_200),
         hold: Duration::from_secs(2),
+        grace: Duration::from_secs(10),
         gone: Duration::from_secs(15),
         repeat_interval: Duration::from_millis(250),
         exchange: Duration::from_secs(5),
@@ -89,14 +93,4 @@ impl Profile {
         lease: Duration::from_secs(10),
         ..Self::CALM
     };
-
-    /// The profile of this name: `fast`, `calm` or `wan`.
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "fast" => Some(Self::FAST),
-            "calm" => Some(Self::CALM),
-            "wan" => Some(Self::WAN),
-            _ => None,
-        }
-    }
 }

@@ -14,6 +14,8 @@ pub(super) struct Watch {
     last_answer: Option<Instant>,
     /// No suspicion before.
     held_until: Option<Instant>,
+    /// When the first probe was due.
+    begin: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +38,15 @@ pub(super) enum Due {
 impl Watch {
     /// Begins at a moment, which should differ among observers.
     pub(super) fn new(first: Instant) -> Self {
-        Self { next: first, outstanding: None, missed: 0, answered: 0, last_answer: None, held_until: None }
+        Self {
+            next: first,
+            outstanding: None,
+            missed: 0,
+            answered: 0,
+            last_answer: None,
+            held_until: None,
+            begin: first,
+        }
     }
 
     /// When there will be something to do.
@@ -54,7 +64,9 @@ impl Watch {
             self.outstanding = None;
             self.answered = 0;
             self.missed = self.missed.saturating_add(1);
-            if self.missed >= profile.misses && self.held_until.is_none_or(|until| until <= now) {
+            let may_be_starting = self.last_answer.is_none() && now < self.begin + profile.grace;
+            let is_held = self.held_until.is_some_and(|until| until > now);
+            if self.missed >= profile.misses && !is_held && !may_be_starting {
                 self.missed = 0;
                 return Due::Suspicion;
             }

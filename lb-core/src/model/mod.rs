@@ -58,6 +58,23 @@ pub struct Snapshot {
     pub pools: BTreeMap<String, Pool>,
     /// Layer 2 advertisements, by name.
     pub l2_advertisements: BTreeMap<String, L2Advertisement>,
+    /// From Secret `memberlist`: what nodes prove to each other that they belong together with. Without it they do not talk.
+    pub gossip_secret: Option<GossipSecret>,
+}
+
+/// The secret of Secret `memberlist`, from which keys are derived. It is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GossipSecret {
+    /// With which is sealed and opened (`secretkey`).
+    pub current: Vec<u8>,
+    /// With which is opened too, while the secret changes (`previous`).
+    pub previous: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for GossipSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GossipSecret")
+    }
 }
 
 /// A machine of the cluster.

@@ -20,7 +20,14 @@ use crate::{
 
 fn local(now: u32) -> Local {
     let sizes = Sizes { table: 1 << 14, backends: 1 << 10, ..Sizes::default() };
-    Local { sizes, flow_key: HashKey::expand([1; 4]), flow_queues: 1, tick_shift: 8, now }
+    Local {
+        sizes,
+        flow_key: HashKey::expand([1; 4]),
+        flow_queues: 1,
+        tick_shift: 8,
+        now,
+        standing: Standing::default(),
+    }
 }
 
 fn address(last: u8) -> IpAddr {
@@ -75,7 +82,8 @@ fn pods_in_rows(maps: &Maps, position: usize) -> BTreeSet<IpAddr> {
 
 #[test]
 fn a_service_is_placed_with_all_that_it_needs() {
-    let Placed { maps, without_room, left_out } = placed(&snapshot(1..=6), &Maps::empty(&local(0).sizes), 0);
+    let Placed { maps, without_room, left_out, .. } =
+        placed(&snapshot(1..=6), &Maps::empty(&local(0).sizes), 0);
     assert_eq!((without_room, left_out), (BTreeMap::new(), BTreeMap::new()));
     assert_eq!(maps.links.len(), 1);
     assert_eq!(maps.peers.len(), 2);

@@ -97,6 +97,7 @@ impl Lab {
         for name in ["n1", "n2", "n3", "n4"] {
             self.objects.put(&self.node_object(name)?)?;
         }
+        self.objects.put(&objects::memberlist())?;
         for object in objects::pool(&["192.0.2.200-192.0.2.219", "2001:db8:0:1::200-2001:db8:0:1::21f"]) {
             self.objects.put(&object)?;
         }
@@ -233,6 +234,15 @@ impl Lab {
         let is_spare = |pod: &&Pod| pod.node < NODES && !self.web.contains(&pod.name);
         let spare: Vec<String> = self.pods.values().filter(is_spare).map(|pod| pod.name.clone()).collect();
         spare.iter().try_for_each(|name| self.end_pod(name))
+    }
+
+    /// Pulls a machine's cable on the LAN, or puts it back: the switch sends nothing to it and takes nothing from it, and its link
+    /// stays up.
+    pub fn set_cable(&self, machine: &str, is_plugged: bool) -> Result<()> {
+        // Out of the bridge the port is nobody's: frames end there.
+        let master =
+            if is_plugged { format!("set {machine} master lan") } else { format!("set {machine} nomaster") };
+        self.lan().ip(&format!("link {master}"))
     }
 
     /// Bytes that a machine on the LAN has sent.

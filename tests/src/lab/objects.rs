@@ -82,6 +82,15 @@ pub fn pool(ranges: &[&str]) -> [Value; 2] {
     ]
 }
 
+/// The Secret with which nodes prove to each other that they belong together.
+pub fn memberlist() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": {"name": "memberlist", "namespace": "metallb-system"},
+        "stringData": {"secretkey": "of this lab, and of nobody else"},
+    })
+}
+
 /// A Service with TCP and UDP at port 80, and the addresses that it asks for.
 pub fn service(name: &str, addresses: &[IpAddr], annotations: &[(&str, &str)]) -> Value {
     let families: Vec<&str> = addresses.iter().map(|a| if a.is_ipv6() { "IPv6" } else { "IPv4" }).collect();

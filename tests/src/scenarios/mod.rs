@@ -2,6 +2,7 @@
 //!
 //! Each leaves the lab as it was; one that fails may not.
 
+mod death;
 mod discovery;
 mod ecmp;
 mod explain;
@@ -110,6 +111,12 @@ pub const ALL: &[Scenario] = &[
         done: "the owner's Node leaves the directory and comes back, under 120 open connections; one client keeps its old MAC",
         expected: "the VIP moves; the old owner still serves the client with the old MAC; connections to its pods stay, new ones avoid them",
         run: leave::owner_leaves,
+    },
+    Scenario {
+        name: "owner_dies",
+        done: "the owner's cable is pulled under 120 open connections and UDP every millisecond, and put back after six seconds",
+        expected: "another node owns the VIPs; nothing is lost that goes to pods elsewhere but UDP for a moment; new connections avoid its pods",
+        run: death::owner_dies,
     },
     Scenario {
         name: "explain",

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -57,8 +57,19 @@ pub fn ask(connections: &mut [Connection], text: &str) -> (BTreeSet<Ends>, Strin
 /// A datagram every millisecond, each with a number, until it is told to end.
 pub struct Stream {
     stop: Arc<AtomicBool>,
-    sender: JoinHandle<io::Result<u64>>,
+    sender: JoinHandle<io::Result<Vec<Instant>>>,
     receiver: JoinHandle<BTreeSet<u64>>,
+}
+
+/// What came of a stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Datagrams.
+    pub sent: u64,
+    /// Those without an answer.
+    pub lost: u64,
+    /// From the first that was lost to the last.
+    pub gap: Duration,
 }
 
 /// What an answer may take when everything has been sent.
@@ -67,19 +78,25 @@ const LAST: Duration = Duration::from_secs(1);
 impl Stream {
     /// Begins; its answers are counted from the first.
     pub fn begin(client: &Client, vip: SocketAddr) -> Result<Self> {
-        let socket = client.udp(vip)?;
+        Self::over(client.udp(vip)?)
+    }
+
+    /// The same, over a socket that is there already.
+    pub fn over(socket: UdpSocket) -> Result<Self> {
         socket.set_read_timeout(Some(LAST))?;
         let stop = Arc::new(AtomicBool::new(false));
         let sender = thread::spawn({
             let (socket, stop) = (socket.try_clone()?, Arc::clone(&stop));
             move || {
-                let mut number = 0;
+                let mut times = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    socket.send(number.to_string().as_bytes())?;
-                    number += 1;
+                    let number = times.len().to_string();
+                    times.push(Instant::now());
+                    // The kernel may say that nobody took an earlier one: that one is lost, and will be counted.
+                    let _ = socket.send(number.as_bytes());
                     thread::sleep(Duration::from_millis(1));
                 }
-                Ok(number)
+                Ok(times)
             }
         });
         let receiver = thread::spawn({
@@ -91,11 +108,20 @@ impl Stream {
 
     /// Ends: how many were sent, and how many were not answered.
     pub fn end(self) -> Result<(u64, u64)> {
+        let Ended { sent, lost, .. } = self.end_with_gap()?;
+        Ok((sent, lost))
+    }
+
+    /// The same, and for how long datagrams were lost.
+    pub fn end_with_gap(self) -> Result<Ended> {
         self.stop.store(true, Ordering::Relaxed);
         let panicked = |_| anyhow::anyhow!("a thread of a stream has panicked");
-        let sent = self.sender.join().map_err(panicked)??;
+        let times = self.sender.join().map_err(panicked)??;
         let received = self.receiver.join().map_err(panicked)?;
-        Ok((sent, sent - received.len() as u64))
+        let lost: Vec<Instant> =
+            (0..).zip(&times).filter(|(number, _)| !received.contains(number)).map(|(_, at)| *at).collect();
+        let gap = lost.first().zip(lost.last()).map(|(first, last)| *last - *first).unwrap_or_default();
+        Ok(Ended { sent: times.len() as u64, lost: lost.len() as u64, gap })
     }
 }
 

@@ -72,6 +72,10 @@ fn arp_owned(node: &mut dyn Machine) -> Result<()> {
 
 fn arp_not_owned(node: &mut dyn Machine) -> Result<()> {
     untouched(node, &arp_request(CLIENT, CLIENT4, OTHER_VIP4), DROP, Reason::NotOwner)?;
+    for vip in [VIP4, OTHER_VIP4] {
+        untouched(node, &arp_request(PEER, vip, vip), DROP, Reason::PeerAnnounced)?;
+        untouched(node, &arp_request(CLIENT, vip, vip), DROP, Reason::ForeignClaim)?;
+    }
     untouched(node, &arp_request(CLIENT, CLIENT4, PEER4), PASS, Reason::NotVip)
 }
 

@@ -1,0 +1,321 @@
+//! The envelope of gossip: who sent a message, that nobody has changed it, and that it is new.
+//!
+//! Keys come from Secret `memberlist` by HKDF-SHA-256 (RFC 5869): one for each sender and start of its agent, so that a counter is
+//! nonce enough for AES-256-GCM (RFC 5116). In the clear, and authenticated: version, key id, boot, counter, sender.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf::{HKDF_SHA256, KeyType, Prk, Salt},
+};
+use lb_core::model::{GossipSecret, NodeName};
+
+const VERSION: u8 = 1;
+/// Version, key id, boot, counter, length of the sender's name.
+const FIXED: usize = 1 + 1 + 8 + 8 + 1;
+const TAG: usize = 16;
+const KEY: usize = 32;
+const SALT: &[u8] = b"magnetite gossip 1";
+
+/// Why an envelope is not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum OpenError {
+    /// Shorter than any envelope, or than it says.
+    #[error("truncated")]
+    Truncated,
+    /// Of another version.
+    #[error("of another version")]
+    Version,
+    /// Sealed with a secret that this node does not have.
+    #[error("sealed with another secret")]
+    Secret,
+    /// From a node that is not in the cluster.
+    #[error("from a stranger")]
+    Stranger,
+    /// From before the sender's agent was started again.
+    #[error("of an old generation")]
+    OldBoot,
+    /// It was here before, or is too old to tell.
+    #[error("replayed")]
+    Replayed,
+    /// Changed on its way, or made by somebody else.
+    #[error("forged")]
+    Forged,
+}
+
+/// Seals this node's messages.
+pub struct Sealer {
+    sender: NodeName,
+    boot: u64,
+    counter: u64,
+    id: u8,
+    key: LessSafeKey,
+}
+
+/// Opens those of others.
+pub struct Opener {
+    secrets: Vec<(u8, Prk)>,
+    senders: BTreeMap<NodeName, Option<Sender>>,
+}
+
+/// A message, and from whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The sender.
+    pub sender: NodeName,
+    /// When its agent began: the number grows with every start.
+    pub boot: u64,
+    /// Counts its messages since.
+    pub counter: u64,
+    /// What it says.
+    pub payload: Vec<u8>,
+}
+
+struct Sender {
+    boot: u64,
+    id: u8,
+    key: LessSafeKey,
+    window: Window,
+}
+
+/// Counters that were seen: the highest, and which of the 64 up to it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    highest: u64,
+    seen: u64,
+}
+
+impl Sealer {
+    /// For this node; `boot` is greater than at any earlier start of its agent.
+    pub fn new(secret: &GossipSecret, sender: NodeName, boot: u64) -> Option<Self> {
+        let prk = prk(&secret.current);
+        let key = sender_key(&prk, &sender, boot)?;
+        Some(Self { id: id(&prk)?, key, sender, boot, counter: 0 })
+    }
+
+    /// The payload in its envelope; `None` for a name that no node can have.
+    pub fn seal(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
+        self.counter += 1;
+        let mut bytes = vec![VERSION, self.id];
+        bytes.extend(self.boot.to_be_bytes());
+        bytes.extend(self.counter.to_be_bytes());
+        bytes.push(u8::try_from(self.sender.0.len()).ok()?);
+        bytes.extend(self.sender.0.as_bytes());
+        let mut sealed = payload.to_vec();
+        let aad = Aad::from(&bytes);
+        self.key.seal_in_place_append_tag(nonce(self.counter), aad, &mut sealed).ok()?;
+        bytes.extend(sealed);
+        Some(bytes)
+    }
+}
+
+impl Opener {
+    /// Opens what is sealed with the secret of now or before.
+    pub fn new(secret: &GossipSecret) -> Self {
+        let secrets = [Some(&secret.current), secret.previous.as_ref()].into_iter().flatten();
+        let secrets = secrets.filter_map(|secret| {
+            let prk = prk(secret);
+            Some((id(&prk)?, prk))
+        });
+        Self { secrets: secrets.collect(), senders: BTreeMap::new() }
+    }
+
+    /// Opens messages of these nodes alone.
+    pub fn set_members<'a>(&mut self, members: impl Iterator<Item = &'a NodeName>) {
+        let mut known = std::mem::take(&mut self.senders);
+        self.senders = members.map(|node| (node.clone(), known.remove(node).flatten())).collect();
+    }
+
+    /// Opens an envelope.
+    ///
+    /// # Errors
+    /// It is none, is not from who it says, or has been here before.
+    pub fn open(&mut self, bytes: &[u8]) -> Result<Opened, OpenError> {
+        let (fixed, rest) = bytes.split_first_chunk::<FIXED>().ok_or(OpenError::Truncated)?;
+        let [version, key_id, numbers @ .., length] = *fixed;
+        if version != VERSION {
+            return Err(OpenError::Version);
+        }
+        let number = |at: usize| numbers[at..at + 8].iter().fold(0_u64, |n, byte| n << 8 | u64::from(*byte));
+        let (boot, counter) = (number(0), number(8));
+        let (name, sealed) = rest.split_at_checked(usize::from(length)).ok_or(OpenError::Truncated)?;
+        if sealed.len() < TAG {
+            return Err(OpenError::Truncated);
+        }
+        let sender = NodeName(String::from_utf8(name.to_vec()).map_err(|_| OpenError::Stranger)?);
+        let known = self.senders.get_mut(&sender).ok_or(OpenError::Stranger)?;
+        let prk =
+            self.secrets.iter().find(|(id, _)| *id == key_id).map(|(_, prk)| prk).ok_or(OpenError::Secret)?;
+
+        let mut payload = sealed.to_vec();
+        let aad = &bytes[..FIXED + usize::from(length)];
+        let mut open = |key: &LessSafeKey| {
+            let opened = key.open_in_place(nonce(counter), Aad::from(aad), &mut payload);
+            opened.map(|payload| payload.to_vec()).map_err(|_| OpenError::Forged)
+        };
+        let payload = match known {
+            Some(known) if boot < known.boot => return Err(OpenError::OldBoot),
+            Some(known) if boot == known.boot && key_id == known.id => {
+                if !known.window.is_new(counter) {
+                    return Err(OpenError::Replayed);
+                }
+                let payload = open(&known.key)?;
+                known.window.take(counter);
+                payload
+            }
+            _ => {
+                let key = sender_key(prk, &sender, boot).ok_or(OpenError::Forged)?;
+                let payload = open(&key)?;
+                // The same start under another secret goes on counting.
+                let mut window = known
+                    .as_ref()
+                    .filter(|known| known.boot == boot)
+                    .map(|known| known.window)
+                    .unwrap_or_default();
+                if !window.is_new(counter) {
+                    return Err(OpenError::Replayed);
+                }
+                window.take(counter);
+                *known = Some(Sender { boot, id: key_id, key, window });
+                payload
+            }
+        };
+        Ok(Opened { sender, boot, counter, payload })
+    }
+}
+
+impl Window {
+    fn is_new(&self, counter: u64) -> bool {
+        match self.highest.checked_sub(counter) {
+            None => true,
+            Some(age) => age < 64 && self.seen >> age & 1 == 0,
+        }
+    }
+
+    fn take(&mut self, counter: u64) {
+        if let Some(ahead) = counter.checked_sub(self.highest).filter(|ahead| *ahead > 0) {
+            self.seen = if ahead < 64 { self.seen << ahead } else { 0 };
+            self.highest = counter;
+        }
+        self.seen |= 1 << (self.highest - counter);
+    }
+}
+
+struct Bytes(usize);
+
+impl KeyType for Bytes {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+fn prk(secret: &[u8]) -> Prk {
+    Salt::new(HKDF_SHA256, SALT).extract(secret)
+}
+
+fn expand<const N: usize>(prk: &Prk, info: &[&[u8]]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    prk.expand(info, Bytes(N)).ok()?.fill(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Tells secrets apart, and nothing of them.
+fn id(prk: &Prk) -> Option<u8> {
+    expand::<1>(prk, &[b"id"]).map(|[id]| id)
+}
+
+fn sender_key(prk: &Prk, sender: &NodeName, boot: u64) -> Option<LessSafeKey> {
+    let key = expand::<KEY>(prk, &[b"sender", &boot.to_be_bytes(), sender.0.as_bytes()])?;
+    Some(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).ok()?))
+}
+
+/// Unique for a key: the counter of its only sender.
+fn nonce(counter: u64) -> Nonce {
+    let mut bytes = [0; NONCE_LEN];
+    bytes[NONCE_LEN - 8..].copy_from_slice(&counter.to_be_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(current: &[u8], previous: Option<&[u8]>) -> GossipSecret {
+        GossipSecret { current: current.to_vec(), previous: previous.map(<[u8]>::to_vec) }
+    }
+
+    fn name(name: &str) -> NodeName {
+        NodeName(name.to_owned())
+    }
+
+    fn sealer(secret: &GossipSecret, boot: u64) -> Sealer {
+        Sealer::new(secret, name("n1"), boot).expect("a key")
+    }
+
+    fn opener(secret: &GossipSecret) -> Opener {
+        let mut opener = Opener::new(secret);
+        opener.set_members([name("n1"), name("n2")].iter());
+        opener
+    }
+
+    const ONE: &[u8] = b"the first of all secrets";
+    const TWO: &[u8] = b"the second of all secrets";
+
+    #[test]
+    fn what_is_sealed_is_opened_once() {
+        let one = secret(ONE, None);
+        let (mut sealer, mut opener) = (sealer(&one, 7), opener(&one));
+        let sealed: Vec<Vec<u8>> = (0..3).filter_map(|n| sealer.seal(&[n; 10])).collect();
+        for n in [2, 0, 1] {
+            let opened = opener.open(&sealed[usize::from(n)]);
+            let expected =
+                Opened { sender: name("n1"), boot: 7, counter: u64::from(n) + 1, payload: vec![n; 10] };
+            assert_eq!(opened, Ok(expected));
+        }
+        for bytes in &sealed {
+            assert_eq!(opener.open(bytes), Err(OpenError::Replayed));
+        }
+    }
+
+    #[test]
+    fn old_generations_and_what_is_too_old_are_refused() {
+        let one = secret(ONE, None);
+        let mut opener = opener(&one);
+        let (mut before, mut now) = (sealer(&one, 7), sealer(&one, 8));
+        let old = before.seal(b"old").unwrap_or_default();
+        let first = now.seal(b"first").unwrap_or_default();
+        let later: Vec<Vec<u8>> = (0..64).filter_map(|_| now.seal(b"later")).collect();
+        assert!(opener.open(&later[63]).is_ok());
+        assert_eq!(opener.open(&first), Err(OpenError::Replayed), "64 behind the highest");
+        assert!(opener.open(&later[0]).is_ok());
+        assert_eq!(opener.open(&old), Err(OpenError::OldBoot));
+    }
+
+    #[test]
+    fn a_secret_can_be_changed_while_nodes_talk() {
+        let (one, both, two) = (secret(ONE, None), secret(TWO, Some(ONE)), secret(TWO, None));
+        let mut opener = opener(&both);
+        let message = |secret: &GossipSecret| sealer(secret, 7).seal(b"x").unwrap_or_default();
+        assert!(opener.open(&message(&one)).is_ok());
+        let mut sealer = sealer(&two, 7);
+        let (_, later) = (sealer.seal(b"x"), sealer.seal(b"x").unwrap_or_default());
+        assert!(opener.open(&later).is_ok());
+        assert_eq!(self::opener(&two).open(&message(&one)), Err(OpenError::Secret));
+    }
+
+    #[test]
+    fn strangers_and_every_changed_byte_are_refused() {
+        let one = secret(ONE, None);
+        let sealed = sealer(&one, 7).seal(b"payload").unwrap_or_default();
+        let mut stranger = Sealer::new(&one, name("n9"), 7).expect("a key");
+        assert_eq!(opener(&one).open(&stranger.seal(b"x").unwrap_or_default()), Err(OpenError::Stranger));
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(opener(&one).open(&changed).is_err(), "byte {at}");
+            assert!(opener(&one).open(&sealed[..at]).is_err(), "cut at {at}");
+        }
+        assert!(opener(&one).open(&sealed).is_ok());
+    }
+}

@@ -1,0 +1,145 @@
+//! Liveness: the thread that finds out with others who is alive, and acts on it before anybody else hears of it.
+//!
+//! It probes, gossips, writes the few map entries that a verdict changes, announces, and renews the lease. Nothing else runs on
+//! it, and it waits for nothing but its sockets and its timers. The node's driver tells it what a pass has planned ([`Orders`]) and
+//! is told how nodes stand ([`Seen`]).
+
+mod announcer;
+mod envelope;
+mod sockets;
+mod thread;
+
+use std::{
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+};
+
+use lb_core::{
+    armed::Armed,
+    liveness::{Counts, Profile, Standing},
+    model::{GossipSecret, NodeName},
+};
+use mio::Waker;
+use tokio::sync::watch;
+
+pub use envelope::{OpenError, Opened, Opener, Sealer};
+
+/// What is told to the thread once.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This node.
+    pub node: NodeName,
+    /// Where maps are pinned.
+    pub pin_dir: PathBuf,
+    /// How fast.
+    pub profile: Profile,
+}
+
+/// What a pass has planned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// Entries that change with liveness.
+    pub armed: Armed,
+    /// What nodes prove to each other that they belong together with; without it nobody is probed, and all are taken to be well.
+    pub secret: Option<GossipSecret>,
+}
+
+/// How nodes stand, as the thread sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Of all legs.
+    pub standing: Standing,
+    /// Since the beginning.
+    pub counts: Counts,
+}
+
+/// What goes wrong at the start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No thread, no poll, no random numbers.
+    #[error("starting the liveness thread: {what}")]
+    Start {
+        /// What was asked of the kernel.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The maps cannot be opened.
+    #[error(transparent)]
+    Dataplane(#[from] crate::dataplane::Error),
+}
+
+/// The thread, as long as it is held.
+pub struct Handle {
+    shared: Arc<Shared>,
+    seen: watch::Receiver<Seen>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    /// Orders that the thread has not looked at yet; the latest replace the ones before.
+    orders: Mutex<Option<Inbox>>,
+    waker: Waker,
+}
+
+enum Inbox {
+    Orders(Box<Orders>),
+    End,
+}
+
+impl Handle {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn start(options: Options) -> Result<Self, Error> {
+        thread::start(options)
+    }
+
+    /// Hands over what a pass has planned and written.
+    pub fn order(&self, orders: Orders) {
+        self.put(Inbox::Orders(Box::new(orders)));
+    }
+
+    /// How nodes stand now.
+    pub fn seen(&mut self) -> Seen {
+        self.seen.borrow_and_update().clone()
+    }
+
+    /// Waits until nodes stand otherwise than last seen.
+    pub async fn changed(&mut self) {
+        if self.seen.changed().await.is_err() {
+            // The thread has ended: nothing will change any more.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn put(&self, inbox: Inbox) {
+        match self.shared.orders.lock() {
+            Ok(mut place) => *place = Some(inbox),
+            Err(poisoned) => *poisoned.into_inner() = Some(inbox),
+        }
+        if let Err(error) = self.shared.waker.wake() {
+            tracing::error!(%error, "the liveness thread cannot be woken");
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.put(Inbox::End);
+        if let Some(thread) = self.thread.take() {
+            // Its panic was printed when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// For the log.
+fn address(address: IpAddr) -> tracing::field::DisplayValue<IpAddr> {
+    tracing::field::display(address)
+}

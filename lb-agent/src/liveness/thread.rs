@@ -1,0 +1,323 @@
+//! The thread itself: inputs first, then timers, then what follows from both.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime},
+};
+
+use lb_common::layout::{Addr, Neighbour, Vip};
+use lb_core::{
+    announce::Place,
+    liveness::{Leg, Liveness, Message, Standing, Transmit},
+    model::NodeName,
+};
+use mio::{Events, Poll, Token, Waker};
+use tokio::sync::watch;
+
+use super::{
+    Error, Handle, Inbox, Options, Orders, Seen, Shared,
+    announcer::Announcer,
+    envelope::{OpenError, Opener, Sealer},
+    sockets::{Received, Sockets},
+};
+use crate::dataplane::LiveMaps;
+
+const WAKER: Token = Token(0);
+/// The longest that the thread sleeps: what the maps hold is looked at again.
+const RESYNC: Duration = Duration::from_secs(10);
+
+pub(super) fn start(options: Options) -> Result<Handle, Error> {
+    let failed = |what| move |source| Error::Start { what, source };
+    let poll = Poll::new().map_err(failed("poll"))?;
+    let waker = Waker::new(poll.registry(), WAKER).map_err(failed("waker"))?;
+    let shared = Arc::new(Shared { orders: Mutex::new(None), waker });
+    let (sender, seen) = watch::channel(Seen::default());
+    let mut seed = [0; 32];
+    // SAFETY: the buffer has as many bytes as are asked for.
+    let got = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+    if got != seed.len() as isize {
+        return Err(failed("random numbers")(io::Error::last_os_error()));
+    }
+    let maps = LiveMaps::pinned(&options.pin_dir)?;
+    maps.renew_lease(options.profile.lease)?;
+    let announcer = Announcer::new().map_err(failed("a packet socket"))?;
+    let now = Instant::now();
+    let thread = Thread {
+        liveness: Liveness::new(options.profile, seed, now),
+        // Later than at any earlier start, as long as the clock is not set back by more than the agent was away.
+        boot: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64),
+        options,
+        shared: Arc::clone(&shared),
+        seen: sender,
+        poll,
+        sockets: Sockets::default(),
+        maps,
+        announcer,
+        orders: Orders::default(),
+        members: BTreeMap::new(),
+        sealer: None,
+        opener: None,
+        refused: BTreeMap::new(),
+        written: Written::default(),
+        next_renewal: now,
+        next_resync: now + RESYNC,
+        has_orders: false,
+        silent: 0,
+    };
+    let builder = std::thread::Builder::new().name("liveness".to_owned());
+    let thread = builder.spawn(move || thread.run()).map_err(failed("thread"))?;
+    Ok(Handle { shared, seen, thread: Some(thread) })
+}
+
+/// What the maps hold, as this thread has written or read it.
+#[derive(Default)]
+struct Written {
+    neighbours: BTreeMap<u32, Neighbour>,
+    vips: BTreeMap<Addr, Vip>,
+}
+
+struct Thread {
+    options: Options,
+    shared: Arc<Shared>,
+    seen: watch::Sender<Seen>,
+    poll: Poll,
+    sockets: Sockets,
+    maps: LiveMaps,
+    announcer: Announcer,
+    liveness: Liveness,
+    boot: u64,
+    orders: Orders,
+    members: BTreeMap<Leg, NodeName>,
+    sealer: Option<Sealer>,
+    opener: Option<Opener>,
+    /// Envelopes that were not opened, by reason.
+    refused: BTreeMap<OpenError, u64>,
+    written: Written,
+    next_renewal: Instant,
+    next_resync: Instant,
+    has_orders: bool,
+    /// Legs that were silent when this thread last acted.
+    silent: usize,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(64);
+        loop {
+            let timeout = self.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "liveness cannot wait for its sockets");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            match self.take_orders() {
+                Some(Inbox::End) => return,
+                Some(Inbox::Orders(orders)) => self.obey(*orders),
+                None => {}
+            }
+            self.receive();
+            let now = Instant::now();
+            if self.liveness.poll_timeout().is_some_and(|due| due <= now) {
+                self.liveness.handle_timeout(now);
+            }
+            self.transmit();
+            if self.liveness.poll_change() {
+                self.act(now);
+            }
+            self.announcer.run(now);
+            self.renew(now);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let all = [
+            self.liveness.poll_timeout(),
+            self.announcer.poll_timeout(),
+            Some(self.next_renewal),
+            Some(self.next_resync),
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    fn take_orders(&self) -> Option<Inbox> {
+        match self.shared.orders.lock() {
+            Ok(mut place) => place.take(),
+            Err(poisoned) => poisoned.into_inner().take(),
+        }
+    }
+
+    fn obey(&mut self, orders: Orders) {
+        if orders.secret != self.orders.secret || self.opener.is_none() {
+            self.sealer = orders
+                .secret
+                .as_ref()
+                .and_then(|secret| Sealer::new(secret, self.options.node.clone(), self.boot));
+            self.opener = orders.secret.as_ref().map(Opener::new);
+        }
+        let talks = orders.secret.is_some();
+        let segments = orders.armed.segments.values().filter(|_| talks);
+        let segments: Vec<(Leg, BTreeSet<Leg>)> = segments
+            .filter_map(|segment| Some((segment.own?, segment.legs.keys().copied().collect())))
+            .collect();
+        self.members = orders.armed.segments.values().flat_map(|segment| segment.legs.clone()).collect();
+        if let Some(opener) = &mut self.opener {
+            opener.set_members(self.members.values());
+        }
+        self.sockets.set(segments.iter().map(|(own, _)| *own), self.poll.registry());
+        let now = Instant::now();
+        self.liveness.set_segments(&segments, now);
+        self.orders = orders;
+        self.has_orders = true;
+        // Whatever the pass has written from older news is put right.
+        self.read_back();
+        self.act(now);
+    }
+
+    fn receive(&mut self) {
+        loop {
+            let received = self.sockets.receive();
+            if received.is_empty() {
+                return;
+            }
+            let now = Instant::now();
+            for received in received {
+                match received {
+                    Received::Answer { from, nonce, lease_holds } => {
+                        self.liveness.handle_answer(from, nonce, lease_holds, now);
+                    }
+                    Received::Gossip { from, bytes } => self.hear(from, &bytes, now),
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, from: Leg, bytes: &[u8], now: Instant) {
+        let Some(opener) = &mut self.opener else { return };
+        let opened = match opener.open(bytes) {
+            Ok(opened) => opened,
+            Err(error) => {
+                *self.refused.entry(error).or_default() += 1;
+                return;
+            }
+        };
+        if self.members.get(&from) != Some(&opened.sender) {
+            *self.refused.entry(OpenError::Stranger).or_default() += 1;
+            return;
+        }
+        // What cannot be decoded is of another version: its sender says so to those who understand it.
+        if let Ok(message) = Message::decode(&opened.payload) {
+            self.liveness.handle_message(from, &message, now);
+        }
+    }
+
+    fn transmit(&mut self) {
+        while let Some(transmit) = self.liveness.poll_transmit() {
+            // A network that does not take a packet is a loss like any other.
+            let _ = match transmit {
+                Transmit::Probe { to, nonce } => {
+                    self.own_leg_towards(to).map(|own| self.sockets.send_probe(own, to, nonce))
+                }
+                Transmit::Message { to, message } => {
+                    let sealed = self.sealer.as_mut().and_then(|sealer| sealer.seal(&message.encode()));
+                    self.own_leg_towards(to)
+                        .zip(sealed)
+                        .map(|(own, sealed)| self.sockets.send_gossip(own, to, &sealed))
+                }
+            };
+        }
+    }
+
+    fn own_leg_towards(&self, to: Leg) -> Option<Leg> {
+        let segment = self.orders.armed.segments.values().find(|segment| segment.legs.contains_key(&to))?;
+        segment.own
+    }
+
+    /// Writes what the maps should hold as nodes stand, announces, and tells the driver.
+    fn act(&mut self, now: Instant) {
+        let standing = self.liveness.standing(now);
+        self.write(&standing);
+        self.announce(&standing);
+        // Somebody is heard again: whoever was cut off, this node or the other, may have missed what was said.
+        let silent = standing.silent();
+        if silent < self.silent {
+            self.announcer.repeat_all();
+        }
+        self.silent = silent;
+        self.announcer.run(Instant::now());
+        let seen = Seen { standing, counts: self.liveness.counts() };
+        self.seen.send_if_modified(|known| {
+            let has_changed = known.standing != seen.standing;
+            *known = seen;
+            has_changed
+        });
+    }
+
+    fn write(&mut self, standing: &Standing) {
+        for (place, neighbour) in self.orders.armed.neighbours(standing) {
+            if self.written.neighbours.get(&place) != Some(&neighbour) {
+                match self.maps.set_neighbour(place, neighbour) {
+                    Ok(()) => {
+                        self.written.neighbours.insert(place, neighbour);
+                    }
+                    Err(error) => tracing::error!(%error, "a node's state is not written; it is tried again"),
+                }
+            }
+        }
+        for (address, vip) in self.orders.armed.vips(standing) {
+            if self.written.vips.get(&address) != Some(&vip) {
+                match self.maps.set_vip(address, vip) {
+                    Ok(()) => {
+                        self.written.vips.insert(address, vip);
+                    }
+                    Err(error) => tracing::error!(%error, "a VIP's owner is not written; it is tried again"),
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self, standing: &Standing) {
+        let segments = &self.orders.armed.segments;
+        let mut owned: BTreeSet<Place> = BTreeSet::new();
+        for (address, vip) in self.orders.armed.vips(standing) {
+            for (_, segment) in segments.iter().filter(|(segment, _)| vip.owned >> **segment & 1 == 1) {
+                owned.extend(segment.links.keys().map(|ifindex| (address, *ifindex)));
+            }
+        }
+        let macs = segments.values().flat_map(|segment| segment.links.clone()).collect();
+        self.announcer.set(&owned, macs);
+    }
+
+    fn read_back(&mut self) {
+        match self.maps.read() {
+            Ok((neighbours, vips)) => {
+                self.written.neighbours = (0..).zip(neighbours).collect();
+                self.written.vips = vips;
+            }
+            Err(error) => tracing::error!(%error, "the maps cannot be read back; it is tried again"),
+        }
+    }
+
+    fn renew(&mut self, now: Instant) {
+        if self.next_renewal <= now {
+            self.next_renewal = now + self.options.profile.lease / 3;
+            if let Err(error) = self.maps.renew_lease(self.options.profile.lease) {
+                tracing::error!(%error, "the lease is not renewed; it is tried again");
+            }
+        }
+        if self.next_resync <= now {
+            self.next_resync = now + RESYNC;
+            if self.has_orders {
+                self.read_back();
+                self.act(now);
+            }
+            let refused = std::mem::take(&mut self.refused);
+            for (reason, count) in refused {
+                tracing::warn!(%reason, count, "gossip was refused");
+            }
+            tracing::debug!(counts = ?self.liveness.counts(), announced = self.announcer.sent(), legs = self.sockets.legs().count(), "liveness");
+        }
+    }
+}

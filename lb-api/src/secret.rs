@@ -1,0 +1,32 @@
+//! Secret `memberlist`, as MetalLB's controller makes it. Nothing of what is in it is ever in a problem.
+
+use k8s_openapi::api::core::v1;
+use lb_core::model::GossipSecret;
+use serde_json::Value;
+
+use crate::problem::{ProblemKind, Report, Severity};
+
+/// Fewest bytes of a secret.
+const LEAST: usize = 16;
+
+/// `None` if it holds no secret, or one that is too short to be any.
+pub(crate) fn gossip_secret(value: &Value, report: &mut Report<'_>) -> Option<GossipSecret> {
+    // The decoder's words could quote what it read.
+    let Ok(secret) = serde_json::from_value::<v1::Secret>(value.clone()) else {
+        report.add(Severity::Error, "data", ProblemKind::Secret { expected: "values in base64" });
+        return None;
+    };
+    let (data, text) = (secret.data.unwrap_or_default(), secret.string_data.unwrap_or_default());
+    let of = |key: &str| {
+        let bytes = data.get(key).map(|bytes| bytes.0.clone());
+        bytes.or_else(|| text.get(key).map(|text| text.clone().into_bytes()))
+    };
+    match of("secretkey") {
+        Some(current) if current.len() >= LEAST => Some(GossipSecret { current, previous: of("previous") }),
+        _ => {
+            let expected = "a secret of at least 16 bytes, as `openssl rand -base64 128` makes it";
+            report.add(Severity::Error, "data.secretkey", ProblemKind::Secret { expected });
+            None
+        }
+    }
+}

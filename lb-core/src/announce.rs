@@ -1,0 +1,168 @@
+//! Announcing: when a node says that it has a VIP, and in what words.
+//!
+//! What is new is said at once and repeated, for words get lost; then for ever at a low rate, for switches and clients forget. Linux
+//! takes an ARP request of an address for itself at any age of its entry, but a reply only when the entry is older than a second.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use lb_common::{
+    checksum::Sum,
+    layout::{Addr, Mac, Plain},
+    packet::{Arp, Ethernet, Icmp, Ipv6, LinkLayerOption, NeighbourTarget, ethertype, icmp_type, protocol},
+};
+
+/// A VIP on a link (by interface index).
+pub type Place = (Addr, u32);
+
+/// After the first time, each some while after the one before.
+const REPEATS: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(400),
+    Duration::from_millis(1_100),
+    Duration::from_millis(2_000),
+];
+/// For ever.
+const PERIOD: Duration = Duration::from_secs(60);
+/// Between two that are not new: 200 in a second at most, however many VIPs there are.
+const SPACING: Duration = Duration::from_millis(5);
+
+/// What this node has to say, and when.
+#[derive(Debug, Default)]
+pub struct Announcements {
+    owned: BTreeMap<Place, Owned>,
+    new: VecDeque<Place>,
+    repeats: BTreeSet<(Instant, Place)>,
+    not_before: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Owned {
+    said: usize,
+    due: Option<Instant>,
+}
+
+impl Announcements {
+    /// Sets what this node owns: what is new will be said at once, what is gone never again.
+    pub fn set(&mut self, owned: &BTreeSet<Place>) {
+        let gone: Vec<Place> = self.owned.keys().filter(|place| !owned.contains(*place)).copied().collect();
+        for place in gone {
+            if let Some(due) = self.owned.remove(&place).and_then(|owned| owned.due) {
+                self.repeats.remove(&(due, place));
+            }
+        }
+        for place in owned {
+            if !self.owned.contains_key(place) {
+                self.owned.insert(*place, Owned { said: 0, due: None });
+                self.new.push_back(*place);
+            }
+        }
+    }
+
+    /// Says everything again at once: others may not have heard it.
+    pub fn repeat_all(&mut self) {
+        self.repeats.clear();
+        for (place, owned) in &mut self.owned {
+            *owned = Owned { said: 0, due: None };
+            self.new.push_back(*place);
+        }
+    }
+
+    /// The next to say now.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Place> {
+        while let Some(place) = self.new.pop_front() {
+            // It may have gone before it was said.
+            if self.owned.get(&place).is_some_and(|owned| owned.said == 0) {
+                self.said(place, now);
+                return Some(place);
+            }
+        }
+        if self.not_before.is_some_and(|at| at > now) {
+            return None;
+        }
+        let (due, place) = self.repeats.first().copied().filter(|(due, _)| *due <= now)?;
+        self.repeats.remove(&(due, place));
+        self.not_before = Some(now + SPACING);
+        self.said(place, now);
+        Some(place)
+    }
+
+    /// When there will be something to say.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let (due, _) = self.repeats.first()?;
+        Some(self.not_before.map_or(*due, |at| at.max(*due)))
+    }
+
+    fn said(&mut self, place: Place, now: Instant) {
+        let Some(owned) = self.owned.get_mut(&place) else { return };
+        let due = now + REPEATS.get(owned.said).copied().unwrap_or(PERIOD);
+        *owned = Owned { said: owned.said.saturating_add(1), due: Some(due) };
+        self.repeats.insert((due, place));
+    }
+}
+
+/// The frame that says that `mac` has `vip`: a broadcast ARP request of the address for itself (RFC 5227 2.3), or an unsolicited
+/// neighbour advertisement to all nodes (RFC 4861 7.2.6).
+pub fn frame(vip: IpAddr, mac: Mac) -> Vec<u8> {
+    match vip {
+        IpAddr::V4(v4) => arp(u32::from_ne_bytes(v4.octets()), mac),
+        IpAddr::V6(_) => advertisement(vip.into(), mac),
+    }
+}
+
+fn arp(address: u32, mac: Mac) -> Vec<u8> {
+    let ethernet = Ethernet { destination: Mac::BROADCAST, source: mac, ethertype: ethertype::ARP.to_be() };
+    let arp = Arp {
+        hardware: 1_u16.to_be(),
+        protocol: ethertype::IPV4.to_be(),
+        lengths: 0x0604_u16.to_be(),
+        operation: 1_u16.to_be(),
+        sender_mac: mac,
+        sender: address,
+        target_mac: Mac::default(),
+        target: address,
+    };
+    let mut frame = [ethernet.as_bytes(), arp.as_bytes()].concat();
+    // The least that Ethernet carries.
+    frame.resize(60, 0);
+    frame
+}
+
+fn advertisement(address: Addr, mac: Mac) -> Vec<u8> {
+    const LENGTH: u16 = 32;
+    const OVERRIDE: u32 = 0x2000_0000_u32.to_be();
+    let all_nodes = Addr { words: [0xff02_0000_u32.to_be(), 0, 0, 1_u32.to_be()] };
+    let ethernet = Ethernet {
+        destination: [0x33, 0x33, 0, 0, 0, 1].into(),
+        source: mac,
+        ethertype: ethertype::IPV6.to_be(),
+    };
+    let ipv6 = Ipv6 {
+        version_and_flow: 0x6000_0000_u32.to_be(),
+        payload_length: LENGTH.to_be(),
+        next_and_hop_limit: [protocol::ICMPV6, 255],
+        source: address.words,
+        destination: all_nodes.words,
+    };
+    let type_and_code = [icmp_type::NEIGHBOUR_ADVERTISEMENT, 0];
+    let target = NeighbourTarget { target: address.words };
+    let option = LinkLayerOption { type_and_length: [2, 1], mac };
+    let checksum = mac
+        .words
+        .into_iter()
+        .fold(Sum::ZERO, |sum, word| sum.add(u32::from(word)))
+        .add_words(address.words)
+        .add_words(all_nodes.words)
+        .add(u32::from(LENGTH.to_be()))
+        .add(u32::from(u16::from(protocol::ICMPV6).to_be()))
+        .add(u32::from(u16::from_ne_bytes(type_and_code)))
+        .add(OVERRIDE)
+        .add_words(address.words)
+        .add(u32::from(u16::from_ne_bytes([2, 1])))
+        .checksum();
+    let icmp = Icmp { type_and_code, checksum, rest: OVERRIDE };
+    [ethernet.as_bytes(), ipv6.as_bytes(), icmp.as_bytes(), target.as_bytes(), option.as_bytes()].concat()
+}

@@ -1,0 +1,99 @@
+//! What follows from a view at one moment: which legs new flows avoid, which are given up, and which may own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::verdict::{Condition, Leg};
+
+/// How legs stand at one moment. The default: all are well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    conditions: BTreeMap<Leg, Condition>,
+    avoided: BTreeSet<Leg>,
+    gone: BTreeSet<Leg>,
+}
+
+impl Standing {
+    /// `troubled` are the legs that do not answer as they should, those first that have been so for longest; of all `legs`, this
+    /// node's own among them, no more than half are avoided, for the others could not carry it. A node that hears less than half of
+    /// the others is rather cut off itself, and gives up nothing; of two nodes none can tell.
+    pub(super) fn new(troubled: &[(Leg, Condition)], mut gone: BTreeSet<Leg>, legs: usize) -> Self {
+        let silent = troubled.iter().filter(|(_, condition)| *condition == Condition::Silent).count();
+        if legs > 2 && 2 * silent > legs - 1 {
+            gone.clear();
+        }
+        Self {
+            conditions: troubled.iter().copied().collect(),
+            avoided: troubled.iter().map(|(leg, _)| *leg).take(legs / 2).collect(),
+            gone,
+        }
+    }
+
+    /// A leg's condition.
+    pub fn condition(&self, leg: Leg) -> Condition {
+        self.conditions.get(&leg).copied().unwrap_or_default()
+    }
+
+    /// How many legs do not answer at all.
+    pub fn silent(&self) -> usize {
+        self.conditions.values().filter(|condition| **condition == Condition::Silent).count()
+    }
+
+    /// Whether new flows avoid it.
+    pub fn is_avoided(&self, leg: Leg) -> bool {
+        self.avoided.contains(&leg)
+    }
+
+    /// Whether nothing is sent to it any more.
+    pub fn is_gone(&self, leg: Leg) -> bool {
+        self.gone.contains(&leg) && self.avoided.contains(&leg)
+    }
+
+    /// The owner among legs in the order of their rank: the first that answers; if none does, the first whose data plane does; and
+    /// if that is none either, the first.
+    pub fn owner(&self, ranked: &[Leg]) -> Option<Leg> {
+        ranked.iter().copied().min_by_key(|leg| self.condition(*leg))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn leg(host: u8) -> Leg {
+        IpAddr::from([10, 0, 0, host])
+    }
+
+    #[test]
+    fn the_best_ranked_that_answers_owns_and_somebody_always_does() {
+        let ranked = [leg(3), leg(1), leg(2)];
+        let owner =
+            |troubled: &[(Leg, Condition)]| Standing::new(troubled, BTreeSet::new(), 3).owner(&ranked);
+        assert_eq!(owner(&[]), Some(leg(3)));
+        assert_eq!(owner(&[(leg(3), Condition::Yielding)]), Some(leg(1)));
+        let (silent, yielding) = (Condition::Silent, Condition::Yielding);
+        assert_eq!(owner(&[(leg(3), silent), (leg(1), silent), (leg(2), yielding)]), Some(leg(2)));
+        assert_eq!(owner(&[(leg(3), silent), (leg(1), silent), (leg(2), silent)]), Some(leg(3)));
+        assert_eq!(Standing::default().owner(&[]), None);
+    }
+
+    #[test]
+    fn a_node_that_is_cut_off_gives_up_nothing() {
+        let silent = |count: u8| (1..=count).map(|host| (leg(host), Condition::Silent)).collect::<Vec<_>>();
+        let gives_up = |count, legs| Standing::new(&silent(count), [leg(1)].into(), legs).is_gone(leg(1));
+        assert!(gives_up(1, 3) && gives_up(2, 5) && gives_up(1, 2));
+        assert!(!gives_up(2, 3) && !gives_up(3, 5));
+    }
+
+    #[test]
+    fn no_more_than_half_are_avoided_and_what_is_not_avoided_is_not_given_up() {
+        let troubled = [leg(1), leg(2), leg(3)]
+            .map(|l| (l, if l == leg(2) { Condition::Yielding } else { Condition::Silent }));
+        let standing = Standing::new(&troubled, [leg(1), leg(3)].into(), 5);
+        let avoided = [leg(1), leg(2), leg(3), leg(4)].map(|leg| standing.is_avoided(leg));
+        assert_eq!(avoided, [true, true, false, false]);
+        assert!(standing.is_gone(leg(1)) && !standing.is_gone(leg(2)) && !standing.is_gone(leg(3)));
+        assert!(!Standing::new(&troubled[..1], BTreeSet::new(), 1).is_avoided(leg(1)));
+    }
+}

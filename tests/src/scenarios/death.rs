@@ -1,0 +1,96 @@
+//! A node that dies.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use super::{
+    Outcome,
+    traffic::{self, Stream},
+};
+use crate::lab::{Lab, WEB, WEB_V6, frontend};
+
+/// Until what is established with the node is given up, and a little more.
+const GIVEN_UP: Duration = Duration::from_secs(6);
+
+pub fn owner_dies(lab: &mut Lab) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let dead = lab.owner(WEB)?;
+    let mut connections = traffic::connections(lab, 120)?;
+    let streams = [(0, WEB), (1, WEB_V6), (0, WEB), (1, WEB_V6)]
+        .map(|(client, vip)| elsewhere(lab, &dead, client, vip).and_then(Stream::over));
+    let streams: Vec<Stream> = streams.into_iter().collect::<Result<_>>()?;
+    thread::sleep(Duration::from_millis(300));
+
+    let begin = Instant::now();
+    lab.set_cable(&dead, false)?;
+    let survivors: Vec<String> =
+        lab.nodes.iter().map(|node| node.name.clone()).filter(|name| *name != dead).collect();
+    for name in &survivors {
+        lab.node_mut(name)?.wait("another owner", |status| {
+            status
+                .vips
+                .get(&WEB.to_string())
+                .and_then(|vip| vip.owner.as_deref())
+                .is_some_and(|owner| owner != dead)
+        })?;
+    }
+    let known = begin.elapsed();
+    thread::sleep(Duration::from_millis(500));
+    let mut gaps = Vec::new();
+    let (mut sent, mut lost) = (0, 0);
+    for stream in streams {
+        let ended = stream.end_with_gap()?;
+        (sent, lost) = (sent + ended.sent, lost + ended.lost);
+        gaps.push(ended.gap);
+    }
+    let longest = gaps.into_iter().max().unwrap_or_default();
+    outcome.check(
+        lost > 0 && lost < sent / 2,
+        format!(
+            "{dead} is dead; after {} ms both others say so; UDP to pods elsewhere: {lost} of {sent} lost, {} ms long",
+            known.as_millis(),
+            longest.as_millis()
+        ),
+    );
+    let (alive, gone): (Vec<_>, Vec<_>) =
+        connections.drain(..).partition(|connection| lab.node_of(&connection.pod) != dead);
+    let (mut alive, gone) = (alive, gone.len());
+    let (lost, line) = traffic::ask(&mut alive, "alive");
+    outcome.check(lost.is_empty() && gone > 0, format!("TCP to pods elsewhere: {line}"));
+    let mut fresh = Vec::new();
+    for client in [0, 1, 2] {
+        for vip in [WEB, WEB_V6] {
+            fresh.extend(lab.clients()[client].connect_many(frontend(vip), 10)?);
+        }
+    }
+    let wrong = fresh.iter().filter(|connection| lab.node_of(&connection.pod) == dead).count();
+    outcome.check(wrong == 0, format!("{} new connections, {wrong} to pods of {dead}", fresh.len()));
+    thread::sleep(GIVEN_UP);
+
+    lab.set_cable(&dead, true)?;
+    lab.wait_all("the node to be back", |status| {
+        status.vips.get(&WEB.to_string()).and_then(|vip| vip.owner.as_deref()) == Some(&*dead)
+    })?;
+    alive.extend(fresh);
+    let (lost, line) = traffic::ask(&mut alive, "back");
+    outcome.check(lost.is_empty(), format!("{dead} is back: {line}"));
+    Ok(outcome)
+}
+
+/// A socket whose datagrams go to a pod that is not on the node.
+fn elsewhere(lab: &Lab, node: &str, client: usize, vip: std::net::IpAddr) -> Result<std::net::UdpSocket> {
+    loop {
+        let socket = lab.clients()[client].udp(frontend(vip))?;
+        socket.send(b"who")?;
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer)?;
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if lab.node_of(text.split(' ').next().unwrap_or_default()) != node {
+            return Ok(socket);
+        }
+    }
+}
