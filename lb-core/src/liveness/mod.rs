@@ -87,8 +87,10 @@ pub struct Liveness {
     /// Verdicts of this node's own that are still being told.
     tellings: Vec<Telling>,
     next_exchange: Instant,
-    /// Legs that will be gone, and when.
-    going: BTreeMap<Leg, Instant>,
+    /// Since when this node hears enough others to say of one that it is gone; `None` while it is rather cut off itself.
+    whole_since: Option<Instant>,
+    /// When the next leg that is silent will be gone.
+    next_gone: Option<Instant>,
     outbox: VecDeque<Transmit>,
     has_changed: bool,
     counts: Counts,
@@ -115,7 +117,8 @@ impl Liveness {
             bursts: BTreeMap::new(),
             tellings: Vec::new(),
             next_exchange: now + profile.exchange,
-            going: BTreeMap::new(),
+            whole_since: Some(now),
+            next_gone: None,
             outbox: VecDeque::new(),
             has_changed: false,
             counts: Counts::default(),
@@ -153,7 +156,6 @@ impl Liveness {
         (self.own, self.orders) = (own, orders);
         let orders = &self.orders;
         self.view.retain(|leg| orders.contains_key(&leg));
-        self.going.retain(|leg, _| orders.contains_key(leg));
         self.bursts.retain(|leg, _| orders.contains_key(leg));
         self.tellings.retain(|telling| orders.contains_key(&telling.verdict.leg));
         self.assign(now);
@@ -212,9 +214,10 @@ impl Liveness {
             self.next_exchange = now + self.profile.exchange;
             self.exchange();
         }
-        let before = self.going.len();
-        self.going.retain(|_, at| *at > now);
-        self.has_changed |= self.going.len() < before;
+        if self.next_gone.is_some_and(|at| at <= now) {
+            self.has_changed = true;
+            self.find_next_gone(now);
+        }
     }
 
     /// When [`Self::handle_timeout`] is to be called; `None` while there is nobody to probe.
@@ -222,9 +225,8 @@ impl Liveness {
         let watches = self.watches.values().map(Watch::due);
         let bursts = self.bursts.values().filter_map(Burst::due);
         let tellings = self.tellings.iter().map(|telling| telling.next);
-        let going = self.going.values().copied();
         let exchange = (!self.watches.is_empty()).then_some(self.next_exchange);
-        watches.chain(bursts).chain(tellings).chain(going).chain(exchange).min()
+        watches.chain(bursts).chain(tellings).chain(self.next_gone).chain(exchange).min()
     }
 
     /// The next thing to send.
@@ -247,13 +249,31 @@ impl Liveness {
             .map(|leg| (*leg, condition(leg)))
             .collect();
         troubled.sort_by_key(|(leg, _)| (self.view.since(*leg), *leg));
-        let gone = self.orders.keys().copied().filter(|leg| self.is_gone(*leg, now)).collect();
+        let gone = self.gone_at().filter(|(_, at)| *at <= now).map(|(leg, _)| leg).collect();
         Standing::new(&troubled, gone, self.orders.len())
     }
 
     /// Whether a leg has been silent for so long that what is established with it is given up.
     pub fn is_gone(&self, leg: Leg, now: Instant) -> bool {
-        self.view.is_gone(leg, now, self.profile.gone)
+        self.gone_at().any(|(gone, at)| gone == leg && at <= now)
+    }
+
+    /// Silent legs, and when each is gone: never while this node is cut off, and what it held then does not count.
+    fn gone_at(&self) -> impl Iterator<Item = (Leg, Instant)> + '_ {
+        let whole = self.whole_since.into_iter();
+        whole.flat_map(move |whole| {
+            self.view.silent().map(move |(leg, since)| (leg, since.max(whole) + self.profile.gone))
+        })
+    }
+
+    fn find_next_gone(&mut self, now: Instant) {
+        self.next_gone = self.gone_at().map(|(_, at)| at).filter(|at| *at > now).min();
+    }
+
+    /// A node that hears less than half of the others is rather cut off itself; of two nodes none can tell.
+    fn is_cut_off(&self) -> bool {
+        let others = self.orders.len().saturating_sub(1);
+        others > 1 && 2 * self.view.silent().count() > others
     }
 
     fn others(&self) -> impl Iterator<Item = Leg> + '_ {
@@ -447,10 +467,12 @@ impl Liveness {
 
     fn condition_changed(&mut self, leg: Leg, now: Instant) {
         self.has_changed = true;
-        self.going.remove(&leg);
-        if let Some(at) = self.view.gone_at(leg, self.profile.gone) {
-            self.going.insert(leg, at);
-        }
+        self.whole_since = match self.whole_since {
+            _ if self.is_cut_off() => None,
+            Some(since) => Some(since),
+            None => Some(now),
+        };
+        self.find_next_gone(now);
         if self.view.condition(leg) == Condition::Silent {
             // Whoever asked is told by the verdict.
             self.bursts.remove(&leg);

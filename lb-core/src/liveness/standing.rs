@@ -14,13 +14,8 @@ pub struct Standing {
 
 impl Standing {
     /// `troubled` are the legs that do not answer as they should, those first that have been so for longest; of all `legs`, this
-    /// node's own among them, no more than half are avoided, for the others could not carry it. A node that hears less than half of
-    /// the others is rather cut off itself, and gives up nothing; of two nodes none can tell.
-    pub(super) fn new(troubled: &[(Leg, Condition)], mut gone: BTreeSet<Leg>, legs: usize) -> Self {
-        let silent = troubled.iter().filter(|(_, condition)| *condition == Condition::Silent).count();
-        if legs > 2 && 2 * silent > legs - 1 {
-            gone.clear();
-        }
+    /// node's own among them, no more than half are avoided, for the others could not carry it.
+    pub(super) fn new(troubled: &[(Leg, Condition)], gone: BTreeSet<Leg>, legs: usize) -> Self {
         Self {
             conditions: troubled.iter().copied().collect(),
             avoided: troubled.iter().map(|(leg, _)| *leg).take(legs / 2).collect(),
@@ -79,17 +74,8 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_cut_off_gives_up_nothing() {
-        let silent = |count: u8| (1..=count).map(|host| (leg(host), Condition::Silent)).collect::<Vec<_>>();
-        let gives_up = |count, legs| Standing::new(&silent(count), [leg(1)].into(), legs).is_gone(leg(1));
-        assert!(gives_up(1, 3) && gives_up(2, 5) && gives_up(1, 2));
-        assert!(!gives_up(2, 3) && !gives_up(3, 5));
-    }
-
-    #[test]
     fn no_more_than_half_are_avoided_and_what_is_not_avoided_is_not_given_up() {
-        let troubled = [leg(1), leg(2), leg(3)]
-            .map(|l| (l, if l == leg(2) { Condition::Yielding } else { Condition::Silent }));
+        let troubled = [leg(1), leg(2), leg(3)].map(|leg| (leg, Condition::Silent));
         let standing = Standing::new(&troubled, [leg(1), leg(3)].into(), 5);
         let avoided = [leg(1), leg(2), leg(3), leg(4)].map(|leg| standing.is_avoided(leg));
         assert_eq!(avoided, [true, true, false, false]);

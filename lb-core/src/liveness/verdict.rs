@@ -1,10 +1,6 @@
 //! What is held of legs, and how two nodes come to hold the same.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 /// A node's address in a segment: what is probed there, and stands for the node in that segment.
 pub type Leg = IpAddr;
@@ -56,15 +52,10 @@ impl View {
         self.held.get(&leg).map(|held| held.since)
     }
 
-    /// Whether a leg has been silent for so long that nothing is sent to it any more.
-    pub fn is_gone(&self, leg: Leg, now: Instant, after: Duration) -> bool {
-        self.gone_at(leg, after).is_some_and(|at| at <= now)
-    }
-
-    /// When a leg that is silent now will be gone.
-    pub(super) fn gone_at(&self, leg: Leg, after: Duration) -> Option<Instant> {
-        let held = self.held.get(&leg).filter(|held| held.condition == Condition::Silent)?;
-        Some(held.since + after)
+    /// Legs that do not answer, and since when.
+    pub(super) fn silent(&self) -> impl Iterator<Item = (Leg, Instant)> + '_ {
+        let silent = self.held.iter().filter(|(_, held)| held.condition == Condition::Silent);
+        silent.map(|(leg, held)| (*leg, held.since))
     }
 
     /// All that was ever found.

@@ -55,6 +55,22 @@ fn a_dead_node_is_gone_after_a_while_and_welcome_when_it_returns() {
     }
 }
 
+/// Whoever is cut off hears nobody, and gives nobody up, not even in the moment in which it hears the first of them again.
+#[test]
+fn a_node_that_was_cut_off_gives_up_nobody() {
+    for seed in seeds(20) {
+        let mut cluster = settled(3, seed);
+        cluster.part(&[0], &[1, 2]);
+        cluster.run_for(30 * SECOND);
+        assert!(cluster.is_gone(0, 1) && cluster.is_gone(0, 2), "seed {seed}");
+        let gives_up = |cluster: &Cluster| cluster.is_gone(1, 0) || cluster.is_gone(2, 0);
+        assert!(!gives_up(&cluster), "seed {seed}");
+        cluster.faults = Faults::default();
+        assert_eq!(cluster.run_until(3 * SECOND, gives_up), None, "seed {seed}");
+        assert!((1..3).all(|of| cluster.condition(of, 0) == Condition::Answering), "seed {seed}");
+    }
+}
+
 #[test]
 fn loss_accuses_nobody() {
     for (loss, nodes, seconds) in [(0.01, 50, 120), (0.05, 50, 120), (0.05, 3, 600)] {
