@@ -112,14 +112,17 @@ fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool
     });
     columns(out, ["LINK", "INDEX", "MAC", "SEGMENT", "MODE"], links)?;
     let nodes = status.nodes.iter().map(|(name, node)| {
-        let state = if node.in_source { "in source" } else { "left the source" };
+        let mut state = if node.in_source { "in source" } else { "left the source" }.to_owned();
+        for (segment, trouble) in &node.troubles {
+            state = format!("{state}, {trouble} on {segment}");
+        }
         let macs: Vec<String> = node.macs.iter().map(|(segment, mac)| format!("{segment} {mac}")).collect();
         let macs = if macs.is_empty() {
             "none: its pods are left to the kernel".to_owned()
         } else {
             macs.join(", ")
         };
-        [name.clone(), state.to_owned(), macs]
+        [name.clone(), state, macs]
     });
     columns(out, ["NODE", "STATE", "SEGMENTS AND MACS"], nodes)?;
     let vips = status.vips.iter().map(|(address, vip)| {

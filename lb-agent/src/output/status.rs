@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_api::Settled;
 use lb_core::{
-    liveness::Standing,
+    liveness::{Condition, Standing},
     place::Placed,
     plan::{KernelReason, Plan, ServicePlan},
 };
@@ -94,6 +94,9 @@ pub struct PeerStatus {
     pub in_source: bool,
     /// Its MAC, by segment.
     pub macs: BTreeMap<String, String>,
+    /// Segments in which it is `silent` (nothing is heard of it) or `yielding` (it forwards, but its agent is not there).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub troubles: BTreeMap<String, String>,
 }
 
 /// A VIP.
@@ -185,7 +188,16 @@ impl NodeStatus {
         });
         let nodes = plan.nodes.iter().map(|(name, node)| {
             let macs = node.legs.iter().map(|(segment, leg)| (segment.clone(), mac(*leg))).collect();
-            (name.to_string(), PeerStatus { in_source: node.in_source, macs })
+            let troubles = node.addresses.iter().filter_map(|(segment, leg)| {
+                let trouble = match standing.condition(*leg) {
+                    Condition::Answering => return None,
+                    Condition::Yielding => "yielding",
+                    Condition::Silent => "silent",
+                };
+                Some((segment.clone(), trouble.to_owned()))
+            });
+            let troubles = troubles.collect();
+            (name.to_string(), PeerStatus { in_source: node.in_source, macs, troubles })
         });
         let vips = plan.vips.iter().map(|(address, vip)| {
             let status = VipStatus {

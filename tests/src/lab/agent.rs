@@ -176,6 +176,12 @@ impl Node {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// `lb-agent status`, as a person sees it.
+    pub fn ask_status(&self) -> Result<String> {
+        let output = self.output.display().to_string();
+        self.ask(&["status", "--output", &output, "--node-name", &self.name])
+    }
+
     /// `lb-agent explain` of a flow.
     pub fn explain(&self, client: SocketAddr, vip: SocketAddr) -> Result<String> {
         let (client, vip) = (client.to_string(), vip.to_string());

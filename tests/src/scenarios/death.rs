@@ -39,6 +39,14 @@ pub fn owner_dies(lab: &mut Lab) -> Result<Outcome> {
         })?;
     }
     let known = begin.elapsed();
+    for name in &survivors {
+        let table = lab.node(name)?.ask_status()?;
+        let line = table.lines().find(|line| line.starts_with(&dead)).unwrap_or_default();
+        outcome.check(
+            line.contains("silent on eth0"),
+            format!("{name}: {}", line.split_whitespace().take(6).collect::<Vec<_>>().join(" ")),
+        );
+    }
     thread::sleep(Duration::from_millis(500));
     let mut gaps = Vec::new();
     let (mut sent, mut lost) = (0, 0);
