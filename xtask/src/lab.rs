@@ -23,7 +23,10 @@ pub fn bench(arguments: &[String]) -> Result<u8> {
     let mut build = Command::new(std::env::current_exe()?);
     run(build.arg("build-ebpf").stdout(std::io::stderr()))?;
     run(&mut programs())?;
-    program("magnetite-bench", arguments)
+    match arguments.split_first() {
+        Some((first, rest)) if first == "failover" => program("magnetite-failover", rest),
+        _ => program("magnetite-bench", arguments),
+    }
 }
 
 /// Tells the lab something; builds everything before one is made. With the lab's exit status, which is the command's that it runs.

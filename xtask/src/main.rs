@@ -46,9 +46,9 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// What a packet costs, as ratios in one interleaved run. Needs root.
+    /// What a packet costs, as ratios in one interleaved run; `bench failover`: how long a client waits for another owner. Needs root.
     Bench {
-        /// What the benchmark is told: --json, --rounds N.
+        /// What the benchmark is told: --json, --rounds N; failover --json, --runs N.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -245,6 +245,11 @@ impl Lab {
         self.lan().ip(&format!("link {master}"))
     }
 
+    /// Takes a machine's port at the switch down, or up: its link has no carrier then.
+    pub fn set_port(&self, machine: &str, is_up: bool) -> Result<()> {
+        self.lan().ip(&format!("link set {machine} {}", if is_up { "up" } else { "down" }))
+    }
+
     /// Bytes that a machine on the LAN has sent.
     pub fn sent_bytes(&self, machine: &str) -> Result<u64> {
         let port = self.lan().ip_json(&format!("-s link show dev {machine}"))?;

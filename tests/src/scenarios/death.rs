@@ -21,7 +21,7 @@ pub fn owner_dies(lab: &mut Lab) -> Result<Outcome> {
     let dead = lab.owner(WEB)?;
     let mut connections = traffic::connections(lab, 120)?;
     let streams = [(0, WEB), (1, WEB_V6), (0, WEB), (1, WEB_V6)]
-        .map(|(client, vip)| elsewhere(lab, &dead, client, vip).and_then(Stream::over));
+        .map(|(client, vip)| traffic::udp_elsewhere(lab, &dead, client, vip).and_then(Stream::over));
     let streams: Vec<Stream> = streams.into_iter().collect::<Result<_>>()?;
     thread::sleep(Duration::from_millis(300));
 
@@ -87,18 +87,4 @@ pub fn owner_dies(lab: &mut Lab) -> Result<Outcome> {
     let (lost, line) = traffic::ask(&mut alive, "back");
     outcome.check(lost.is_empty(), format!("{dead} is back: {line}"));
     Ok(outcome)
-}
-
-/// A socket whose datagrams go to a pod that is not on the node.
-fn elsewhere(lab: &Lab, node: &str, client: usize, vip: std::net::IpAddr) -> Result<std::net::UdpSocket> {
-    loop {
-        let socket = lab.clients()[client].udp(frontend(vip))?;
-        socket.send(b"who")?;
-        let mut buffer = [0; 256];
-        let length = socket.recv(&mut buffer)?;
-        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-        if lab.node_of(text.split(' ').next().unwrap_or_default()) != node {
-            return Ok(socket);
-        }
-    }
 }

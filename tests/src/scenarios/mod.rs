@@ -13,7 +13,7 @@ mod restart;
 mod rolling;
 mod rows;
 mod spread;
-mod traffic;
+pub mod traffic;
 
 use anyhow::Result;
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -52,6 +52,20 @@ pub fn ask(connections: &mut [Connection], text: &str) -> (BTreeSet<Ends>, Strin
         line = format!("{line} ({}{})", first.join("; "), if lost.len() > 2 { "; …" } else { "" });
     }
     (lost.iter().map(|(connection, _)| ends(connection)).collect(), line)
+}
+
+/// A socket whose datagrams go to a pod that is not on the node.
+pub fn udp_elsewhere(lab: &Lab, node: &str, client: usize, vip: IpAddr) -> Result<UdpSocket> {
+    loop {
+        let socket = lab.clients()[client].udp(frontend(vip))?;
+        socket.send(b"who")?;
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer)?;
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if lab.node_of(text.split(' ').next().unwrap_or_default()) != node {
+            return Ok(socket);
+        }
+    }
 }
 
 /// A datagram every millisecond, each with a number, until it is told to end.
