@@ -99,6 +99,15 @@ impl Node {
         Ok(())
     }
 
+    /// Stops the agent in the middle of whatever it does, or lets it go on.
+    pub fn freeze(&self, is_frozen: bool) -> Result<()> {
+        let agent = self.agent.as_ref().context("the agent does not run")?;
+        let signal = if is_frozen { libc::SIGSTOP } else { libc::SIGCONT };
+        // SAFETY: the process is ours, and has not been waited for.
+        unsafe { libc::kill(agent.id() as i32, signal) };
+        Ok(())
+    }
+
     /// SIGTERM, and its end.
     pub fn stop(&mut self) -> Result<()> {
         if let Some(mut agent) = self.agent.take() {

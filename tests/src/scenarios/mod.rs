@@ -113,6 +113,12 @@ pub const ALL: &[Scenario] = &[
         run: leave::owner_leaves,
     },
     Scenario {
+        name: "agent_frozen",
+        done: "the owner's agent is stopped in the middle of its work for five seconds and more, under UDP and open TCP, and goes on",
+        expected: "the others see a node that yields, and own its VIPs; nothing is lost; new connections avoid its pods",
+        run: restart::frozen,
+    },
+    Scenario {
         name: "owner_dies",
         done: "the owner's cable is pulled under 120 open connections and UDP every millisecond, and put back after six seconds",
         expected: "another node owns the VIPs; nothing is lost that goes to pods elsewhere but UDP for a moment; new connections avoid its pods",

@@ -46,3 +46,57 @@ pub fn killed(lab: &mut Lab) -> Result<Outcome> {
     outcome.check(lost == 0 && sent > 0, format!("UDP: {lost} of {sent} lost"));
     Ok(outcome)
 }
+
+/// For long enough that the others notice, and go on noticing.
+const FROZEN: Duration = Duration::from_secs(5);
+
+pub fn frozen(lab: &mut Lab) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let owner = lab.owner(WEB)?;
+    let mut connections = traffic::connections(lab, 120)?;
+    let there = connections.iter().filter(|connection| lab.node_of(&connection.pod) == owner).count();
+    let streams = [(0, WEB), (1, WEB_V6), (2, WEB)];
+    let streams: Result<Vec<Stream>> =
+        streams.iter().map(|(client, vip)| Stream::begin(&lab.clients()[*client], frontend(*vip))).collect();
+    let streams = streams?;
+
+    lab.node(&owner)?.freeze(true)?;
+    let others: Vec<String> =
+        lab.nodes.iter().map(|node| node.name.clone()).filter(|name| *name != owner).collect();
+    for name in &others {
+        let status = lab.node_mut(name)?.wait("another owner", |status| {
+            status
+                .vips
+                .get(&WEB.to_string())
+                .and_then(|vip| vip.owner.as_ref())
+                .is_some_and(|now| *now != owner)
+        })?;
+        let trouble = status.nodes.get(&owner).and_then(|node| node.troubles.values().next().cloned());
+        outcome.check(
+            trouble.as_deref() == Some("yielding"),
+            format!("{name}: {owner} is {}", trouble.as_deref().unwrap_or("well")),
+        );
+    }
+    thread::sleep(FROZEN);
+    let (lost, line) = traffic::ask(&mut connections, "frozen");
+    outcome.check(lost.is_empty() && there > 0, format!("TCP, {there} to pods of {owner}: {line}"));
+    let fresh = traffic::connections(lab, 60)?;
+    let wrong = fresh.iter().filter(|connection| lab.node_of(&connection.pod) == owner).count();
+    outcome.check(wrong == 0, format!("{} new connections, {wrong} to pods of {owner}", fresh.len()));
+
+    lab.node(&owner)?.freeze(false)?;
+    lab.wait_all("the owner to be back", |status| {
+        status.vips.get(&WEB.to_string()).and_then(|vip| vip.owner.as_ref()) == Some(&owner)
+            && status.nodes.values().all(|node| node.troubles.is_empty())
+    })?;
+    connections.extend(fresh);
+    let (lost, line) = traffic::ask(&mut connections, "back");
+    outcome.check(lost.is_empty(), format!("{owner} goes on: {line}"));
+    let (mut sent, mut lost) = (0, 0);
+    for stream in streams {
+        let (one_sent, one_lost) = stream.end()?;
+        (sent, lost) = (sent + one_sent, lost + one_lost);
+    }
+    outcome.check(lost == 0 && sent > 0, format!("UDP: {lost} of {sent} lost"));
+    Ok(outcome)
+}
