@@ -20,7 +20,7 @@ pub const TESTS: &[(&str, Test)] = &[
 ];
 
 /// It gets a lab of its own.
-type Test = fn(&mut Lab) -> Result<()>;
+pub type Test = fn(&mut Lab) -> Result<()>;
 
 fn bad_input_costs_only_itself(lab: &mut Lab) -> Result<()> {
     let slice = "endpointslice-web-ipv4.json";

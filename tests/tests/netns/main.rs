@@ -1,6 +1,7 @@
 //! Clusters in network namespaces: the real agents, the kernel's own TCP, UDP and ICMP.
 
 mod agent;
+mod gossip;
 mod lab;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -15,7 +16,10 @@ fn main() {
     arguments.test_threads = Some(1);
     let cannot_run = cannot_run();
     let scenarios = ALL.iter().map(|scenario| (scenario.name, Box::new(|| play(scenario)) as Run));
-    let agents = agent::TESTS.iter().map(|(name, test)| (*name, Box::new(|| test(&mut Lab::up()?)) as Run));
+    let agents = agent::TESTS
+        .iter()
+        .chain(gossip::TESTS)
+        .map(|(name, test)| (*name, Box::new(|| test(&mut Lab::up()?)) as Run));
     let by_program = [("a_lab_is_used_from_a_shell", Box::new(lab::a_lab_is_used_from_a_shell) as Run)];
     let trials = scenarios.chain(agents).chain(by_program).map(|(name, run)| match &cannot_run {
         None => Trial::test(name, move || run().map_err(|error| Failed::from(format!("{error:#}")))),
