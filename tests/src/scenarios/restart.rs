@@ -38,11 +38,7 @@ pub fn killed(lab: &mut Lab) -> Result<Outcome> {
     let (lost, line) = traffic::ask(&mut connections, "back");
     outcome.check(lost.is_empty(), format!("TCP, agent back: {line}"));
 
-    let (mut sent, mut lost) = (0, 0);
-    for stream in streams {
-        let (one_sent, one_lost) = stream.end()?;
-        (sent, lost) = (sent + one_sent, lost + one_lost);
-    }
+    let (sent, lost) = traffic::end_all(streams)?;
     outcome.check(lost == 0 && sent > 0, format!("UDP: {lost} of {sent} lost"));
     Ok(outcome)
 }
@@ -92,11 +88,7 @@ pub fn frozen(lab: &mut Lab) -> Result<Outcome> {
     connections.extend(fresh);
     let (lost, line) = traffic::ask(&mut connections, "back");
     outcome.check(lost.is_empty(), format!("{owner} goes on: {line}"));
-    let (mut sent, mut lost) = (0, 0);
-    for stream in streams {
-        let (one_sent, one_lost) = stream.end()?;
-        (sent, lost) = (sent + one_sent, lost + one_lost);
-    }
+    let (sent, lost) = traffic::end_all(streams)?;
     outcome.check(lost == 0 && sent > 0, format!("UDP: {lost} of {sent} lost"));
     Ok(outcome)
 }

@@ -75,6 +75,14 @@ pub struct Stream {
     receiver: JoinHandle<BTreeSet<u64>>,
 }
 
+/// Ends streams: how many datagrams were sent, and how many were not answered.
+pub fn end_all(streams: Vec<Stream>) -> Result<(u64, u64)> {
+    streams.into_iter().try_fold((0, 0), |(sent, lost), stream| {
+        let (one_sent, one_lost) = stream.end()?;
+        Ok((sent + one_sent, lost + one_lost))
+    })
+}
+
 /// What came of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
