@@ -25,6 +25,8 @@ use super::{
 use crate::dataplane::LiveMaps;
 
 const WAKER: Token = Token(0);
+/// Rounds of receiving before the timers have their turn: about a thousand datagrams of each socket.
+const MOST_ROUNDS: usize = 4;
 /// The longest that the thread sleeps: what the maps hold is looked at again.
 const RESYNC: Duration = Duration::from_secs(10);
 
@@ -105,8 +107,11 @@ struct Thread {
 impl Thread {
     fn run(mut self) {
         let mut events = Events::with_capacity(64);
+        let mut is_drained = true;
         loop {
-            let timeout = self.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
+            let due = self.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()));
+            // What is left in the sockets is told of no more.
+            let timeout = if is_drained { due } else { Some(Duration::ZERO) };
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
             {
@@ -118,7 +123,7 @@ impl Thread {
                 Some(Inbox::Orders(orders)) => self.obey(*orders),
                 None => {}
             }
-            self.receive();
+            is_drained = self.receive();
             let now = Instant::now();
             if self.liveness.poll_timeout().is_some_and(|due| due <= now) {
                 self.liveness.handle_timeout(now);
@@ -176,11 +181,12 @@ impl Thread {
         self.act(now);
     }
 
-    fn receive(&mut self) {
-        loop {
+    /// Takes what has come in, but not for ever: under a flood the timers go on. Whether nothing is left.
+    fn receive(&mut self) -> bool {
+        for _ in 0..MOST_ROUNDS {
             let received = self.sockets.receive();
             if received.is_empty() {
-                return;
+                return true;
             }
             let now = Instant::now();
             for received in received {
@@ -192,6 +198,7 @@ impl Thread {
                 }
             }
         }
+        false
     }
 
     fn hear(&mut self, from: Leg, bytes: &[u8], now: Instant) {

@@ -96,10 +96,10 @@ impl Burst {
         }
     }
 
-    /// The same again: nobody else can say anything.
+    /// As many probes more: nobody else can say anything.
     pub(super) fn lengthen(&mut self, profile: &Profile, now: Instant) {
-        self.left = profile.burst;
-        self.next = now;
+        self.left += profile.burst;
+        self.next = self.next.max(now);
         self.ends = None;
     }
 

@@ -135,11 +135,6 @@ impl Liveness {
         self.counts
     }
 
-    /// When each leg that this node observes has last answered it.
-    pub fn observed(&self) -> impl Iterator<Item = (Leg, Option<Instant>)> + '_ {
-        self.watches.iter().map(|(leg, watch)| (*leg, watch.last_answer()))
-    }
-
     /// Sets who is in the cluster: of each segment of this node its own leg there, and all legs with it.
     pub fn set_segments(&mut self, segments: &[(Leg, BTreeSet<Leg>)], now: Instant) {
         let own: BTreeSet<Leg> = segments.iter().map(|(own, _)| *own).collect();
@@ -158,6 +153,7 @@ impl Liveness {
         self.view.retain(|leg| orders.contains_key(&leg));
         self.bursts.retain(|leg, _| orders.contains_key(leg));
         self.tellings.retain(|telling| orders.contains_key(&telling.verdict.leg));
+        self.look_around(now);
         self.assign(now);
         self.has_changed = true;
         let new: Vec<Leg> = self.others().filter(|leg| !known.contains(leg)).collect();
@@ -264,6 +260,16 @@ impl Liveness {
         whole.flat_map(move |whole| {
             self.view.silent().map(move |(leg, since)| (leg, since.max(whole) + self.profile.gone))
         })
+    }
+
+    /// Whether this node is cut off, and what follows for the silent, after who is there or how they are has changed.
+    fn look_around(&mut self, now: Instant) {
+        self.whole_since = match self.whole_since {
+            _ if self.is_cut_off() => None,
+            Some(since) => Some(since),
+            None => Some(now),
+        };
+        self.find_next_gone(now);
     }
 
     fn find_next_gone(&mut self, now: Instant) {
@@ -467,12 +473,7 @@ impl Liveness {
 
     fn condition_changed(&mut self, leg: Leg, now: Instant) {
         self.has_changed = true;
-        self.whole_since = match self.whole_since {
-            _ if self.is_cut_off() => None,
-            Some(since) => Some(since),
-            None => Some(now),
-        };
-        self.find_next_gone(now);
+        self.look_around(now);
         if self.view.condition(leg) == Condition::Silent {
             // Whoever asked is told by the verdict.
             self.bursts.remove(&leg);

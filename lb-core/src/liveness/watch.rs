@@ -54,10 +54,6 @@ impl Watch {
         self.outstanding.map_or(self.next, |outstanding| outstanding.until.min(self.next))
     }
 
-    pub(super) fn last_answer(&self) -> Option<Instant> {
-        self.last_answer
-    }
-
     /// What is to be done at this moment; to be asked until it is nothing.
     pub(super) fn handle_timeout(&mut self, profile: &Profile, now: Instant) -> Due {
         if self.outstanding.is_some_and(|outstanding| outstanding.until <= now) {

@@ -161,6 +161,18 @@ impl Cluster {
         self.carry_out(node);
     }
 
+    /// A node hears from its source that these are all that there are.
+    pub fn set_members(&mut self, node: NodeNumber, members: &[NodeNumber]) {
+        let legs = members.iter().map(|member| leg(*member)).collect();
+        self.nodes[node].liveness.set_segments(&[(leg(node), legs)], self.now);
+        self.carry_out(node);
+    }
+
+    /// Probes that a node has sent.
+    pub fn probes(&self, node: NodeNumber) -> u64 {
+        self.nodes[node].liveness.counts().probes
+    }
+
     /// Both ways, or none.
     pub fn part(&mut self, one: &[NodeNumber], other: &[NodeNumber]) {
         for a in one {

@@ -71,6 +71,31 @@ fn a_node_that_was_cut_off_gives_up_nobody() {
     }
 }
 
+/// The others that a node could not hear are taken out of the cluster: the one that is left is given up like any that is silent.
+#[test]
+fn whoever_is_left_alone_with_a_silent_node_gives_it_up() {
+    let mut cluster = settled(3, 1);
+    cluster.part(&[0], &[1, 2]);
+    cluster.run_for(10 * SECOND);
+    assert!(!cluster.is_gone(1, 0), "cut off from both");
+    cluster.set_members(0, &[0, 1]);
+    cluster.run_for(Profile::FAST.gone - SECOND);
+    assert!(!cluster.is_gone(1, 0), "the time begins anew");
+    cluster.run_for(2 * SECOND);
+    assert!(cluster.is_gone(1, 0));
+}
+
+/// Nobody else can say anything: the burst of the only observer is twice as long.
+#[test]
+fn the_only_observer_asks_twice_as_often() {
+    let mut cluster = settled(2, 1);
+    cluster.kill(0);
+    let before = cluster.probes(1);
+    assert!(cluster.run_until(SECOND, |cluster| cluster.all_hold(0, Condition::Silent)).is_some());
+    let sent = cluster.probes(1) - before;
+    assert!(sent >= u64::from(2 * Profile::FAST.burst), "{sent} probes");
+}
+
 #[test]
 fn loss_accuses_nobody() {
     for (loss, nodes, seconds) in [(0.01, 50, 120), (0.05, 50, 120), (0.05, 3, 600)] {

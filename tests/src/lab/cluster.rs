@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use lb_agent::output::{NodeStatus, ServiceStatus};
 use lb_common::Reason;
+use lb_core::model::GossipSecret;
 
 use super::{
     agent::Node,
@@ -234,6 +235,11 @@ impl Lab {
         let is_spare = |pod: &&Pod| pod.node < NODES && !self.web.contains(&pod.name);
         let spare: Vec<String> = self.pods.values().filter(is_spare).map(|pod| pod.name.clone()).collect();
         spare.iter().try_for_each(|name| self.end_pod(name))
+    }
+
+    /// With which its nodes prove to each other that they belong together.
+    pub fn gossip_secret(&self) -> GossipSecret {
+        GossipSecret { current: objects::SECRET.as_bytes().to_vec(), previous: None }
     }
 
     /// Pulls a machine's cable on the LAN, or puts it back: the switch sends nothing to it and takes nothing from it, and its link

@@ -82,12 +82,15 @@ pub fn pool(ranges: &[&str]) -> [Value; 2] {
     ]
 }
 
+/// What is in the lab's Secret.
+pub const SECRET: &str = "of this lab, and of nobody else";
+
 /// The Secret with which nodes prove to each other that they belong together.
 pub fn memberlist() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
         "metadata": {"name": "memberlist", "namespace": "metallb-system"},
-        "stringData": {"secretkey": "of this lab, and of nobody else"},
+        "stringData": {"secretkey": SECRET},
     })
 }
 

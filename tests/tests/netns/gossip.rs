@@ -1,6 +1,9 @@
 //! What strangers send to the ports of liveness.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use lb_agent::liveness::Sealer;
@@ -13,8 +16,10 @@ use magnetite_tests::lab::{Lab, WEB};
 use crate::agent::Test;
 
 /// Names, and what they do with a lab of their own.
-pub const TESTS: &[(&str, Test)] =
-    &[("gossip_of_strangers_changes_nothing", gossip_of_strangers_changes_nothing)];
+pub const TESTS: &[(&str, Test)] = &[
+    ("gossip_of_strangers_changes_nothing", gossip_of_strangers_changes_nothing),
+    ("a_flood_of_gossip_delays_nothing", a_flood_of_gossip_delays_nothing),
+];
 
 const DATAGRAMS: usize = 5_000;
 
@@ -62,4 +67,35 @@ fn gossip_of_strangers_changes_nothing(lab: &mut Lab) -> Result<()> {
     ensure!(lab.owner(WEB)? == owner, "the VIP has moved");
     lab.clients()[1].forget(WEB)?;
     lab.clients()[1].connect(magnetite_tests::lab::frontend(WEB)).map(drop)
+}
+
+/// Longer than the lease: a node whose thread did nothing but read would be seen to yield.
+const FLOOD: Duration = Duration::from_secs(4);
+
+/// As fast as a client can, envelopes that take the most work to refuse.
+fn a_flood_of_gossip_delays_nothing(lab: &mut Lab) -> Result<()> {
+    let client = lab.clients()[0].clone();
+    let socket = client.namespace.run(|| Ok(UdpSocket::bind(SocketAddr::new(client.v4, GOSSIP_PORT))?))?;
+    let target = SocketAddr::new(std::net::Ipv4Addr::new(192, 0, 2, 11).into(), GOSSIP_PORT);
+    let mut forger =
+        Sealer::new(&lab.gossip_secret(), NodeName("n2".to_owned()), u64::MAX).context("a key")?;
+    let mut bytes = forger.seal(&Message::Hello.encode()).context("a name")?;
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    let begin = Instant::now();
+    let mut sent = 0_u64;
+    while begin.elapsed() < FLOOD {
+        socket.send_to(&bytes, target)?;
+        sent += 1;
+        if sent.is_multiple_of(10_000) {
+            for node in &lab.nodes[1..] {
+                let troubles =
+                    node.status()?.nodes.remove("n1").map(|node| node.troubles).unwrap_or_default();
+                ensure!(troubles.is_empty(), "after {sent} datagrams {} sees n1 {troubles:?}", node.name);
+            }
+        }
+    }
+    ensure!(sent > 10_000, "{sent} datagrams are no flood");
+    lab.nodes[0].wait_for_log("gossip was refused")
 }
