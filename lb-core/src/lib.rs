@@ -10,6 +10,7 @@ pub mod host;
 pub mod liveness;
 pub mod maps;
 pub mod model;
+pub mod moves;
 pub mod ownership;
 pub mod place;
 pub mod plan;

@@ -113,8 +113,8 @@ fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool
     columns(out, ["LINK", "INDEX", "MAC", "SEGMENT", "MODE"], links)?;
     let nodes = status.nodes.iter().map(|(name, node)| {
         let mut state = if node.in_source { "in source" } else { "left the source" }.to_owned();
-        for (segment, trouble) in &node.troubles {
-            state = format!("{state}, {trouble} on {segment}");
+        for (segment, condition) in &node.conditions {
+            state = format!("{state}, {condition} on {segment}");
         }
         let macs: Vec<String> = node.macs.iter().map(|(segment, mac)| format!("{segment} {mac}")).collect();
         let macs = if macs.is_empty() {

@@ -45,6 +45,8 @@ pub struct Orders {
     pub armed: Armed,
     /// What nodes prove to each other that they belong together with; without it nobody is probed, and all are taken to be well.
     pub secret: Option<GossipSecret>,
+    /// This node goes on purpose: others are to own, and it carries what it has.
+    pub is_leaving: bool,
 }
 
 /// How nodes stand, as the thread sees it.
@@ -54,6 +56,8 @@ pub struct Seen {
     pub standing: Standing,
     /// Since the beginning.
     pub counts: Counts,
+    /// Changes of owners since the beginning, by VIP and segment.
+    pub moves: u64,
 }
 
 /// What goes wrong at the start.

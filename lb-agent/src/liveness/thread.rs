@@ -12,6 +12,7 @@ use lb_core::{
     announce::Place,
     liveness::{Leg, Liveness, Message, Standing, Transmit},
     model::NodeName,
+    moves::{self, Moves},
 };
 use mio::{Events, Poll, Token, Waker};
 use tokio::sync::watch;
@@ -63,6 +64,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
         opener: None,
         refused: BTreeMap::new(),
         written: Written::default(),
+        moves: Moves::new(now),
         next_renewal: now,
         next_resync: now + RESYNC,
         has_orders: false,
@@ -97,6 +99,7 @@ struct Thread {
     /// Envelopes that were not opened, by reason.
     refused: BTreeMap<OpenError, u64>,
     written: Written,
+    moves: Moves,
     next_renewal: Instant,
     next_resync: Instant,
     has_orders: bool,
@@ -128,12 +131,25 @@ impl Thread {
             if self.liveness.poll_timeout().is_some_and(|due| due <= now) {
                 self.liveness.handle_timeout(now);
             }
+            self.return_to_duty(now);
             self.transmit();
             if self.liveness.poll_change() {
                 self.act(now);
             }
             self.announcer.run(now);
             self.renew(now);
+        }
+    }
+
+    /// Own legs that have been well for long enough own again, unless VIPs have moved too often.
+    fn return_to_duty(&mut self, now: Instant) {
+        while let Some(leg) = self.liveness.poll_return(now) {
+            let standing = self.liveness.standing(now);
+            let falls = |leg| self.liveness.view().falls(leg, moves::WINDOW, now);
+            match self.moves.earliest_return(&self.orders.armed, &standing, leg, falls, now) {
+                None => self.liveness.settle(leg, now),
+                Some(until) => self.liveness.postpone(leg, until),
+            }
         }
     }
 
@@ -174,6 +190,7 @@ impl Thread {
         self.sockets.set(segments.iter().map(|(own, _)| *own), self.poll.registry());
         let now = Instant::now();
         self.liveness.set_segments(&segments, now);
+        self.liveness.leave(orders.is_leaving, now);
         self.orders = orders;
         self.has_orders = true;
         // Whatever the pass has written from older news is put right.
@@ -247,6 +264,7 @@ impl Thread {
         let standing = self.liveness.standing(now);
         self.write(&standing);
         self.announce(&standing);
+        self.moves.observe(&self.orders.armed, &standing, now);
         // Somebody is heard again: whoever was cut off, this node or the other, may have missed what was said.
         let silent = standing.silent();
         if silent < self.silent {
@@ -254,7 +272,7 @@ impl Thread {
         }
         self.silent = silent;
         self.announcer.run(Instant::now());
-        let seen = Seen { standing, counts: self.liveness.counts() };
+        let seen = Seen { standing, counts: self.liveness.counts(), moves: self.moves.total() };
         self.seen.send_if_modified(|known| {
             let has_changed = known.standing != seen.standing;
             *known = seen;

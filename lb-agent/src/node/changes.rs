@@ -20,8 +20,11 @@ pub fn log(before: &NodeStatus, now: &NodeStatus) {
                     "node is not in the source: it owns nothing, and goes on forwarding"
                 );
             }
-            Some(node) if !node.troubles.is_empty() => {
-                tracing::warn!(node = name, troubles = ?node.troubles, "node is in trouble: new flows avoid it, and it owns nothing");
+            Some(node) if !node.is_present() => {
+                tracing::warn!(node = name, conditions = ?node.conditions, "node is in trouble: new flows avoid it, and it owns nothing");
+            }
+            Some(node) if !node.conditions.is_empty() => {
+                tracing::info!(node = name, conditions = ?node.conditions, "node owns nothing that another can own");
             }
             Some(node) if node.macs.is_empty() => {
                 tracing::warn!(node = name, "node is on no segment of ours");

@@ -291,6 +291,7 @@ impl Driver {
         self.liveness.order(Orders {
             armed: placed.armed.clone(),
             secret: self.settled.snapshot.gossip_secret.clone(),
+            is_leaving: false,
         });
         self.planned = Some((plan, placed));
         self.tell()

@@ -94,9 +94,17 @@ pub struct PeerStatus {
     pub in_source: bool,
     /// Its MAC, by segment.
     pub macs: BTreeMap<String, String>,
-    /// Segments in which it is `silent` (nothing is heard of it) or `yielding` (it forwards, but its agent is not there).
+    /// Segments in which it is not simply answering: `silent` (nothing is heard of it), `yielding` (it forwards, but its agent is not
+    /// there), `leaving` (it goes on purpose) or `returning` (it was in trouble, and owns nothing yet if another can).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub troubles: BTreeMap<String, String>,
+    pub conditions: BTreeMap<String, String>,
+}
+
+impl PeerStatus {
+    /// Whether it answers in all segments, and its agent is there.
+    pub fn is_present(&self) -> bool {
+        !self.conditions.values().any(|condition| condition == "silent" || condition == "yielding")
+    }
 }
 
 /// A VIP.
@@ -188,16 +196,18 @@ impl NodeStatus {
         });
         let nodes = plan.nodes.iter().map(|(name, node)| {
             let macs = node.legs.iter().map(|(segment, leg)| (segment.clone(), mac(*leg))).collect();
-            let troubles = node.addresses.iter().filter_map(|(segment, leg)| {
-                let trouble = match standing.condition(*leg) {
+            let conditions = node.addresses.iter().filter_map(|(segment, leg)| {
+                let condition = match standing.condition(*leg) {
                     Condition::Answering => return None,
+                    Condition::Returning => "returning",
+                    Condition::Leaving => "leaving",
                     Condition::Yielding => "yielding",
                     Condition::Silent => "silent",
                 };
-                Some((segment.clone(), trouble.to_owned()))
+                Some((segment.clone(), condition.to_owned()))
             });
-            let troubles = troubles.collect();
-            (name.to_string(), PeerStatus { in_source: node.in_source, macs, troubles })
+            let conditions = conditions.collect();
+            (name.to_string(), PeerStatus { in_source: node.in_source, macs, conditions })
         });
         let vips = plan.vips.iter().map(|(address, vip)| {
             let status = VipStatus {

@@ -48,7 +48,7 @@ pub enum MessageError {
 }
 
 /// Verdicts in one message at most: it fits the smallest MTU of IPv6 with its envelope.
-pub const MAX_VERDICTS: usize = 48;
+pub const MAX_VERDICTS: usize = 44;
 
 mod kind {
     pub(super) const HELLO: u8 = 1;
@@ -80,6 +80,7 @@ impl Message {
                     put_leg(&mut bytes, verdict.leg);
                     bytes.extend(verdict.counter.to_be_bytes());
                     bytes.push(verdict.condition as u8);
+                    bytes.push(verdict.falls);
                 }
             }
         }
@@ -161,10 +162,13 @@ impl Reader<'_> {
             counter: u32::from_be_bytes(self.take()?),
             condition: match self.byte()? {
                 0 => Condition::Answering,
-                1 => Condition::Yielding,
-                2 => Condition::Silent,
+                1 => Condition::Returning,
+                2 => Condition::Leaving,
+                3 => Condition::Yielding,
+                4 => Condition::Silent,
                 value => return Err(MessageError::Unknown { what: "condition", value }),
             },
+            falls: self.byte()?,
         })
     }
 }
@@ -180,12 +184,18 @@ mod tests {
     }
 
     fn verdict() -> impl Strategy<Value = Verdict> {
-        let condition =
-            prop_oneof![Just(Condition::Answering), Just(Condition::Yielding), Just(Condition::Silent)];
-        (leg(), any::<u32>(), condition).prop_map(|(leg, counter, condition)| Verdict {
+        let condition = prop_oneof![
+            Just(Condition::Answering),
+            Just(Condition::Returning),
+            Just(Condition::Leaving),
+            Just(Condition::Yielding),
+            Just(Condition::Silent)
+        ];
+        (leg(), any::<u32>(), condition, any::<u8>()).prop_map(|(leg, counter, condition, falls)| Verdict {
             leg,
             counter,
             condition,
+            falls,
         })
     }
 

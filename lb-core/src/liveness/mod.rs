@@ -10,9 +10,11 @@
 //! until it gives nothing, and looks whether [`Liveness::poll_change`] is true. Answers that have arrived must be handed in before
 //! a timeout is.
 
+mod accuse;
 mod burst;
 mod message;
 mod observers;
+mod own;
 mod profile;
 mod standing;
 mod verdict;
@@ -25,8 +27,9 @@ use std::{
 
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
-use burst::{Accusation, Burst, Second};
+use burst::Burst;
 use observers::Order;
+use own::OwnLegs;
 use watch::Watch;
 
 pub use message::{MAX_VERDICTS, Message, MessageError};
@@ -79,6 +82,7 @@ pub struct Liveness {
     random: StdRng,
     /// This node's own, one in each segment.
     own: BTreeSet<Leg>,
+    own_legs: OwnLegs,
     /// All others, with their observers.
     orders: BTreeMap<Leg, Order>,
     view: View,
@@ -99,7 +103,7 @@ pub struct Liveness {
 /// A verdict that everybody is told again.
 #[derive(Clone, Copy, Debug)]
 struct Telling {
-    verdict: Verdict,
+    leg: Leg,
     left: u32,
     next: Instant,
 }
@@ -111,6 +115,7 @@ impl Liveness {
             profile,
             random: StdRng::from_seed(seed),
             own: BTreeSet::new(),
+            own_legs: OwnLegs::default(),
             orders: BTreeMap::new(),
             view: View::default(),
             watches: BTreeMap::new(),
@@ -152,9 +157,11 @@ impl Liveness {
         let orders = &self.orders;
         self.view.retain(|leg| orders.contains_key(&leg));
         self.bursts.retain(|leg, _| orders.contains_key(leg));
-        self.tellings.retain(|telling| orders.contains_key(&telling.verdict.leg));
+        self.tellings.retain(|telling| orders.contains_key(&telling.leg));
         self.look_around(now);
         self.assign(now);
+        self.own_legs.retain(&self.own);
+        self.mind_own(now);
         self.has_changed = true;
         let new: Vec<Leg> = self.others().filter(|leg| !known.contains(leg)).collect();
         new.into_iter().for_each(|to| self.tell(to, Message::Hello));
@@ -171,8 +178,9 @@ impl Liveness {
         let Some(in_a_row) = in_a_row else { return };
         let found = match (self.view.condition(from), lease_holds) {
             (Condition::Silent, _) if in_a_row < self.profile.recoveries => return,
-            (Condition::Answering, true) | (Condition::Yielding, false) => return,
-            (_, true) => Condition::Answering,
+            (Condition::Yielding, false) => return,
+            (Condition::Yielding | Condition::Silent, true) => Condition::Returning,
+            (Condition::Answering | Condition::Returning | Condition::Leaving, true) => return,
             (_, false) => Condition::Yielding,
         };
         self.find(from, found, now);
@@ -184,17 +192,62 @@ impl Liveness {
             return;
         }
         match message {
-            Message::Hello => self.tell_all_of(from),
+            Message::Hello => self.tell_all_of(from, now),
             Message::Confirm { leg } => self.confirm(from, *leg, now),
             Message::Found { leg, has_answered } => self.second_says(from, *leg, *has_answered, now),
             Message::Verdicts(verdicts) => {
                 for verdict in verdicts {
-                    if self.orders.contains_key(&verdict.leg) && self.view.merge(*verdict, now) {
-                        self.condition_changed(verdict.leg, now);
-                    }
+                    self.hear(*verdict, now);
                 }
             }
         }
+    }
+
+    /// What another node says of a leg.
+    fn hear(&mut self, verdict: Verdict, now: Instant) {
+        let leg = verdict.leg;
+        let before = self.view.condition(leg);
+        if !self.orders.contains_key(&leg) || !self.view.merge(verdict, now) {
+            return;
+        }
+        let is_trouble = matches!(verdict.condition, Condition::Silent | Condition::Returning);
+        let is_heard = self.watches.get(&leg).is_some_and(|watch| watch.has_heard(&self.profile, now));
+        if before == Condition::Answering && is_trouble && is_heard {
+            // Others were cut off from it, and are not any more. It was well all the time: unless that happens again and again,
+            // nobody needs to wait for it.
+            let falls = self.view.falls(leg, self.profile.memory, now);
+            let found = if falls > 1 { Condition::Returning } else { Condition::Answering };
+            if found != verdict.condition {
+                return self.find(leg, found, now);
+            }
+        }
+        self.condition_changed(leg, now);
+    }
+
+    /// Says of all own legs that they go on purpose, or that they stay after all.
+    pub fn leave(&mut self, is_leaving: bool, now: Instant) {
+        if self.own_legs.set_leaving(is_leaving) {
+            self.mind_own(now);
+        }
+    }
+
+    /// An own leg that has been well for long enough after a trouble: to be answered with [`Self::settle`], or with
+    /// [`Self::postpone`] if that would move VIPs too often.
+    pub fn poll_return(&mut self, now: Instant) -> Option<Leg> {
+        self.own_legs.poll_return(now)
+    }
+
+    /// An own leg is fit to own again: everybody is told.
+    pub fn settle(&mut self, leg: Leg, now: Instant) {
+        let is_waiting = matches!(self.view.condition(leg), Condition::Returning | Condition::Leaving);
+        if self.own.contains(&leg) && is_waiting {
+            self.find(leg, Condition::Answering, now);
+        }
+    }
+
+    /// An own leg waits for some time more.
+    pub fn postpone(&mut self, leg: Leg, until: Instant) {
+        self.own_legs.wait(leg, until);
     }
 
     /// Does what is due.
@@ -208,7 +261,7 @@ impl Liveness {
         self.run_tellings(now);
         if self.next_exchange <= now {
             self.next_exchange = now + self.profile.exchange;
-            self.exchange();
+            self.exchange(now);
         }
         if self.next_gone.is_some_and(|at| at <= now) {
             self.has_changed = true;
@@ -216,13 +269,14 @@ impl Liveness {
         }
     }
 
-    /// When [`Self::handle_timeout`] is to be called; `None` while there is nobody to probe.
+    /// When [`Self::handle_timeout`] and [`Self::poll_return`] are to be called; `None` while there is nobody to probe.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let watches = self.watches.values().map(Watch::due);
         let bursts = self.bursts.values().filter_map(Burst::due);
         let tellings = self.tellings.iter().map(|telling| telling.next);
         let exchange = (!self.watches.is_empty()).then_some(self.next_exchange);
-        watches.chain(bursts).chain(tellings).chain(self.next_gone).chain(exchange).min()
+        let others = watches.chain(bursts).chain(tellings).chain(self.next_gone).chain(exchange);
+        others.chain(self.own_legs.due()).min()
     }
 
     /// The next thing to send.
@@ -291,7 +345,7 @@ impl Liveness {
         let mut watches = BTreeMap::new();
         for (leg, order) in self.orders.iter().filter(|(leg, _)| !self.own.contains(leg)) {
             let able = order.iter().filter(|observer| {
-                self.own.contains(*observer) || self.view.condition(**observer) == Condition::Answering
+                self.own.contains(*observer) || self.view.condition(**observer).is_present()
             });
             if able.take(self.profile.observers).any(|observer| self.own.contains(observer)) {
                 let watch = self.watches.remove(leg).unwrap_or_else(|| {
@@ -322,35 +376,10 @@ impl Liveness {
         }
     }
 
-    fn run_bursts(&mut self, now: Instant) {
-        let legs: Vec<Leg> = self.bursts.keys().copied().collect();
-        for leg in legs {
-            let Some(burst) = self.bursts.get_mut(&leg) else { continue };
-            match burst.handle_timeout(now) {
-                burst::Due::Nothing => {}
-                burst::Due::Probe => {
-                    let nonce = self.random.next_u64();
-                    burst.sent(nonce, &self.profile, now);
-                    self.probe(leg, nonce);
-                }
-                burst::Due::Unanswered => {
-                    for asker in std::mem::take(&mut burst.askers) {
-                        self.tell(asker, Message::Found { leg, has_answered: false });
-                    }
-                    self.judge(leg, now);
-                }
-                burst::Due::SecondMissing => {
-                    self.ask_second(leg, now);
-                    self.judge(leg, now);
-                }
-            }
-        }
-    }
-
     fn run_tellings(&mut self, now: Instant) {
         let mut due = Vec::new();
         for telling in self.tellings.iter_mut().filter(|telling| telling.next <= now) {
-            due.push(telling.verdict);
+            due.extend(self.view.verdict(telling.leg, self.profile.memory, now));
             telling.left = telling.left.saturating_sub(1);
             telling.next = now + self.profile.repeat_interval;
         }
@@ -361,112 +390,11 @@ impl Liveness {
         }
     }
 
-    /// Too many probes were missed: a burst, here and on a second node.
-    fn suspect(&mut self, leg: Leg, now: Instant) {
-        if self.view.condition(leg) == Condition::Silent {
-            return;
-        }
-        let burst = self.bursts.entry(leg).or_insert_with(|| Burst::new(&self.profile, now));
-        if burst.accusation.is_some() {
-            return;
-        }
-        self.counts.suspicions += 1;
-        burst.accusation = Some(Accusation { asked: BTreeSet::new(), second: Second::Nobody });
-        self.ask_second(leg, now);
-    }
-
-    /// Asks the next that could say something of a leg; if there is nobody left, makes the burst longer instead.
-    fn ask_second(&mut self, leg: Leg, now: Instant) {
-        let Some(burst) = self.bursts.get_mut(&leg) else { return };
-        let Some(accusation) = &mut burst.accusation else { return };
-        let order = self.orders.get(&leg).map_or(&[][..], Vec::as_slice);
-        let next = order.iter().copied().find(|observer| {
-            !self.own.contains(observer)
-                && !accusation.asked.contains(observer)
-                && self.view.condition(*observer) == Condition::Answering
-        });
-        match next.filter(|_| accusation.asked.len() < MOST_ASKED) {
-            Some(observer) => {
-                accusation.asked.insert(observer);
-                accusation.second = Second::Asked { until: now + self.profile.second_patience };
-                self.tell(observer, Message::Confirm { leg });
-            }
-            None => {
-                accusation.second = Second::Nobody;
-                burst.lengthen(&self.profile, now);
-            }
-        }
-    }
-
-    /// Another node asks for a burst.
-    fn confirm(&mut self, asker: Leg, leg: Leg, now: Instant) {
-        if self.own.contains(&leg) {
-            return self.tell(asker, Message::Found { leg, has_answered: true });
-        }
-        if !self.orders.contains_key(&leg) {
-            return;
-        }
-        let is_over = self.bursts.get(&leg).is_some_and(Burst::is_unanswered);
-        if is_over {
-            return self.tell(asker, Message::Found { leg, has_answered: false });
-        }
-        let burst = self.bursts.entry(leg).or_insert_with(|| Burst::new(&self.profile, now));
-        burst.askers.insert(asker);
-    }
-
-    /// What a second node has found.
-    fn second_says(&mut self, from: Leg, leg: Leg, has_answered: bool, now: Instant) {
-        let Some(accusation) = self.bursts.get_mut(&leg).and_then(|burst| burst.accusation.as_mut()) else {
-            return;
-        };
-        if !accusation.asked.contains(&from) {
-            return;
-        }
-        if has_answered {
-            self.end_burst(leg, now);
-        } else {
-            accusation.second = Second::Silent;
-            self.judge(leg, now);
-        }
-    }
-
-    /// Silent if neither this node nor the second has heard anything; nothing as long as one may still hear something.
-    fn judge(&mut self, leg: Leg, now: Instant) {
-        let Some(burst) = self.bursts.get(&leg) else { return };
-        if !burst.is_unanswered() {
-            return;
-        }
-        match burst.accusation.as_ref().map(|accusation| accusation.second) {
-            Some(Second::Asked { .. }) => {}
-            Some(Second::Silent | Second::Nobody) => {
-                self.bursts.remove(&leg);
-                if self.view.condition(leg) != Condition::Silent {
-                    self.counts.accusations += 1;
-                    self.find(leg, Condition::Silent, now);
-                }
-            }
-            None => {
-                self.bursts.remove(&leg);
-            }
-        }
-    }
-
-    /// The leg has answered after all.
-    fn end_burst(&mut self, leg: Leg, now: Instant) {
-        let Some(burst) = self.bursts.remove(&leg) else { return };
-        if let Some(watch) = self.watches.get_mut(&leg).filter(|_| burst.accusation.is_some()) {
-            watch.hold(now + self.profile.hold);
-        }
-        for asker in burst.askers {
-            self.tell(asker, Message::Found { leg, has_answered: true });
-        }
-    }
-
     /// A finding of this node's own: everybody is told.
     fn find(&mut self, leg: Leg, condition: Condition, now: Instant) {
-        let verdict = self.view.find(leg, condition, now);
-        self.tellings.retain(|telling| telling.verdict.leg != leg);
-        self.tellings.push(Telling { verdict, left: self.profile.repeats, next: now });
+        self.view.find(leg, condition, now);
+        self.tellings.retain(|telling| telling.leg != leg);
+        self.tellings.push(Telling { leg, left: self.profile.repeats, next: now });
         self.condition_changed(leg, now);
         self.run_tellings(now);
     }
@@ -479,6 +407,20 @@ impl Liveness {
             self.bursts.remove(&leg);
         }
         self.assign(now);
+        if self.own.contains(&leg) {
+            self.mind_own(now);
+        }
+    }
+
+    /// What this node has to say of its own legs, by what is held of them.
+    fn mind_own(&mut self, now: Instant) {
+        for leg in self.own.clone() {
+            let falls = self.view.falls(leg, self.profile.memory, now);
+            let condition = self.view.condition(leg);
+            if self.own_legs.mind(leg, condition, now + self.profile.quiet_after(falls)) {
+                self.find(leg, Condition::Leaving, now);
+            }
+        }
     }
 
     /// Asleep, this node has heard nothing of anybody: that accuses nobody.
@@ -489,17 +431,16 @@ impl Liveness {
     }
 
     /// Tells one other node all verdicts.
-    fn exchange(&mut self) {
-        let others: Vec<Leg> =
-            self.others().filter(|leg| self.view.condition(*leg) == Condition::Answering).collect();
+    fn exchange(&mut self, now: Instant) {
+        let others: Vec<Leg> = self.others().filter(|leg| self.view.condition(*leg).is_present()).collect();
         if !others.is_empty() {
             let to = others[self.random.random_range(0..others.len())];
-            self.tell_all_of(to);
+            self.tell_all_of(to, now);
         }
     }
 
-    fn tell_all_of(&mut self, to: Leg) {
-        let verdicts: Vec<Verdict> = self.view.verdicts().collect();
+    fn tell_all_of(&mut self, to: Leg, now: Instant) {
+        let verdicts: Vec<Verdict> = self.view.verdicts(self.profile.memory, now).collect();
         for part in verdicts.chunks(MAX_VERDICTS) {
             self.tell(to, Message::Verdicts(part.to_vec()));
         }
@@ -515,6 +456,3 @@ impl Liveness {
         self.outbox.push_back(Transmit::Probe { to, nonce });
     }
 }
-
-/// Second nodes that are asked, one after the other, before an observer relies on itself.
-const MOST_ASKED: usize = 2;

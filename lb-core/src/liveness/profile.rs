@@ -31,6 +31,10 @@ pub struct Profile {
     pub recoveries: u32,
     /// A leg that has been silent for so long is gone: what is established with it is given up.
     pub gone: Duration,
+    /// A leg that is there again after a trouble owns nothing for so long, if any other can.
+    pub quiet: Duration,
+    /// For so long it is remembered that a leg has fallen: one that falls again and again is quiet for longer.
+    pub memory: Duration,
     /// How often a verdict is told to everybody, and how long it is between.
     pub repeats: u32,
     /// See [`Self::repeats`].
@@ -44,6 +48,16 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// How long a leg is quiet that has fallen so often within [`Self::memory`]. After the second time as long as it takes for the
+    /// moves of the first to be forgotten ([`crate::moves::WINDOW`]).
+    pub fn quiet_after(&self, falls: u8) -> Duration {
+        match falls {
+            0 | 1 => self.quiet,
+            2 => 6 * self.quiet,
+            _ => 10 * self.quiet,
+        }
+    }
+
     /// A dead node is routed around in about a tenth of a second. The default: for nodes on switches.
     pub const FAST: Self = Self {
         observers: 2,
@@ -57,6 +71,8 @@ impl Profile {
         grace: Duration::from_secs(3),
         recoveries: 3,
         gone: Duration::from_secs(5),
+        quiet: Duration::from_secs(30),
+        memory: Duration::from_secs(600),
         repeats: 3,
         repeat_interval: Duration::from_millis(20),
         exchange: Duration::from_secs(1),

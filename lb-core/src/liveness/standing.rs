@@ -13,12 +13,13 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// `troubled` are the legs that do not answer as they should, those first that have been so for longest; of all `legs`, this
+    /// `conditions` are of the legs that are not simply answering, those first that have been so for longest; of all `legs`, this
     /// node's own among them, no more than half are avoided, for the others could not carry it.
-    pub(super) fn new(troubled: &[(Leg, Condition)], gone: BTreeSet<Leg>, legs: usize) -> Self {
+    pub(super) fn new(conditions: &[(Leg, Condition)], gone: BTreeSet<Leg>, legs: usize) -> Self {
+        let troubled = conditions.iter().filter(|(_, condition)| !condition.is_present());
         Self {
-            conditions: troubled.iter().copied().collect(),
-            avoided: troubled.iter().map(|(leg, _)| *leg).take(legs / 2).collect(),
+            conditions: conditions.iter().copied().collect(),
+            avoided: troubled.map(|(leg, _)| *leg).take(legs / 2).collect(),
             gone,
         }
     }
@@ -43,10 +44,11 @@ impl Standing {
         self.gone.contains(&leg) && self.avoided.contains(&leg)
     }
 
-    /// The owner among legs in the order of their rank: the first that answers; if none does, the first whose data plane does; and
-    /// if that is none either, the first.
+    /// The owner among legs in the order of their rank: the first that answers and is neither returning nor leaving; if there is none,
+    /// the first that returns, then the first that leaves, then the first whose data plane answers; and if none does, the first.
     pub fn owner(&self, ranked: &[Leg]) -> Option<Leg> {
-        ranked.iter().copied().min_by_key(|leg| self.condition(*leg))
+        let best = ranked.iter().find(|leg| self.condition(**leg) == Condition::Answering);
+        best.or_else(|| ranked.iter().min_by_key(|leg| self.condition(**leg))).copied()
     }
 }
 
@@ -70,6 +72,9 @@ mod tests {
         let (silent, yielding) = (Condition::Silent, Condition::Yielding);
         assert_eq!(owner(&[(leg(3), silent), (leg(1), silent), (leg(2), yielding)]), Some(leg(2)));
         assert_eq!(owner(&[(leg(3), silent), (leg(1), silent), (leg(2), silent)]), Some(leg(3)));
+        let returning = [(leg(3), Condition::Returning), (leg(1), Condition::Leaving)];
+        assert_eq!(owner(&returning), Some(leg(2)));
+        assert_eq!(owner(&[&returning[..], &[(leg(2), silent)]].concat()), Some(leg(3)));
         assert_eq!(Standing::default().owner(&[]), None);
     }
 
@@ -81,5 +86,7 @@ mod tests {
         assert_eq!(avoided, [true, true, false, false]);
         assert!(standing.is_gone(leg(1)) && !standing.is_gone(leg(2)) && !standing.is_gone(leg(3)));
         assert!(!Standing::new(&troubled[..1], BTreeSet::new(), 1).is_avoided(leg(1)));
+        let present = [leg(1), leg(2)].map(|leg| (leg, Condition::Leaving));
+        assert!(!Standing::new(&present, BTreeSet::new(), 5).is_avoided(leg(1)), "its backends are used");
     }
 }

@@ -1,20 +1,40 @@
 //! What is held of legs, and how two nodes come to hold the same.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 /// A node's address in a segment: what is probed there, and stands for the node in that segment.
 pub type Leg = IpAddr;
 
-/// What observers have found of a leg. The later the worse: of two findings with the same counter the worse holds.
+/// What is found of a leg, by observers or by its own node. The later the less it may own, and of two findings with the same counter
+/// the later holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
     /// It answers, and its agent is there.
     #[default]
     Answering,
+    /// It answers again after a trouble, and its own node has not said yet that it is fit to own: switches and clients must not
+    /// follow every turn of a node that comes and goes.
+    Returning,
+    /// Its own node says that it goes, on purpose: it carries what it has, and owns nothing.
+    Leaving,
     /// It answers, but its agent is not there: it forwards, and owns nothing.
     Yielding,
     /// It does not answer.
     Silent,
+}
+
+impl Condition {
+    /// Whether its agent is there: it can observe others, and be told.
+    pub fn is_present(self) -> bool {
+        match self {
+            Self::Answering | Self::Returning | Self::Leaving => true,
+            Self::Yielding | Self::Silent => false,
+        }
+    }
 }
 
 /// A finding that is told to others. The higher counter holds.
@@ -26,7 +46,13 @@ pub struct Verdict {
     pub counter: u32,
     /// What was found.
     pub condition: Condition,
+    /// How often the leg has fallen lately, from present to yielding or silent, as the teller knows: a node that has been away
+    /// does not remember its own. Not more than [`MOST_FALLS`].
+    pub falls: u8,
 }
+
+/// Falls of a leg that are remembered; how many more there were makes no difference.
+pub const MOST_FALLS: u8 = 3;
 
 /// What is held of all legs; of one that is not in it: that it is well.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,11 +60,13 @@ pub struct View {
     held: BTreeMap<Leg, Held>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
     counter: u32,
     condition: Condition,
     since: Instant,
+    /// The last moments at which it fell, or was told to have fallen, oldest first.
+    falls: VecDeque<Instant>,
 }
 
 impl View {
@@ -58,38 +86,57 @@ impl View {
         silent.map(|(leg, held)| (*leg, held.since))
     }
 
+    /// How often a leg has fallen within the last `memory`.
+    pub fn falls(&self, leg: Leg, memory: Duration, now: Instant) -> u8 {
+        let falls = self.held.get(&leg).map(|held| &held.falls).into_iter().flatten();
+        falls.filter(|fall| now < **fall + memory).count() as u8
+    }
+
     /// All that was ever found.
-    pub fn verdicts(&self) -> impl Iterator<Item = Verdict> + '_ {
-        self.held.iter().map(|(leg, held)| Verdict {
-            leg: *leg,
-            counter: held.counter,
-            condition: held.condition,
-        })
+    pub fn verdicts(&self, memory: Duration, now: Instant) -> impl Iterator<Item = Verdict> + '_ {
+        self.held.keys().filter_map(move |leg| self.verdict(*leg, memory, now))
     }
 
     /// A finding of this node's own, which replaces what is held.
-    pub(super) fn find(&mut self, leg: Leg, condition: Condition, now: Instant) -> Verdict {
+    pub(super) fn find(&mut self, leg: Leg, condition: Condition, now: Instant) {
         let counter = self.held.get(&leg).map_or(0, |held| held.counter).saturating_add(1);
-        let verdict = Verdict { leg, counter, condition };
-        self.merge(verdict, now);
-        verdict
+        self.merge(Verdict { leg, counter, condition, falls: 0 }, now);
+    }
+
+    /// What is held of a leg, as it is told to others.
+    pub(super) fn verdict(&self, leg: Leg, memory: Duration, now: Instant) -> Option<Verdict> {
+        let Held { counter, condition, .. } = *self.held.get(&leg)?;
+        Some(Verdict { leg, counter, condition, falls: self.falls(leg, memory, now) })
     }
 
     /// Another node's finding; whether it changes what is held of the leg's condition.
     pub(super) fn merge(&mut self, verdict: Verdict, now: Instant) -> bool {
-        let Verdict { leg, counter, condition } = verdict;
+        let Verdict { leg, counter, condition, falls } = verdict;
         let before = self.condition(leg);
-        let is_newer =
-            self.held.get(&leg).is_none_or(|held| (counter, condition) > (held.counter, held.condition));
-        if !is_newer {
+        let held = self.held.entry(leg).or_insert(Held {
+            counter: 0,
+            condition: Condition::Answering,
+            since: now,
+            falls: VecDeque::new(),
+        });
+        if (counter, condition) <= (held.counter, held.condition) {
             return false;
         }
+        (held.counter, held.condition) = (counter, condition);
         let changes = condition != before;
-        let since = match self.held.get(&leg) {
-            Some(held) if !changes => held.since,
-            _ => now,
-        };
-        self.held.insert(leg, Held { counter, condition, since });
+        if changes {
+            held.since = now;
+        }
+        if before.is_present() && !condition.is_present() {
+            held.falls.push_back(now);
+        }
+        // What the teller remembers and this node does not: when exactly it was makes no difference.
+        while held.falls.len() < usize::from(falls.min(MOST_FALLS)) {
+            held.falls.push_back(now);
+        }
+        while held.falls.len() > usize::from(MOST_FALLS) {
+            held.falls.pop_front();
+        }
         changes
     }
 

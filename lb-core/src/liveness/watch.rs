@@ -88,6 +88,11 @@ impl Watch {
         Some(self.answered)
     }
 
+    /// Whether the leg has answered lately: the last probe or the one before.
+    pub(super) fn has_heard(&self, profile: &Profile, now: Instant) -> bool {
+        self.last_answer.is_some_and(|at| now < at + 2 * profile.interval) && self.missed == 0
+    }
+
     /// Nothing that was missed counts: this node has been asleep.
     pub(super) fn forgive(&mut self, now: Instant) {
         self.outstanding = None;

@@ -49,7 +49,7 @@ fn a_dead_node_is_gone_after_a_while_and_welcome_when_it_returns() {
         cluster.run_for(SECOND);
         assert!(cluster.is_gone(0, 1) && cluster.is_gone(0, 2));
         cluster.wake(0);
-        let back = cluster.run_until(SECOND, |cluster| cluster.all_hold(0, Condition::Answering));
+        let back = cluster.run_until(SECOND, |cluster| cluster.all_hold(0, Condition::Returning));
         assert!(back.is_some(), "seed {seed}");
         assert!(cluster.run_until(2 * SECOND, Cluster::agree).is_some(), "seed {seed}");
     }
@@ -125,7 +125,7 @@ fn an_agent_that_sleeps_yields_and_is_never_silent() {
         cluster.run_for(60 * SECOND);
         assert!(cluster.all_hold(0, Condition::Yielding), "seed {seed}");
         cluster.wake(0);
-        let back = cluster.run_until(SECOND, |cluster| cluster.all_hold(0, Condition::Answering));
+        let back = cluster.run_until(SECOND, |cluster| cluster.all_hold(0, Condition::Returning));
         assert!(back.is_some(), "seed {seed}");
         assert_eq!(cluster.accusations(), 0, "who has slept accuses nobody");
     }

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use lb_agent::output::PeerStatus;
 use magnetite_tests::{
     lab::{Lab, WEB, WEB_V6},
     scenarios::traffic::{Stream, udp_elsewhere},
@@ -81,8 +82,7 @@ fn die(lab: &mut Lab, vip: IpAddr, death: Death) -> Result<(Duration, Duration)>
 
     death(lab, &owner, true)?;
     lab.wait_all("the node to be back", |status| {
-        status.vips.get(&text).and_then(|vip| vip.owner.as_ref()) == Some(&owner)
-            && status.nodes.values().all(|node| node.troubles.is_empty())
+        status.nodes.values().all(PeerStatus::is_present)
             && status.links.values().all(|link| link.mode != "none")
     })?;
     lab.clients().iter().try_for_each(|client| client.forget(vip))?;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use lb_agent::output::PeerStatus;
 
 use super::{
     Outcome,
@@ -80,9 +81,7 @@ pub fn owner_dies(lab: &mut Lab) -> Result<Outcome> {
     thread::sleep(GIVEN_UP);
 
     lab.set_cable(&dead, true)?;
-    lab.wait_all("the node to be back", |status| {
-        status.vips.get(&WEB.to_string()).and_then(|vip| vip.owner.as_deref()) == Some(&*dead)
-    })?;
+    lab.wait_all("the node to be back", |status| status.nodes.values().all(PeerStatus::is_present))?;
     alive.extend(fresh);
     let (lost, line) = traffic::ask(&mut alive, "back");
     outcome.check(lost.is_empty(), format!("{dead} is back: {line}"));

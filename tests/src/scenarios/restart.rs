@@ -3,6 +3,7 @@
 use std::{thread, time::Duration};
 
 use anyhow::Result;
+use lb_agent::output::PeerStatus;
 
 use super::{
     Outcome,
@@ -67,7 +68,7 @@ pub fn frozen(lab: &mut Lab) -> Result<Outcome> {
                 .and_then(|vip| vip.owner.as_ref())
                 .is_some_and(|now| *now != owner)
         })?;
-        let trouble = status.nodes.get(&owner).and_then(|node| node.troubles.values().next().cloned());
+        let trouble = status.nodes.get(&owner).and_then(|node| node.conditions.values().next().cloned());
         outcome.check(
             trouble.as_deref() == Some("yielding"),
             format!("{name}: {owner} is {}", trouble.as_deref().unwrap_or("well")),
@@ -81,10 +82,7 @@ pub fn frozen(lab: &mut Lab) -> Result<Outcome> {
     outcome.check(wrong == 0, format!("{} new connections, {wrong} to pods of {owner}", fresh.len()));
 
     lab.node(&owner)?.freeze(false)?;
-    lab.wait_all("the owner to be back", |status| {
-        status.vips.get(&WEB.to_string()).and_then(|vip| vip.owner.as_ref()) == Some(&owner)
-            && status.nodes.values().all(|node| node.troubles.is_empty())
-    })?;
+    lab.wait_all("the owner to be back", |status| status.nodes.values().all(PeerStatus::is_present))?;
     connections.extend(fresh);
     let (lost, line) = traffic::ask(&mut connections, "back");
     outcome.check(lost.is_empty(), format!("{owner} goes on: {line}"));

@@ -30,8 +30,10 @@ fn gossip_of_strangers_changes_nothing(lab: &mut Lab) -> Result<()> {
         (11..=13).map(|host| std::net::Ipv4Addr::new(192, 0, 2, host).into()).collect();
     let client = lab.clients()[0].clone();
     let socket = client.namespace.run(|| Ok(UdpSocket::bind(SocketAddr::new(client.v4, GOSSIP_PORT))?))?;
-    let verdicts =
-        legs.iter().map(|leg| Verdict { leg: *leg, counter: 1_000, condition: Condition::Silent }).collect();
+    let verdicts = legs
+        .iter()
+        .map(|leg| Verdict { leg: *leg, counter: 1_000, condition: Condition::Silent, falls: 0 })
+        .collect();
     let accusation = Message::Verdicts(verdicts).encode();
     let wrong = GossipSecret { current: b"a secret that is not the lab's".to_vec(), previous: None };
     let mut forger = Sealer::new(&wrong, NodeName("n1".to_owned()), u64::MAX).context("a key")?;
@@ -58,7 +60,7 @@ fn gossip_of_strangers_changes_nothing(lab: &mut Lab) -> Result<()> {
         node.wait_for_log("gossip was refused")?;
         let status = node.status()?;
         ensure!(
-            status.nodes.values().all(|node| node.troubles.is_empty()),
+            status.nodes.values().all(|node| node.conditions.is_empty()),
             "{}: somebody was believed: {:?}",
             node.name,
             status.nodes
@@ -91,7 +93,7 @@ fn a_flood_of_gossip_delays_nothing(lab: &mut Lab) -> Result<()> {
         if sent.is_multiple_of(10_000) {
             for node in &lab.nodes[1..] {
                 let troubles =
-                    node.status()?.nodes.remove("n1").map(|node| node.troubles).unwrap_or_default();
+                    node.status()?.nodes.remove("n1").map(|node| node.conditions).unwrap_or_default();
                 ensure!(troubles.is_empty(), "after {sent} datagrams {} sees n1 {troubles:?}", node.name);
             }
         }
