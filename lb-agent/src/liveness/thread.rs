@@ -47,10 +47,11 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
     maps.renew_lease(options.profile.lease)?;
     let announcer = Announcer::new().map_err(failed("a packet socket"))?;
     let now = Instant::now();
+    // Later than at any earlier start, as long as the clock is not set back by more than the agent was away.
+    let boot = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64);
     let thread = Thread {
-        liveness: Liveness::new(options.profile, seed, now),
-        // Later than at any earlier start, as long as the clock is not set back by more than the agent was away.
-        boot: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64),
+        liveness: Liveness::new(options.profile, seed, boot, now),
+        boot,
         options,
         shared: Arc::clone(&shared),
         seen: sender,

@@ -23,6 +23,8 @@ pub enum Message {
     },
     /// Findings, the sender's own or of others.
     Verdicts(Vec<Verdict>),
+    /// What SWIM tells, in foca's own encoding; at most [`MAX_SWIM`](super::MAX_SWIM) bytes.
+    Swim(Vec<u8>),
 }
 
 /// Why bytes are no message.
@@ -55,6 +57,7 @@ mod kind {
     pub(super) const CONFIRM: u8 = 2;
     pub(super) const FOUND: u8 = 3;
     pub(super) const VERDICTS: u8 = 4;
+    pub(super) const SWIM: u8 = 5;
 }
 
 impl Message {
@@ -83,6 +86,10 @@ impl Message {
                     bytes.push(verdict.falls);
                 }
             }
+            Self::Swim(swim) => {
+                bytes.push(kind::SWIM);
+                bytes.extend(swim);
+            }
         }
         bytes
     }
@@ -103,6 +110,7 @@ impl Message {
                     (0..count).map(|_| reader.verdict()).collect();
                 Self::Verdicts(verdicts?)
             }
+            kind::SWIM => Self::Swim(std::mem::take(&mut reader.bytes).to_vec()),
             value => return Err(MessageError::Unknown { what: "message", value }),
         };
         match reader.bytes.len() {
@@ -177,7 +185,7 @@ impl Reader<'_> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::MAX_SWIM, *};
 
     fn leg() -> impl Strategy<Value = Leg> {
         prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
@@ -205,6 +213,7 @@ mod tests {
             leg().prop_map(|leg| Message::Confirm { leg }),
             (leg(), any::<bool>()).prop_map(|(leg, has_answered)| Message::Found { leg, has_answered }),
             prop::collection::vec(verdict(), 0..=MAX_VERDICTS).prop_map(Message::Verdicts),
+            prop::collection::vec(any::<u8>(), 0..MAX_SWIM).prop_map(Message::Swim),
         ]
     }
 
@@ -218,6 +227,7 @@ mod tests {
 
         #[test]
         fn a_part_or_more_than_a_message_is_none(message in message(), cut in any::<prop::sample::Index>()) {
+            prop_assume!(!matches!(message, Message::Swim(_)), "how long it is, foca knows");
             let mut bytes = message.encode();
             let cut = cut.index(bytes.len());
             prop_assert!(Message::decode(&bytes[..cut]).is_err());

@@ -12,6 +12,7 @@
 
 mod accuse;
 mod burst;
+mod membership;
 mod message;
 mod observers;
 mod own;
@@ -28,10 +29,12 @@ use std::{
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use burst::Burst;
+use membership::{Membership, Wish};
 use observers::Order;
 use own::OwnLegs;
 use watch::Watch;
 
+pub use membership::MAX_SWIM;
 pub use message::{MAX_VERDICTS, Message, MessageError};
 pub use profile::Profile;
 pub use standing::Standing;
@@ -83,6 +86,11 @@ pub struct Liveness {
     /// This node's own, one in each segment.
     own: BTreeSet<Leg>,
     own_legs: OwnLegs,
+    /// By own leg.
+    memberships: BTreeMap<Leg, Membership>,
+    generation: u64,
+    /// Own leg and all legs of each segment.
+    segments: Vec<(Leg, BTreeSet<Leg>)>,
     /// All others, with their observers.
     orders: BTreeMap<Leg, Order>,
     view: View,
@@ -109,13 +117,16 @@ struct Telling {
 }
 
 impl Liveness {
-    /// A node that knows nobody yet.
-    pub fn new(profile: Profile, seed: [u8; 32], now: Instant) -> Self {
+    /// A node that knows nobody yet. Its `generation` is higher each time that its agent starts.
+    pub fn new(profile: Profile, seed: [u8; 32], generation: u64, now: Instant) -> Self {
         Self {
             profile,
             random: StdRng::from_seed(seed),
             own: BTreeSet::new(),
             own_legs: OwnLegs::default(),
+            memberships: BTreeMap::new(),
+            generation,
+            segments: Vec::new(),
             orders: BTreeMap::new(),
             view: View::default(),
             watches: BTreeMap::new(),
@@ -153,7 +164,8 @@ impl Liveness {
             return;
         }
         let known: BTreeSet<Leg> = self.orders.keys().copied().collect();
-        (self.own, self.orders) = (own, orders);
+        self.segments = segments.to_vec();
+        (self.own, self.orders) = (own.clone(), orders);
         let orders = &self.orders;
         self.view.retain(|leg| orders.contains_key(&leg));
         self.bursts.retain(|leg, _| orders.contains_key(leg));
@@ -163,8 +175,16 @@ impl Liveness {
         self.own_legs.retain(&self.own);
         self.mind_own(now);
         self.has_changed = true;
+        self.memberships.retain(|leg, _| own.contains(leg));
+        for leg in own {
+            self.memberships.entry(leg).or_insert_with(|| {
+                let random = StdRng::from_rng(&mut self.random);
+                Membership::new(leg, self.generation, self.profile.swim, random)
+            });
+        }
         let new: Vec<Leg> = self.others().filter(|leg| !known.contains(leg)).collect();
         new.into_iter().for_each(|to| self.tell(to, Message::Hello));
+        self.join_missing(now);
     }
 
     /// An answer to a probe.
@@ -195,6 +215,13 @@ impl Liveness {
             Message::Hello => self.tell_all_of(from, now),
             Message::Confirm { leg } => self.confirm(from, *leg, now),
             Message::Found { leg, has_answered } => self.second_says(from, *leg, *has_answered, now),
+            Message::Swim(bytes) => {
+                if let Some(membership) = self.segment_of(from).and_then(|own| self.memberships.get_mut(&own))
+                {
+                    membership.handle(bytes, now);
+                }
+                self.run_memberships(now);
+            }
             Message::Verdicts(verdicts) => {
                 for verdict in verdicts {
                     self.hear(*verdict, now);
@@ -259,9 +286,12 @@ impl Liveness {
         self.run_watches(now);
         self.run_bursts(now);
         self.run_tellings(now);
+        self.memberships.values_mut().for_each(|membership| membership.handle_timeout(now));
+        self.run_memberships(now);
         if self.next_exchange <= now {
             self.next_exchange = now + self.profile.exchange;
             self.exchange(now);
+            self.join_missing(now);
         }
         if self.next_gone.is_some_and(|at| at <= now) {
             self.has_changed = true;
@@ -276,7 +306,8 @@ impl Liveness {
         let tellings = self.tellings.iter().map(|telling| telling.next);
         let exchange = (!self.watches.is_empty()).then_some(self.next_exchange);
         let others = watches.chain(bursts).chain(tellings).chain(self.next_gone).chain(exchange);
-        others.chain(self.own_legs.due()).min()
+        let memberships = self.memberships.values().filter_map(Membership::due);
+        others.chain(self.own_legs.due()).chain(memberships).min()
     }
 
     /// The next thing to send.
@@ -374,6 +405,54 @@ impl Liveness {
                 }
             }
         }
+    }
+
+    /// Sends what SWIM tells, and suspects whom it holds for down.
+    fn run_memberships(&mut self, now: Instant) {
+        let mut wishes = Vec::new();
+        for membership in self.memberships.values_mut() {
+            wishes.extend(std::iter::from_fn(|| membership.poll()));
+        }
+        for wish in wishes {
+            match wish {
+                Wish::Send { to, bytes } if self.orders.contains_key(&to) => {
+                    self.tell(to, Message::Swim(bytes));
+                }
+                Wish::Suspect(leg)
+                    if self.view.condition(leg).is_present() && self.orders.contains_key(&leg) =>
+                {
+                    self.suspect(leg, now);
+                }
+                // Who is in the cluster says the source.
+                Wish::Send { .. } | Wish::Suspect(_) => {}
+            }
+        }
+    }
+
+    /// Asks one leg whose agent should take part and does not, as far as this node has heard: who is in the cluster says the source.
+    fn join_missing(&mut self, now: Instant) {
+        for (own, legs) in &self.segments {
+            let Some(membership) = self.memberships.get_mut(own) else { continue };
+            let members = membership.members();
+            let is_missing = |leg: &&Leg| {
+                *leg != own && !members.contains(*leg) && self.view.condition(**leg).is_present()
+            };
+            let missing: Vec<&Leg> = legs.iter().filter(is_missing).collect();
+            if !missing.is_empty() {
+                membership.join(*missing[self.random.random_range(0..missing.len())], now);
+            }
+        }
+        self.run_memberships(now);
+    }
+
+    /// The own leg in the segment in which another is.
+    fn segment_of(&self, leg: Leg) -> Option<Leg> {
+        self.segments.iter().find(|(_, legs)| legs.contains(&leg)).map(|(own, _)| *own)
+    }
+
+    /// Legs whose agents take part, as far as this node has heard.
+    pub fn members(&self) -> BTreeSet<Leg> {
+        self.memberships.values().flat_map(Membership::members).chain(self.own.iter().copied()).collect()
     }
 
     fn run_tellings(&mut self, now: Instant) {

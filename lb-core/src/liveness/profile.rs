@@ -41,6 +41,8 @@ pub struct Profile {
     pub repeat_interval: Duration,
     /// All verdicts are told to one node, another each time: whoever has missed one has it then.
     pub exchange: Duration,
+    /// How often each agent asks another at random whether it takes part (SWIM).
+    pub swim: Duration,
     /// A node that comes to its timers later than this has been asleep, and accuses nobody of what it missed meanwhile.
     pub slip: Duration,
     /// The agent's promise to be there, renewed every third of it.
@@ -76,6 +78,7 @@ impl Profile {
         repeats: 3,
         repeat_interval: Duration::from_millis(20),
         exchange: Duration::from_secs(1),
+        swim: Duration::from_secs(1),
         slip: Duration::from_millis(60),
         lease: Duration::from_millis(1_500),
     };
@@ -105,6 +108,7 @@ impl Profile {
         gone: Duration::from_secs(15),
         repeat_interval: Duration::from_millis(250),
         exchange: Duration::from_secs(5),
+        swim: Duration::from_secs(5),
         slip: Duration::from_secs(1),
         lease: Duration::from_secs(10),
         ..Self::CALM

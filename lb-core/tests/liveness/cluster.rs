@@ -119,7 +119,7 @@ impl Cluster {
         for node in 0..nodes {
             let mut seed = [0; 32];
             random.fill_bytes(&mut seed);
-            let mut liveness = Liveness::new(profile, seed, begin);
+            let mut liveness = Liveness::new(profile, seed, 1, begin);
             liveness.set_segments(&[(leg(node), legs.clone())], begin);
             let lease = begin + profile.lease;
             cluster.nodes.push(Node {
@@ -171,6 +171,11 @@ impl Cluster {
     /// Probes that a node has sent.
     pub fn probes(&self, node: NodeNumber) -> u64 {
         self.nodes[node].liveness.counts().probes
+    }
+
+    /// Legs whose agents take part, as a node has heard.
+    pub fn members(&self, by: NodeNumber) -> BTreeSet<Leg> {
+        self.nodes[by].liveness.members()
     }
 
     /// Both ways, or none.

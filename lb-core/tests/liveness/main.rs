@@ -85,6 +85,23 @@ fn whoever_is_left_alone_with_a_silent_node_gives_it_up() {
     assert!(cluster.is_gone(1, 0));
 }
 
+/// Those that are left observe only some of the dead: of the others they learn because their agents are missed.
+#[test]
+fn the_dead_are_missed_whose_observers_died_with_them() {
+    for seed in seeds(5) {
+        let mut cluster = settled(20, seed);
+        cluster.run_for(30 * SECOND);
+        assert_eq!(cluster.members(0).len(), 20, "seed {seed}");
+        (2..20).for_each(|node| cluster.kill(node));
+        let all_known = |cluster: &Cluster| (2..20).all(|of| cluster.all_hold(of, Condition::Silent));
+        let time = cluster.run_until(60 * SECOND, all_known);
+        println!("18 of 20 died at once; until both others know of all: {time:?}");
+        assert!(time.is_some(), "seed {seed}");
+        cluster.run_for(30 * SECOND);
+        assert_eq!(cluster.members(0).len(), 2, "seed {seed}");
+    }
+}
+
 /// Nobody else can say anything: the burst of the only observer is twice as long.
 #[test]
 fn the_only_observer_asks_twice_as_often() {
