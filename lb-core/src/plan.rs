@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::{
     allocate::Allocation,
+    liveness::{Description, LinkDescription, MAX_ADDRESSES, MAX_LINKS},
     model::{
         Echo, EndpointCondition, Family, Forwarding, Network, NodeName, ObjectName, Protocol, Service,
         Snapshot, TableSize, TrafficPolicy,
@@ -306,6 +307,22 @@ fn links(snapshot: &Snapshot, network: &Network) -> BTreeMap<String, LinkPlan> {
         links.insert(name.clone(), planned);
     }
     links
+}
+
+impl Plan {
+    /// What this node says of itself to others.
+    pub fn description(&self, network: &Network) -> Description {
+        let describe = |(name, link): (&String, &LinkPlan)| {
+            let prefixes = network.links.get(name).map(|link| &link.prefixes).into_iter().flatten();
+            LinkDescription {
+                name: name.clone(),
+                mac: link.mac.into(),
+                addresses: prefixes.copied().filter(|p| !is_link_local(p)).take(MAX_ADDRESSES).collect(),
+            }
+        };
+        let links = self.links.iter().take(MAX_LINKS).map(describe).collect();
+        Description { links, ..Description::default() }
+    }
 }
 
 fn is_link_local(prefix: &IpNet) -> bool {

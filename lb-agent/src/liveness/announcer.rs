@@ -3,16 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::Instant,
 };
 
 use lb_common::layout::{Addr, Mac};
 use lb_core::announce::{Announcements, Place, frame};
 
+use super::raw::RawSocket;
+
 /// Announces what this node owns.
 pub(super) struct Announcer {
-    socket: OwnedFd,
+    socket: RawSocket,
     announcements: Announcements,
     macs: BTreeMap<u32, Mac>,
     sent: u64,
@@ -22,16 +23,7 @@ impl Announcer {
     /// # Errors
     /// The kernel's: CAP_NET_RAW is needed.
     pub(super) fn new() -> io::Result<Self> {
-        // Protocol 0: nothing is received.
-        // SAFETY: the call takes numbers.
-        let fd = unsafe {
-            libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new, and nobody else's.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let socket = RawSocket::new()?;
         Ok(Self { socket, announcements: Announcements::default(), macs: BTreeMap::new(), sent: 0 })
     }
 
@@ -66,25 +58,7 @@ impl Announcer {
 
     fn say(&mut self, address: Addr, ifindex: u32) -> io::Result<()> {
         let Some(mac) = self.macs.get(&ifindex) else { return Ok(()) };
-        let frame = frame(address.to_ip(), *mac);
-        // SAFETY: an all-zero address is a value.
-        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        to.sll_family = libc::AF_PACKET as u16;
-        to.sll_ifindex = ifindex as i32;
-        // SAFETY: frame and address outlive the call, and their lengths are given.
-        let sent = unsafe {
-            libc::sendto(
-                self.socket.as_raw_fd(),
-                frame.as_ptr().cast(),
-                frame.len(),
-                0,
-                (&raw const to).cast(),
-                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-            )
-        };
-        if sent < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        self.socket.send(ifindex, &frame(address.to_ip(), *mac))?;
         self.sent += 1;
         Ok(())
     }

@@ -6,10 +6,12 @@
 
 mod announcer;
 mod envelope;
+mod raw;
 mod sockets;
 mod thread;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::IpAddr,
     path::PathBuf,
@@ -17,9 +19,10 @@ use std::{
     thread::JoinHandle,
 };
 
+use lb_common::layout::Mac;
 use lb_core::{
     armed::Armed,
-    liveness::{Counts, Profile, Standing},
+    liveness::{Counts, Description, Leg, Profile, Standing},
     model::{GossipSecret, NodeName},
 };
 use mio::Waker;
@@ -47,6 +50,8 @@ pub struct Orders {
     pub secret: Option<GossipSecret>,
     /// This node goes on purpose: others are to own, and it carries what it has.
     pub is_leaving: bool,
+    /// What this node says of itself.
+    pub description: Description,
 }
 
 /// How nodes stand, as the thread sees it.
@@ -58,6 +63,19 @@ pub struct Seen {
     pub counts: Counts,
     /// Changes of owners since the beginning, by VIP and segment.
     pub moves: u64,
+    /// MACs of others that a probe has proven.
+    pub proven: BTreeMap<Leg, Mac>,
+    /// What others say of themselves.
+    pub descriptions: BTreeMap<NodeName, Description>,
+    /// Algorithm that all nodes use, if they talk.
+    pub algorithm: Option<u32>,
+}
+
+impl Seen {
+    /// What a pass depends on, beside the standing.
+    pub fn neighbourhood(&self) -> (&BTreeMap<Leg, Mac>, &BTreeMap<NodeName, Description>, Option<u32>) {
+        (&self.proven, &self.descriptions, self.algorithm)
+    }
 }
 
 /// What goes wrong at the start.

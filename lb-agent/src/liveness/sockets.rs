@@ -6,8 +6,9 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use etherparse::PacketBuilder;
 use lb_common::{
-    layout::Plain,
+    layout::{Mac, Plain},
     packet::{PROBE_MAGIC, Probe, probe_kind, probe_lease},
 };
 use lb_core::liveness::{GOSSIP_PORT, Leg, PROBE_PORT};
@@ -34,6 +35,8 @@ pub(super) enum Received {
 
 /// Longer than anything that is sent; more is cut off and then is no envelope.
 const LONGEST: usize = 2048;
+/// Probes go to neighbours, and are not routed.
+const TTL: u8 = 1;
 /// Datagrams of a socket that are taken at once: a flood at one must not keep the others waiting.
 const MOST: usize = 256;
 
@@ -100,14 +103,31 @@ impl Sockets {
 
     pub(super) fn send_probe(&self, from: Leg, to: Leg, nonce: u64) -> io::Result<()> {
         let Some(pair) = self.legs.get(&from) else { return Ok(()) };
-        let probe = Probe { magic: PROBE_MAGIC, kind_and_lease: [probe_kind::REQUEST, 0], pad: 0, nonce };
-        pair.probes.send_to(probe.as_bytes(), SocketAddr::new(to, PROBE_PORT)).map(drop)
+        pair.probes.send_to(request(nonce).as_bytes(), SocketAddr::new(to, PROBE_PORT)).map(drop)
+    }
+
+    /// A probe as a frame between two MACs; its answer comes as to any probe. `None` without sockets.
+    pub(super) fn probe_frame(&self, from: (Leg, Mac), to: (Leg, Mac), nonce: u64) -> Option<Vec<u8>> {
+        let port = self.legs.get(&from.0)?.probes.local_addr().ok()?.port();
+        let ethernet = PacketBuilder::ethernet2(from.1.octets(), to.1.octets());
+        let packet = match (from.0, to.0) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), TTL),
+            (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), TTL),
+            _ => return None,
+        };
+        let mut frame = Vec::new();
+        packet.udp(port, PROBE_PORT).write(&mut frame, request(nonce).as_bytes()).ok()?;
+        Some(frame)
     }
 
     pub(super) fn send_gossip(&self, from: Leg, to: Leg, bytes: &[u8]) -> io::Result<()> {
         let Some(pair) = self.legs.get(&from) else { return Ok(()) };
         pair.gossip.send_to(bytes, SocketAddr::new(to, GOSSIP_PORT)).map(drop)
     }
+}
+
+fn request(nonce: u64) -> Probe {
+    Probe { magic: PROBE_MAGIC, kind_and_lease: [probe_kind::REQUEST, 0], pad: 0, nonce }
 }
 
 fn answer(bytes: &[u8], from: SocketAddr) -> Option<Received> {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::layout::{Addr, Neighbour, Vip};
+use lb_common::layout::{Addr, Mac, Neighbour, Vip};
 use lb_core::{
     announce::Place,
     liveness::{Leg, Liveness, Message, Standing, Transmit},
@@ -21,6 +21,7 @@ use super::{
     Error, Handle, Inbox, Options, Orders, Seen, Shared,
     announcer::Announcer,
     envelope::{OpenError, Opener, Sealer},
+    raw::RawSocket,
     sockets::{Received, Sockets},
 };
 use crate::dataplane::LiveMaps;
@@ -46,6 +47,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
     let maps = LiveMaps::pinned(&options.pin_dir)?;
     maps.renew_lease(options.profile.lease)?;
     let announcer = Announcer::new().map_err(failed("a packet socket"))?;
+    let raw = RawSocket::new().map_err(failed("a packet socket"))?;
     let now = Instant::now();
     // Later than at any earlier start, as long as the clock is not set back by more than the agent was away.
     let boot = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64);
@@ -59,6 +61,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
         sockets: Sockets::default(),
         maps,
         announcer,
+        raw,
         orders: Orders::default(),
         members: BTreeMap::new(),
         sealer: None,
@@ -91,6 +94,7 @@ struct Thread {
     sockets: Sockets,
     maps: LiveMaps,
     announcer: Announcer,
+    raw: RawSocket,
     liveness: Liveness,
     boot: u64,
     orders: Orders,
@@ -190,6 +194,7 @@ impl Thread {
         }
         self.sockets.set(segments.iter().map(|(own, _)| *own), self.poll.registry());
         let now = Instant::now();
+        self.liveness.describe(orders.description.clone(), now);
         self.liveness.set_segments(&segments, now);
         self.liveness.leave(orders.is_leaving, now);
         self.orders = orders;
@@ -245,6 +250,7 @@ impl Thread {
                 Transmit::Probe { to, nonce } => {
                     self.own_leg_towards(to).map(|own| self.sockets.send_probe(own, to, nonce))
                 }
+                Transmit::Proof { to, mac, nonce } => self.send_proof(to, mac, nonce),
                 Transmit::Message { to, message } => {
                     let sealed = self.sealer.as_mut().and_then(|sealer| sealer.seal(&message.encode()));
                     self.own_leg_towards(to)
@@ -253,6 +259,14 @@ impl Thread {
                 }
             };
         }
+    }
+
+    /// To the MAC that a node names, past ARP and NDP.
+    fn send_proof(&self, to: Leg, mac: Mac, nonce: u64) -> Option<io::Result<()>> {
+        let segment = self.orders.armed.segments.values().find(|segment| segment.legs.contains_key(&to))?;
+        let (ifindex, own_mac) = segment.links.iter().next()?;
+        let frame = self.sockets.probe_frame((segment.own?, *own_mac), (to, mac), nonce)?;
+        Some(self.raw.send(*ifindex, &frame))
     }
 
     fn own_leg_towards(&self, to: Leg) -> Option<Leg> {
@@ -273,9 +287,21 @@ impl Thread {
         }
         self.silent = silent;
         self.announcer.run(Instant::now());
-        let seen = Seen { standing, counts: self.liveness.counts(), moves: self.moves.total() };
+        let described = self.members.iter().filter_map(|(leg, node)| {
+            let description = self.liveness.description(*leg)?;
+            Some((node.clone(), description.clone()))
+        });
+        let seen = Seen {
+            standing,
+            counts: self.liveness.counts(),
+            moves: self.moves.total(),
+            proven: self.liveness.proven(),
+            descriptions: described.collect(),
+            algorithm: self.opener.is_some().then(|| self.liveness.algorithm()),
+        };
         self.seen.send_if_modified(|known| {
-            let has_changed = known.standing != seen.standing;
+            let has_changed =
+                known.standing != seen.standing || known.neighbourhood() != seen.neighbourhood();
             *known = seen;
             has_changed
         });

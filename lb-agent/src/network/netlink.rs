@@ -137,9 +137,10 @@ impl Netlink {
         Ok(network)
     }
 
-    /// Has the kernel ask for the MACs of peers, where they are on a link's network; those that are known are confirmed.
-    pub async fn resolve(&self, network: &Network) {
-        for (link, address) in self.on_link(network) {
+    /// Has the kernel ask for the MACs of peers, where they are on a link's network; those that are known are confirmed. But for
+    /// those that are `proven` otherwise.
+    pub async fn resolve(&self, network: &Network, is_proven: impl Fn(&IpAddr) -> bool) {
+        for (link, address) in self.on_link(network).filter(|(_, address)| !is_proven(address)) {
             self.ask(link.ifindex, address).await;
         }
     }
@@ -150,7 +151,7 @@ impl Netlink {
     /// The kernel's.
     pub async fn resolve_all(&mut self, wait: Duration) -> Result<Network, NetlinkError> {
         let network = self.network().await?;
-        self.resolve(&network).await;
+        self.resolve(&network, |_| false).await;
         let all = async {
             loop {
                 let network = self.network().await?;

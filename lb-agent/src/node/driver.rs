@@ -119,13 +119,15 @@ pub async fn run(options: Options) -> Result<(), Error> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = confirm.tick() => {
-                driver.netlink.resolve(&driver.network).await;
+                driver.resolve().await;
                 continue;
             }
             () = driver.liveness.changed() => {
-                let done = driver.tell();
-                driver.log_failure("writing the status", done);
-                continue;
+                if !driver.meet() {
+                    let done = driver.tell();
+                    driver.log_failure("writing the status", done);
+                    continue;
+                }
             }
             () = driver.netlink.changed() => {
                 tokio::time::sleep(SETTLE).await;
@@ -188,6 +190,8 @@ struct Driver {
     status: NodeStatus,
     flow_key: HashKey,
     liveness: liveness::Handle,
+    /// What other nodes said of themselves by the last pass.
+    met: liveness::Seen,
     /// By the last pass whose changes are in the maps.
     planned: Option<(Plan, Placed)>,
 }
@@ -220,6 +224,7 @@ impl Driver {
                 pin_dir: options.pin_dir.clone(),
                 profile: options.profile,
             })?,
+            met: liveness::Seen::default(),
             planned: None,
             options,
         })
@@ -262,8 +267,21 @@ impl Driver {
         let addresses = self.settled.snapshot.nodes.values().flat_map(|node| &node.addresses);
         let is_known = |address: &IpAddr| self.network.neighbours.keys().any(|(_, known)| known == address);
         if !addresses.copied().all(|address| is_known(&address)) {
-            self.netlink.resolve(&self.network).await;
+            self.resolve().await;
         }
+    }
+
+    /// Asks for the MACs of nodes, but for those that a probe has proven.
+    async fn resolve(&self) {
+        self.netlink.resolve(&self.network, |address| self.met.proven.contains_key(address)).await;
+    }
+
+    /// Takes over what other nodes say of themselves; whether that is news.
+    fn meet(&mut self) -> bool {
+        let seen = self.liveness.seen();
+        let is_news = seen.neighbourhood() != self.met.neighbourhood();
+        self.met = seen;
+        is_news
     }
 
     fn pass(&mut self) -> Result<(), Error> {
@@ -281,8 +299,10 @@ impl Driver {
             now: self.dataplane.seconds()?,
             standing: self.liveness.seen().standing,
         };
-        let Pass { plan, placed, ops } =
-            pass(&self.settled, &self.options.node, &self.network, &current, &local);
+        self.meet();
+        let mut network = self.network.clone();
+        self.met.proven.iter().for_each(|(leg, mac)| network.believe(*leg, mac.octets()));
+        let Pass { plan, placed, ops } = pass(&self.settled, &self.options.node, &network, &current, &local);
         tracing::debug!(operations = ops.len(), "pass");
         self.dataplane.apply(&ops)?;
         self.attach(&plan);
@@ -292,6 +312,7 @@ impl Driver {
             armed: placed.armed.clone(),
             secret: self.settled.snapshot.gossip_secret.clone(),
             is_leaving: false,
+            description: plan.description(&network),
         });
         self.planned = Some((plan, placed));
         self.tell()

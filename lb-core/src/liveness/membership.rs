@@ -13,10 +13,10 @@ use foca::{
     AccumulatingRuntime, Config, Foca, Identity, NoCustomBroadcast, OwnedNotification, PeriodicParams,
     PostcardCodec, Timer,
 };
-use rand::rngs::StdRng;
+use rand::{RngExt, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-use super::verdict::Leg;
+use super::{Liveness, message::Message, verdict::Leg};
 
 /// Longest message of SWIM, in bytes: with its envelope it fits the smallest MTU of IPv6.
 pub const MAX_SWIM: usize = 1_100;
@@ -129,6 +129,56 @@ impl Membership {
                 | OwnedNotification::Rejoin(_) => {}
             }
         }
+    }
+}
+
+impl Liveness {
+    /// Sends what SWIM tells, and suspects whom it holds for down.
+    pub(super) fn run_memberships(&mut self, now: Instant) {
+        let mut wishes = Vec::new();
+        for membership in self.memberships.values_mut() {
+            wishes.extend(std::iter::from_fn(|| membership.poll()));
+        }
+        for wish in wishes {
+            match wish {
+                Wish::Send { to, bytes } if self.orders.contains_key(&to) => {
+                    self.tell(to, Message::Swim(bytes));
+                }
+                Wish::Suspect(leg)
+                    if self.view.condition(leg).is_present() && self.orders.contains_key(&leg) =>
+                {
+                    self.suspect(leg, now);
+                }
+                // Who is in the cluster says the source.
+                Wish::Send { .. } | Wish::Suspect(_) => {}
+            }
+        }
+    }
+
+    /// Asks one leg whose agent should take part and does not, as far as this node has heard: who is in the cluster says the source.
+    pub(super) fn join_missing(&mut self, now: Instant) {
+        for (own, legs) in &self.segments {
+            let Some(membership) = self.memberships.get_mut(own) else { continue };
+            let members = membership.members();
+            let is_missing = |leg: &&Leg| {
+                *leg != own && !members.contains(*leg) && self.view.condition(**leg).is_present()
+            };
+            let missing: Vec<&Leg> = legs.iter().filter(is_missing).collect();
+            if !missing.is_empty() {
+                membership.join(*missing[self.random.random_range(0..missing.len())], now);
+            }
+        }
+        self.run_memberships(now);
+    }
+
+    /// The own leg in the segment in which another is.
+    pub(super) fn segment_of(&self, leg: Leg) -> Option<Leg> {
+        self.segments.iter().find(|(_, legs)| legs.contains(&leg)).map(|(own, _)| *own)
+    }
+
+    /// Legs whose agents take part, as far as this node has heard.
+    pub fn members(&self) -> BTreeSet<Leg> {
+        self.memberships.values().flat_map(Membership::members).chain(self.own.iter().copied()).collect()
     }
 }
 

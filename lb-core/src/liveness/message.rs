@@ -2,13 +2,20 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::verdict::{Condition, Leg, Verdict};
+use super::{
+    description::Description,
+    verdict::{Condition, Leg, Verdict},
+};
 
 /// What one node tells another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// The sender has just begun: it knows nothing, and wants to.
-    Hello,
+    /// The sender has just begun to know the receiver. This is what it says of itself; it wants to be told everything.
+    Hello(Description),
+    /// The sender does not know what the receiver says of itself.
+    Describe,
+    /// What the sender says of itself.
+    Description(Description),
     /// Asks for a burst of probes of a leg, and for what comes of it.
     Confirm {
         /// The leg.
@@ -58,6 +65,8 @@ mod kind {
     pub(super) const FOUND: u8 = 3;
     pub(super) const VERDICTS: u8 = 4;
     pub(super) const SWIM: u8 = 5;
+    pub(super) const DESCRIBE: u8 = 6;
+    pub(super) const DESCRIPTION: u8 = 7;
 }
 
 impl Message {
@@ -65,14 +74,22 @@ impl Message {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self {
-            Self::Hello => bytes.push(kind::HELLO),
+            Self::Hello(description) => {
+                bytes.push(kind::HELLO);
+                description.encode(&mut bytes);
+            }
+            Self::Describe => bytes.push(kind::DESCRIBE),
+            Self::Description(description) => {
+                bytes.push(kind::DESCRIPTION);
+                description.encode(&mut bytes);
+            }
             Self::Confirm { leg } => {
                 bytes.push(kind::CONFIRM);
-                put_leg(&mut bytes, *leg);
+                put_address(&mut bytes, *leg);
             }
             Self::Found { leg, has_answered } => {
                 bytes.push(kind::FOUND);
-                put_leg(&mut bytes, *leg);
+                put_address(&mut bytes, *leg);
                 bytes.push(u8::from(*has_answered));
             }
             Self::Verdicts(verdicts) => {
@@ -80,7 +97,7 @@ impl Message {
                 let verdicts = &verdicts[..verdicts.len().min(MAX_VERDICTS)];
                 bytes.push(verdicts.len() as u8);
                 for verdict in verdicts {
-                    put_leg(&mut bytes, verdict.leg);
+                    put_address(&mut bytes, verdict.leg);
                     bytes.extend(verdict.counter.to_be_bytes());
                     bytes.push(verdict.condition as u8);
                     bytes.push(verdict.falls);
@@ -101,9 +118,11 @@ impl Message {
     pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
         let mut reader = Reader { bytes };
         let message = match reader.byte()? {
-            kind::HELLO => Self::Hello,
-            kind::CONFIRM => Self::Confirm { leg: reader.leg()? },
-            kind::FOUND => Self::Found { leg: reader.leg()?, has_answered: reader.truth()? },
+            kind::HELLO => Self::Hello(Description::decode(&mut reader)?),
+            kind::DESCRIBE => Self::Describe,
+            kind::DESCRIPTION => Self::Description(Description::decode(&mut reader)?),
+            kind::CONFIRM => Self::Confirm { leg: reader.address()? },
+            kind::FOUND => Self::Found { leg: reader.address()?, has_answered: reader.truth()? },
             kind::VERDICTS => {
                 let count = reader.byte()?;
                 let verdicts: Result<Vec<Verdict>, MessageError> =
@@ -120,8 +139,8 @@ impl Message {
     }
 }
 
-fn put_leg(bytes: &mut Vec<u8>, leg: Leg) {
-    match leg {
+pub(super) fn put_address(bytes: &mut Vec<u8>, address: IpAddr) {
+    match address {
         IpAddr::V4(v4) => {
             bytes.push(4);
             bytes.extend(v4.octets());
@@ -133,19 +152,35 @@ fn put_leg(bytes: &mut Vec<u8>, leg: Leg) {
     }
 }
 
-struct Reader<'a> {
+/// Bytes that are left to read.
+pub(super) struct Reader<'a> {
     bytes: &'a [u8],
 }
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], MessageError> {
+    pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], MessageError> {
         let (taken, rest) = self.bytes.split_first_chunk().ok_or(MessageError::Truncated)?;
         self.bytes = rest;
         Ok(*taken)
     }
 
-    fn byte(&mut self) -> Result<u8, MessageError> {
+    pub(super) fn byte(&mut self) -> Result<u8, MessageError> {
         self.take().map(|[byte]| byte)
+    }
+
+    /// A number that must not be higher.
+    pub(super) fn byte_up_to(&mut self, most: usize, what: &'static str) -> Result<u8, MessageError> {
+        let value = self.byte()?;
+        if usize::from(value) > most { Err(MessageError::Unknown { what, value }) } else { Ok(value) }
+    }
+
+    /// A text after its length.
+    pub(super) fn text(&mut self, most: usize, what: &'static str) -> Result<String, MessageError> {
+        let length = self.byte_up_to(most, what)?;
+        let (text, rest) = self.bytes.split_at_checked(usize::from(length)).ok_or(MessageError::Truncated)?;
+        self.bytes = rest;
+        let text = str::from_utf8(text).map_err(|_| MessageError::Unknown { what, value: length })?;
+        Ok(text.to_owned())
     }
 
     fn truth(&mut self) -> Result<bool, MessageError> {
@@ -156,7 +191,7 @@ impl Reader<'_> {
         }
     }
 
-    fn leg(&mut self) -> Result<Leg, MessageError> {
+    pub(super) fn address(&mut self) -> Result<IpAddr, MessageError> {
         match self.byte()? {
             4 => Ok(Ipv4Addr::from(self.take::<4>()?).into()),
             6 => Ok(Ipv6Addr::from(self.take::<16>()?).into()),
@@ -166,7 +201,7 @@ impl Reader<'_> {
 
     fn verdict(&mut self) -> Result<Verdict, MessageError> {
         Ok(Verdict {
-            leg: self.leg()?,
+            leg: self.address()?,
             counter: u32::from_be_bytes(self.take()?),
             condition: match self.byte()? {
                 0 => Condition::Answering,
@@ -183,9 +218,16 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
     use proptest::prelude::*;
 
-    use super::{super::MAX_SWIM, *};
+    use super::{
+        super::{
+            MAX_SWIM,
+            description::{LinkDescription, MAX_ADDRESSES, MAX_LINKS},
+        },
+        *,
+    };
 
     fn leg() -> impl Strategy<Value = Leg> {
         prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
@@ -207,9 +249,30 @@ mod tests {
         })
     }
 
+    fn network() -> impl Strategy<Value = IpNet> {
+        (leg(), 0..=32_u8).prop_map(|(address, length)| IpNet::new_assert(address, length))
+    }
+
+    fn description() -> impl Strategy<Value = Description> {
+        let link =
+            ("[a-z0-9.@]{0,15}", any::<[u8; 6]>(), prop::collection::vec(network(), 0..=MAX_ADDRESSES))
+                .prop_map(|(name, mac, addresses)| LinkDescription { name, mac: mac.into(), addresses });
+        let links = prop::collection::vec(link, 0..=MAX_LINKS);
+        (any::<(u64, u32)>(), any::<u32>(), any::<u32>(), links).prop_map(
+            |(version, algorithm, capabilities, links)| Description {
+                version,
+                algorithm,
+                capabilities,
+                links,
+            },
+        )
+    }
+
     fn message() -> impl Strategy<Value = Message> {
         prop_oneof![
-            Just(Message::Hello),
+            description().prop_map(Message::Hello),
+            Just(Message::Describe),
+            description().prop_map(Message::Description),
             leg().prop_map(|leg| Message::Confirm { leg }),
             (leg(), any::<bool>()).prop_map(|(leg, has_answered)| Message::Found { leg, has_answered }),
             prop::collection::vec(verdict(), 0..=MAX_VERDICTS).prop_map(Message::Verdicts),

@@ -11,7 +11,10 @@
 //! a timeout is.
 
 mod accuse;
+mod acquaintances;
 mod burst;
+mod description;
+mod introduce;
 mod membership;
 mod message;
 mod observers;
@@ -26,14 +29,17 @@ use std::{
     time::Instant,
 };
 
+use lb_common::layout::Mac;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
+use acquaintances::Acquaintances;
 use burst::Burst;
-use membership::{Membership, Wish};
+use membership::Membership;
 use observers::Order;
 use own::OwnLegs;
 use watch::Watch;
 
+pub use description::{Description, LinkDescription, MAX_ADDRESSES, MAX_LINKS, MAX_NAME, capability};
 pub use membership::MAX_SWIM;
 pub use message::{MAX_VERDICTS, Message, MessageError};
 pub use profile::Profile;
@@ -53,6 +59,15 @@ pub enum Transmit {
         /// To whom.
         to: Leg,
         /// Its number, which comes back with the answer.
+        nonce: u64,
+    },
+    /// A probe to a MAC, whatever ARP or NDP says: an answer proves that the leg is there.
+    Proof {
+        /// To whom.
+        to: Leg,
+        /// Where it should be.
+        mac: Mac,
+        /// As in [`Self::Probe`].
         nonce: u64,
     },
     /// A message, in an envelope.
@@ -89,6 +104,11 @@ pub struct Liveness {
     /// By own leg.
     memberships: BTreeMap<Leg, Membership>,
     generation: u64,
+    /// What this node says of itself.
+    description: Description,
+    /// How often everybody is still told, and when next.
+    describing: Option<(u32, Instant)>,
+    acquaintances: Acquaintances,
     /// Own leg and all legs of each segment.
     segments: Vec<(Leg, BTreeSet<Leg>)>,
     /// All others, with their observers.
@@ -126,6 +146,9 @@ impl Liveness {
             own_legs: OwnLegs::default(),
             memberships: BTreeMap::new(),
             generation,
+            description: Description { version: (generation, 0), ..Description::default() },
+            describing: None,
+            acquaintances: Acquaintances::default(),
             segments: Vec::new(),
             orders: BTreeMap::new(),
             view: View::default(),
@@ -173,6 +196,8 @@ impl Liveness {
         self.look_around(now);
         self.assign(now);
         self.own_legs.retain(&self.own);
+        let orders = &self.orders;
+        self.acquaintances.retain(|leg| orders.contains_key(&leg));
         self.mind_own(now);
         self.has_changed = true;
         self.memberships.retain(|leg, _| own.contains(leg));
@@ -183,12 +208,15 @@ impl Liveness {
             });
         }
         let new: Vec<Leg> = self.others().filter(|leg| !known.contains(leg)).collect();
-        new.into_iter().for_each(|to| self.tell(to, Message::Hello));
+        for to in new {
+            self.tell(to, Message::Hello(self.description.clone()));
+        }
         self.join_missing(now);
     }
 
     /// An answer to a probe.
     pub fn handle_answer(&mut self, from: Leg, nonce: u64, lease_holds: bool, now: Instant) {
+        self.has_changed |= self.acquaintances.handle_answer(from, nonce);
         let mut in_a_row = self.watches.get_mut(&from).and_then(|watch| watch.handle_answer(nonce, now));
         if self.bursts.get(&from).is_some_and(|burst| burst.is_answered_by(nonce)) {
             self.end_burst(from, now);
@@ -212,7 +240,15 @@ impl Liveness {
             return;
         }
         match message {
-            Message::Hello => self.tell_all_of(from, now),
+            Message::Hello(description) => {
+                self.has_changed |= self.acquaintances.hear(from, description, now);
+                self.tell_all_of(from, now);
+                self.tell_description(from);
+            }
+            Message::Describe => self.tell_description(from),
+            Message::Description(description) => {
+                self.has_changed |= self.acquaintances.hear(from, description, now);
+            }
             Message::Confirm { leg } => self.confirm(from, *leg, now),
             Message::Found { leg, has_answered } => self.second_says(from, *leg, *has_answered, now),
             Message::Swim(bytes) => {
@@ -286,6 +322,7 @@ impl Liveness {
         self.run_watches(now);
         self.run_bursts(now);
         self.run_tellings(now);
+        self.run_descriptions(now);
         self.memberships.values_mut().for_each(|membership| membership.handle_timeout(now));
         self.run_memberships(now);
         if self.next_exchange <= now {
@@ -307,7 +344,8 @@ impl Liveness {
         let exchange = (!self.watches.is_empty()).then_some(self.next_exchange);
         let others = watches.chain(bursts).chain(tellings).chain(self.next_gone).chain(exchange);
         let memberships = self.memberships.values().filter_map(Membership::due);
-        others.chain(self.own_legs.due()).chain(memberships).min()
+        let describing = self.describing.map(|(_, next)| next).into_iter().chain(self.acquaintances.due());
+        others.chain(self.own_legs.due()).chain(memberships).chain(describing).min()
     }
 
     /// The next thing to send.
@@ -367,7 +405,7 @@ impl Liveness {
         others > 1 && 2 * self.view.silent().count() > others
     }
 
-    fn others(&self) -> impl Iterator<Item = Leg> + '_ {
+    pub(super) fn others(&self) -> impl Iterator<Item = Leg> + '_ {
         self.orders.keys().copied().filter(|leg| !self.own.contains(leg))
     }
 
@@ -405,54 +443,6 @@ impl Liveness {
                 }
             }
         }
-    }
-
-    /// Sends what SWIM tells, and suspects whom it holds for down.
-    fn run_memberships(&mut self, now: Instant) {
-        let mut wishes = Vec::new();
-        for membership in self.memberships.values_mut() {
-            wishes.extend(std::iter::from_fn(|| membership.poll()));
-        }
-        for wish in wishes {
-            match wish {
-                Wish::Send { to, bytes } if self.orders.contains_key(&to) => {
-                    self.tell(to, Message::Swim(bytes));
-                }
-                Wish::Suspect(leg)
-                    if self.view.condition(leg).is_present() && self.orders.contains_key(&leg) =>
-                {
-                    self.suspect(leg, now);
-                }
-                // Who is in the cluster says the source.
-                Wish::Send { .. } | Wish::Suspect(_) => {}
-            }
-        }
-    }
-
-    /// Asks one leg whose agent should take part and does not, as far as this node has heard: who is in the cluster says the source.
-    fn join_missing(&mut self, now: Instant) {
-        for (own, legs) in &self.segments {
-            let Some(membership) = self.memberships.get_mut(own) else { continue };
-            let members = membership.members();
-            let is_missing = |leg: &&Leg| {
-                *leg != own && !members.contains(*leg) && self.view.condition(**leg).is_present()
-            };
-            let missing: Vec<&Leg> = legs.iter().filter(is_missing).collect();
-            if !missing.is_empty() {
-                membership.join(*missing[self.random.random_range(0..missing.len())], now);
-            }
-        }
-        self.run_memberships(now);
-    }
-
-    /// The own leg in the segment in which another is.
-    fn segment_of(&self, leg: Leg) -> Option<Leg> {
-        self.segments.iter().find(|(_, legs)| legs.contains(&leg)).map(|(own, _)| *own)
-    }
-
-    /// Legs whose agents take part, as far as this node has heard.
-    pub fn members(&self) -> BTreeSet<Leg> {
-        self.memberships.values().flat_map(Membership::members).chain(self.own.iter().copied()).collect()
     }
 
     fn run_tellings(&mut self, now: Instant) {
@@ -509,13 +499,17 @@ impl Liveness {
         self.bursts.clear();
     }
 
-    /// Tells one other node all verdicts.
+    /// Tells one other node all verdicts and what this one says of itself, and asks some that are not known to describe themselves.
     fn exchange(&mut self, now: Instant) {
         let others: Vec<Leg> = self.others().filter(|leg| self.view.condition(*leg).is_present()).collect();
         if !others.is_empty() {
             let to = others[self.random.random_range(0..others.len())];
             self.tell_all_of(to, now);
+            self.tell_description(to);
         }
+        let unknown: Vec<Leg> =
+            others.into_iter().filter(|leg| self.description(*leg).is_none()).take(MOST_ASKED).collect();
+        unknown.into_iter().for_each(|leg| self.tell(leg, Message::Describe));
     }
 
     fn tell_all_of(&mut self, to: Leg, now: Instant) {
@@ -535,3 +529,6 @@ impl Liveness {
         self.outbox.push_back(Transmit::Probe { to, nonce });
     }
 }
+
+/// Legs that are asked at once to describe themselves.
+const MOST_ASKED: usize = 4;

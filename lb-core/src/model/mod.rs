@@ -388,6 +388,16 @@ pub struct Network {
     pub neighbours: BTreeMap<(String, IpAddr), [u8; 6]>,
 }
 
+impl Network {
+    /// Takes the MAC of a neighbour for proven, whatever the kernel knows of it.
+    pub fn believe(&mut self, address: IpAddr, mac: [u8; 6]) {
+        let is_there = |(_, link): &(&String, &NodeLink)| link.prefixes.iter().any(|p| p.contains(&address));
+        for (name, _) in self.links.iter().filter(is_there) {
+            self.neighbours.insert((name.clone(), address), mac);
+        }
+    }
+}
+
 /// A link of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeLink {

@@ -7,8 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::liveness::{Condition, Leg, Liveness, Message, Profile, Transmit};
+use ipnet::IpNet;
+use lb_common::layout::Mac;
+use lb_core::liveness::{Condition, Description, Leg, LinkDescription, Liveness, Message, Profile, Transmit};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+
+/// A probe or its answer in a frame: Ethernet with FCS, IPv4, UDP, 16 bytes.
+const PROBE_BYTES: u64 = 18 + 20 + 8 + 16;
+/// Around a message: Ethernet with FCS, IPv4, UDP, an envelope with a node's name of 20 bytes.
+const ENVELOPE_BYTES: u64 = 18 + 20 + 8 + 55;
 
 /// A node by its number.
 pub type NodeNumber = usize;
@@ -24,7 +31,6 @@ pub struct Faults {
 
 pub struct Cluster {
     profile: Profile,
-    begin: Instant,
     now: Instant,
     nodes: Vec<Node>,
     pub faults: Faults,
@@ -33,10 +39,14 @@ pub struct Cluster {
     sequence: u64,
     /// Packets that nodes have sent, answers of data planes included.
     sent: u64,
+    /// As frames on the wire, without preamble and gap.
+    bytes: u64,
+    counted_since: Instant,
 }
 
 struct Node {
     liveness: Liveness,
+    mac: Mac,
     state: State,
     lease: Instant,
     /// What came while the agent was asleep.
@@ -92,6 +102,12 @@ pub fn leg(node: NodeNumber) -> Leg {
     IpAddr::from([10, 0, (node >> 8) as u8, node as u8])
 }
 
+fn description(node: NodeNumber, mac: Mac) -> Description {
+    let name = "eth0".to_owned();
+    let link = LinkDescription { name, mac, addresses: vec![IpNet::new_assert(leg(node), 16)] };
+    Description { links: vec![link], ..Description::default() }
+}
+
 fn number(leg: Leg) -> NodeNumber {
     match leg {
         IpAddr::V4(v4) => usize::from(v4.octets()[2]) << 8 | usize::from(v4.octets()[3]),
@@ -106,13 +122,14 @@ impl Cluster {
         let mut random = StdRng::seed_from_u64(seed);
         let mut cluster = Self {
             profile,
-            begin,
             now: begin,
             nodes: Vec::new(),
             faults: Faults::default(),
             events: BinaryHeap::new(),
             sequence: 0,
             sent: 0,
+            bytes: 0,
+            counted_since: begin,
             random: StdRng::seed_from_u64(random.next_u64()),
         };
         let legs: BTreeSet<Leg> = (0..nodes).map(leg).collect();
@@ -120,10 +137,13 @@ impl Cluster {
             let mut seed = [0; 32];
             random.fill_bytes(&mut seed);
             let mut liveness = Liveness::new(profile, seed, 1, begin);
+            let mac = Mac::from([2, 0, 0, 0, (node >> 8) as u8, node as u8]);
+            liveness.describe(description(node, mac), begin);
             liveness.set_segments(&[(leg(node), legs.clone())], begin);
             let lease = begin + profile.lease;
             cluster.nodes.push(Node {
                 liveness,
+                mac,
                 state: State::Running,
                 lease,
                 inbox: VecDeque::new(),
@@ -133,11 +153,6 @@ impl Cluster {
             cluster.carry_out(node);
         }
         cluster
-    }
-
-    /// Since the beginning.
-    pub fn elapsed(&self) -> Duration {
-        self.now - self.begin
     }
 
     pub fn kill(&mut self, node: NodeNumber) {
@@ -171,6 +186,48 @@ impl Cluster {
     /// Probes that a node has sent.
     pub fn probes(&self, node: NodeNumber) -> u64 {
         self.nodes[node].liveness.counts().probes
+    }
+
+    /// The node's link has another MAC now, and says so.
+    pub fn change_mac(&mut self, node: NodeNumber, mac: Mac) {
+        self.nodes[node].mac = mac;
+        self.nodes[node].liveness.describe(description(node, mac), self.now);
+        self.carry_out(node);
+    }
+
+    /// A node says that its MAC is one at which it is not.
+    pub fn lie_about_mac(&mut self, node: NodeNumber, mac: Mac) {
+        self.nodes[node].liveness.describe(description(node, mac), self.now);
+        self.carry_out(node);
+    }
+
+    /// A node would use this algorithm.
+    pub fn set_algorithm(&mut self, node: NodeNumber, algorithm: u32) {
+        let description = Description { algorithm, ..description(node, self.nodes[node].mac) };
+        self.nodes[node].liveness.describe(description, self.now);
+        self.carry_out(node);
+    }
+
+    /// What all nodes that run use, if they agree.
+    pub fn algorithm(&self) -> Option<u32> {
+        let algorithms: BTreeSet<u32> =
+            self.running().map(|node| self.nodes[node].liveness.algorithm()).collect();
+        algorithms.first().copied().filter(|_| algorithms.len() == 1)
+    }
+
+    /// The MAC of a node that a probe of another has proven.
+    pub fn proven(&self, of: NodeNumber, by: NodeNumber) -> Option<Mac> {
+        self.nodes[by].liveness.proven().get(&leg(of)).copied()
+    }
+
+    /// The MAC that a node has.
+    pub fn mac(&self, node: NodeNumber) -> Mac {
+        self.nodes[node].mac
+    }
+
+    /// Whether all nodes that run know of a node where it is.
+    pub fn all_have_proven(&self, of: NodeNumber) -> bool {
+        self.running().filter(|by| *by != of).all(|by| self.proven(of, by) == Some(self.mac(of)))
     }
 
     /// Legs whose agents take part, as a node has heard.
@@ -236,9 +293,19 @@ impl Cluster {
         self.nodes.iter().map(|node| node.liveness.counts().suspicions).sum()
     }
 
-    /// Packets that were sent since the beginning, by kind of sender: all of it, for a node and second.
+    /// Packets that were sent, by kind of sender: all of it, for a node and second.
     pub fn packets_per_node_and_second(&self) -> f64 {
-        self.sent as f64 / self.nodes.len() as f64 / self.elapsed().as_secs_f64()
+        self.sent as f64 / self.nodes.len() as f64 / (self.now - self.counted_since).as_secs_f64()
+    }
+
+    /// As [`Self::packets_per_node_and_second`], in bits on the wire.
+    pub fn kilobits_per_node_and_second(&self) -> f64 {
+        8e-3 * self.bytes as f64 / self.nodes.len() as f64 / (self.now - self.counted_since).as_secs_f64()
+    }
+
+    /// What was sent before does not count.
+    pub fn count_anew(&mut self) {
+        (self.sent, self.bytes, self.counted_since) = (0, 0, self.now);
     }
 
     fn running(&self) -> impl Iterator<Item = NodeNumber> + '_ {
@@ -308,6 +375,11 @@ impl Cluster {
                 Transmit::Probe { to, nonce } => {
                     self.transmit(node, number(to), What::Probe { from: node, nonce });
                 }
+                Transmit::Proof { to, mac, nonce } => {
+                    if mac == self.nodes[number(to)].mac {
+                        self.transmit(node, number(to), What::Probe { from: node, nonce });
+                    }
+                }
                 Transmit::Message { to, message } => {
                     let input = Input::Message { from: leg(node), message };
                     self.transmit(node, number(to), What::Input(input));
@@ -323,6 +395,11 @@ impl Cluster {
 
     fn transmit(&mut self, from: NodeNumber, to: NodeNumber, what: What) {
         self.sent += 1;
+        self.bytes += match &what {
+            What::Probe { .. } | What::Input(Input::Answer { .. }) => PROBE_BYTES,
+            What::Input(Input::Message { message, .. }) => ENVELOPE_BYTES + message.encode().len() as u64,
+            What::Timer(_) | What::Renew => 0,
+        };
         let is_lost = self.faults.cut.contains(&(from, to)) || self.random.random_bool(self.faults.loss);
         if !is_lost {
             let latency = Duration::from_micros(self.random.random_range(100..500));

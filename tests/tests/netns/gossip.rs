@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use lb_agent::liveness::Sealer;
 use lb_core::{
-    liveness::{Condition, GOSSIP_PORT, Message, PROBE_PORT, Verdict},
+    liveness::{Condition, Description, GOSSIP_PORT, Message, PROBE_PORT, Verdict},
     model::{GossipSecret, NodeName},
 };
 use magnetite_tests::lab::{Lab, WEB};
@@ -81,7 +81,7 @@ fn a_flood_of_gossip_delays_nothing(lab: &mut Lab) -> Result<()> {
     let target = SocketAddr::new(std::net::Ipv4Addr::new(192, 0, 2, 11).into(), GOSSIP_PORT);
     let mut forger =
         Sealer::new(&lab.gossip_secret(), NodeName("n2".to_owned()), u64::MAX).context("a key")?;
-    let mut bytes = forger.seal(&Message::Hello.encode()).context("a name")?;
+    let mut bytes = forger.seal(&Message::Hello(Description::default()).encode()).context("a name")?;
     if let Some(last) = bytes.last_mut() {
         *last ^= 1;
     }
