@@ -95,6 +95,8 @@ pub struct Decision {
     pub backend: BackendRef,
     /// [`event`] bits, counted for service and backend.
     pub events: u8,
+    /// [`Vip::stats`] of the VIP whose MAC is asked for, 0 if none is.
+    pub vip: u32,
 }
 
 /// Bits of [`Decision::events`].
@@ -352,6 +354,7 @@ impl Decision {
         service: ServiceId { raw: 0 },
         backend: BackendRef { raw: 0 },
         events: 0,
+        vip: 0,
     };
 
     #[inline(always)]

@@ -4,13 +4,16 @@
 //! network order, IPv4 as `::ffff:a.b.c.d` (RFC 4291 2.5.5.2); ports are in network order too ([`Port`]). "Tick" is the data
 //! path's clock: `jiffies64 >> tick_shift`, about a second, see [`Config::tick_shift`].
 
-pub use crate::address::{Addr, Mac, Port};
 use crate::hash::HashKey;
+pub use crate::{
+    address::{Addr, Mac, Port},
+    counts::{ReasonCount, Stats, VipStats},
+};
 
 /// Layout of the *state* maps (`FLOWS`, `CONNS`, `REVERSE`), which live through upgrades.
 pub const STATE_VERSION: u32 = 1;
 /// Layout of all other maps, which are rebuilt by a new agent.
-pub const CONFIG_VERSION: u32 = 2;
+pub const CONFIG_VERSION: u32 = 3;
 /// What nodes must agree on: the row hash, the row algorithm and the rules between peers.
 pub const ALGORITHM_VERSION: u32 = 1;
 
@@ -218,6 +221,8 @@ pub struct Vip {
     pub owned: u32,
     /// [`vip_flags`].
     pub flags: u32,
+    /// Place in `VIP_STATS`; 0, which is no VIP's, while there is none.
+    pub stats: u32,
 }
 
 /// Bits of [`Vip::flags`].
@@ -547,34 +552,6 @@ pub struct Source {
     pub allow: u32,
 }
 
-/// `REASONS[reason]`, per CPU.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ReasonCount {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes of their frames.
-    pub bytes: u64,
-}
-
-/// `SERVICE_STATS[id.index()]` and `BACKEND_STATS[index]`, per CPU.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Stats {
-    /// Packets from clients.
-    pub packets: u64,
-    /// Bytes of their frames.
-    pub bytes: u64,
-    /// Flows that were picked.
-    pub new_flows: u64,
-    /// SYNs delivered to a pod of this node.
-    pub delivered: u64,
-    /// First replies of pods, sent as the VIP.
-    pub answered: u64,
-    /// Handshakes completed by the client.
-    pub completed: u64,
-}
-
 /// `ECHO_BUDGET[0]`, per CPU: echo replies in the current tick.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -614,9 +591,9 @@ pub struct Name {
 plain! {
     u32: 4,
     Versions: 8, Addr: 16, Mac: 6, Port: 2, HashKey: 128,
-    Config: 296, Lease: 8, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 12, ServiceKey: 20, ServiceId: 4, Service: 24,
+    Config: 296, Lease: 8, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 16, ServiceKey: 20, ServiceId: 4, Service: 24,
     Row: 8, Backend: 28, BackendRef: 4, FlowSlot: 16, FlowLine: 64, ConnKey: 40, Conn: 28, ReverseKey: 40, Reverse: 32,
-    LocalPortKey: 20, LocalPort: 4, SourceKey: 24, SourcePrefix: 20, Source: 4, ReasonCount: 16, Stats: 48, EchoBudget: 8, NameKey: 8, Name: 256,
+    LocalPortKey: 20, LocalPort: 4, SourceKey: 24, SourcePrefix: 20, Source: 4, ReasonCount: 16, Stats: 48, VipStats: 24, EchoBudget: 8, NameKey: 8, Name: 256,
 }
 
 offsets! {
@@ -627,7 +604,7 @@ offsets! {
     Link { segment: 0, mac: 2, mode: 8, flags: 12 }
     Neighbour { mac: 0, reach: 6, state: 7, dsr_capable: 8, pad: 9 }
     PeerKey { segment: 0, mac: 2 }
-    Vip { announced: 0, owned: 4, flags: 8 }
+    Vip { announced: 0, owned: 4, flags: 8, stats: 12 }
     ServiceKey { address: 0, port: 16, protocol: 18, pad: 19 }
     Service { id: 0, table_offset: 4, table_length: 8, backend_offset: 12, backend_length: 16, flags: 20 }
     Backend { address: 0, port: 16, node: 18, state: 20, generation: 21, pad: 22, since: 24 }
@@ -638,5 +615,6 @@ offsets! {
     Reverse { vip: 0, service: 16, backend: 20, time: 24, vip_port: 28, phase: 30, pad: 31 }
     LocalPortKey { address: 0, port: 16, protocol: 18, pad: 19 }
     SourceKey { prefix_length: 0, service: 4, address: 8 }
+    VipStats { requests: 0, answers: 8, left: 16 }
     Stats { packets: 0, bytes: 8, new_flows: 16, delivered: 24, answered: 32, completed: 40 }
 }

@@ -11,6 +11,7 @@ compile_error!("the map layouts and the row hash are defined for little-endian m
 mod address;
 pub mod apply;
 pub mod checksum;
+mod counts;
 pub mod decide;
 pub mod flows;
 pub mod hash;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_common::layout::{Backend, backend_state};
 
-use crate::maps::{Maps, Op};
+use crate::maps::{Maps, Op, StatsPlace};
 
 /// The operations that turn `current` into `wanted`: new things from what is named to what names it (backends, tables, services,
 /// VIPs), then what is gone in reverse.
@@ -16,6 +16,7 @@ pub fn diff(current: &Maps, wanted: &Maps) -> Vec<Op> {
     sets(&mut ops, &current.names, &wanted.names, Op::SetName);
     sets(&mut ops, &current.peers, &wanted.peers, Op::SetPeer);
     sets(&mut ops, &current.sources, &wanted.sources, Op::SetSource);
+    ops.extend(new_places(current, wanted).map(Op::ClearStats));
     let backends = |taking| {
         let runs = changes_if(&current.backends, &wanted.backends, move |old, new| takes(old, new) == taking);
         runs.into_iter().map(|(offset, backends)| Op::WriteBackends { offset, backends })
@@ -58,6 +59,22 @@ fn removes<K: Copy + Ord, V>(
     op: impl Fn(K) -> Op,
 ) {
     ops.extend(current.keys().filter(|key| !wanted.contains_key(*key)).map(|key| op(*key)));
+}
+
+/// Places of counters that are given to somebody else than before.
+fn new_places<'a>(current: &'a Maps, wanted: &'a Maps) -> impl Iterator<Item = StatsPlace> + 'a {
+    let known = |address| current.vips.get(address).map_or(0, |vip| vip.stats);
+    let vips = wanted.vips.iter().filter(move |(address, vip)| vip.stats != known(*address));
+    let known = |key| current.services.get(key).map(|service| service.id);
+    let services = wanted.services.iter().filter(move |(key, service)| {
+        service.id.raw != 0 && known(*key).is_none_or(|known| known != service.id)
+    });
+    let backends = (0..).zip(current.backends.iter().zip(&wanted.backends));
+    // What nobody has had before is zero.
+    let backends = backends.filter(|(_, (old, new))| old.generation != 0 && old.generation != new.generation);
+    vips.map(|(_, vip)| StatsPlace::Vip(vip.stats))
+        .chain(services.map(|(_, service)| StatsPlace::Service(service.id.index())))
+        .chain(backends.map(|(index, _)| StatsPlace::Backend(index)))
 }
 
 /// Whether the change takes a backend away from those that rows of before could choose.

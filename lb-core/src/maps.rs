@@ -106,6 +106,11 @@ impl Sizes {
         self.nodes * MAX_SEGMENTS
     }
 
+    /// Entries of `VIP_STATS`: one for each VIP, and the first for none.
+    pub const fn vip_stats(&self) -> u32 {
+        self.vips + 1
+    }
+
     /// Entries of `NAMES`: one for each node and service.
     pub const fn names(&self) -> u32 {
         self.nodes + self.services
@@ -178,6 +183,8 @@ impl Maps {
             Op::RemoveSource(key) => remove(&mut self.sources, key),
             Op::SetName(key, value) => set(&mut self.names, key, value),
             Op::RemoveName(key) => remove(&mut self.names, key),
+            // Counters are no content.
+            Op::ClearStats(_) => {}
         }
     }
 }
@@ -236,6 +243,19 @@ pub enum Op {
     SetName(NameKey, Name),
     /// Removes an entry.
     RemoveName(NameKey),
+    /// Counts from zero again.
+    ClearStats(StatsPlace),
+}
+
+/// A place of counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatsPlace {
+    /// Of `VIP_STATS`.
+    Vip(u32),
+    /// Of `SERVICE_STATS`.
+    Service(u32),
+    /// Of `BACKEND_STATS`.
+    Backend(u32),
 }
 
 fn set<K: Copy + Ord, V: Copy>(map: &mut BTreeMap<K, V>, key: &K, value: &V) {

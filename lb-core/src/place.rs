@@ -461,6 +461,9 @@ impl Placer<'_> {
     }
 
     fn place_vips(&mut self) {
+        // What is to go is still counted.
+        let taken: BTreeSet<u32> = self.current.vips.values().map(|vip| vip.stats).collect();
+        let mut free = (1..self.local.sizes.vip_stats()).filter(|place| !taken.contains(place));
         for (address, planned) in self.plan.vips.iter().take(self.local.sizes.vips as usize) {
             let mask = |bits, segment: &String| {
                 bits | self.segments.get(segment).map_or(0, |segment| 1_u32 << segment)
@@ -471,8 +474,10 @@ impl Placer<'_> {
                 let in_segment = |node: &NodeName| self.plan.nodes.get(node)?.addresses.get(name).copied();
                 Some((*self.segments.get(name)?, planned.candidates.iter().filter_map(in_segment).collect()))
             };
+            let known = self.current.vips.get(&(*address).into()).map(|vip| vip.stats);
+            let stats = known.filter(|place| *place != 0).or_else(|| free.next()).unwrap_or(0);
             let armed = ArmedVip {
-                entry: Vip { announced, owned: 0, flags },
+                entry: Vip { announced, owned: 0, flags, stats },
                 ranked: planned.segments.iter().filter_map(ranked).collect(),
             };
             self.armed.vips.insert((*address).into(), armed);

@@ -66,7 +66,10 @@ fn arrive<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
     match apply(decision, meta, &mut packet) {
         Some(Action::Pass) => xdp_action::XDP_PASS,
         Some(Action::Drop) => xdp_action::XDP_DROP,
-        Some(Action::Transmit) => xdp_action::XDP_TX,
+        Some(Action::Transmit) => {
+            maps.count_answer(decision);
+            xdp_action::XDP_TX
+        }
         None => {
             maps.count_reason(Reason::RewriteFailed, meta.length);
             xdp_action::XDP_DROP

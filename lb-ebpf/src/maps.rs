@@ -14,7 +14,7 @@ use lb_common::{
         Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS, FlowLine, FlowSlot, Lease,
         Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, Name, NameKey, Neighbour, Peer, PeerKey,
         ReasonCount, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Source, SourcePrefix, Stats,
-        Versions, Vip,
+        Versions, Vip, VipStats,
     },
 };
 
@@ -55,6 +55,8 @@ static REASONS: PerCpuArray<ReasonCount, { Reason::COUNT }> = PerCpuArray::new()
 static SERVICE_STATS: PerCpuArray<Stats, 16384> = PerCpuArray::new();
 #[btf_map]
 static BACKEND_STATS: PerCpuArray<Stats, 32768> = PerCpuArray::new();
+#[btf_map]
+static VIP_STATS: PerCpuArray<VipStats, 8193> = PerCpuArray::new();
 #[btf_map]
 static ECHO_BUDGET: PerCpuArray<EchoBudget, 1> = PerCpuArray::new();
 /// Where a packet's [`Work`] is done: place 0 on arrival, 1 on departure, which may interrupt each other.
@@ -122,6 +124,27 @@ impl Maps {
         }
         if decision.backend.raw != 0 {
             add(BACKEND_STATS.get_ptr_mut(decision.backend.index()), meta.length, decision.events);
+        }
+        if decision.vip != 0
+            && let Some(stats) = VIP_STATS.get_ptr_mut(decision.vip)
+        {
+            let is_left = matches!(decision.reason, Reason::NotOwner);
+            // SAFETY: as in `add`.
+            unsafe {
+                (*stats).requests += !is_left as u64;
+                (*stats).left += is_left as u64;
+            }
+        }
+    }
+
+    /// Counts what is sent back: of all that is, only answers about VIPs.
+    #[inline(always)]
+    pub fn count_answer(&self, decision: &Decision) {
+        if decision.vip != 0
+            && let Some(stats) = VIP_STATS.get_ptr_mut(decision.vip)
+        {
+            // SAFETY: as in `add`.
+            unsafe { (*stats).answers += 1 };
         }
     }
 

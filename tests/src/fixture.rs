@@ -115,12 +115,12 @@ pub fn ops() -> Vec<Op> {
         ops.push(Op::WriteNeighbours { offset: node * MAX_SEGMENTS, neighbours: vec![neighbour] });
     }
     services(&mut ops);
-    for (address, owned, flags) in [
-        (IpAddr::from(VIP4), 1, vip_flags::ECHO),
-        (VIP6.into(), 1, vip_flags::ECHO),
-        (OTHER_VIP4.into(), 0, 0),
+    for (address, owned, flags, stats) in [
+        (IpAddr::from(VIP4), 1, vip_flags::ECHO, 1),
+        (VIP6.into(), 1, vip_flags::ECHO, 2),
+        (OTHER_VIP4.into(), 0, 0, 3),
     ] {
-        ops.push(Op::SetVip(address.into(), Vip { announced: 1, owned, flags }));
+        ops.push(Op::SetVip(address.into(), Vip { announced: 1, owned, flags, stats }));
     }
     ops
 }

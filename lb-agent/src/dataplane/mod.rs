@@ -2,6 +2,7 @@
 
 mod array;
 mod clock;
+mod counters;
 mod egress;
 mod error;
 mod live;
@@ -9,6 +10,7 @@ mod loader;
 mod tables;
 
 pub use clock::Clock;
+pub use counters::Counters;
 pub use egress::EgressMode;
 pub use error::Error;
 pub use live::LiveMaps;

@@ -8,22 +8,22 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
 };
 use lb_common::{
     Reason,
     layout::{
         Addr, Backend, CONFIG_VERSION, Config, Conn, ConnKey, FlowLine, Lease, Link, LinkKey, LocalPort,
         LocalPortKey, Name, NameKey, Neighbour, Peer, PeerKey, Plain, ReasonCount, Reverse, ReverseKey, Row,
-        STATE_VERSION, Service, ServiceKey, Source, SourceKey, SourcePrefix, Stats, Versions, Vip,
+        STATE_VERSION, Service, ServiceKey, Source, SourceKey, SourcePrefix, Versions, Vip,
     },
 };
 use lb_core::maps::{Maps, Op, Sizes};
 
-use super::{array::ArrayMap, error::Error};
+use super::{array::ArrayMap, counters::Counters, error::Error};
 
 /// Names of the maps that are pinned.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 21] = [
     VERSIONS,
     "CONFIG",
     "LEASE",
@@ -43,6 +43,7 @@ pub const NAMES: [&str; 20] = [
     "REASONS",
     "SERVICE_STATS",
     "BACKEND_STATS",
+    "VIP_STATS",
     "ECHO_BUDGET",
 ];
 
@@ -104,6 +105,7 @@ pub fn max_entries(name: &str, sizes: &Sizes, cpus: u32) -> Option<u32> {
         "NEIGHBOURS" => sizes.neighbours(),
         "PEERS" => sizes.peers,
         "VIPS" => sizes.vips,
+        "VIP_STATS" => sizes.vip_stats(),
         "SERVICES" | "SERVICE_STATS" => sizes.services,
         "TABLE" => sizes.table,
         "BACKENDS" | "BACKEND_STATS" => sizes.backends,
@@ -151,7 +153,6 @@ impl<T> AsPod<T> {
 }
 
 type Hash<K, V> = HashMap<MapData, AsPod<K>, AsPod<V>>;
-type Counters<V> = PerCpuArray<MapData, AsPod<V>>;
 
 /// All maps, typed.
 pub struct Tables {
@@ -171,9 +172,7 @@ pub struct Tables {
     local_ports: Hash<LocalPortKey, LocalPort>,
     sources: LpmTrie<MapData, AsPod<SourcePrefix>, AsPod<Source>>,
     names: Hash<NameKey, Name>,
-    reasons: Counters<ReasonCount>,
-    service_stats: Counters<Stats>,
-    backend_stats: Counters<Stats>,
+    counters: Counters,
 }
 
 impl Tables {
@@ -199,9 +198,7 @@ impl Tables {
             local_ports: typed("LOCAL_PORTS", take("LOCAL_PORTS")?)?,
             sources: typed("SOURCES", take("SOURCES")?)?,
             names: typed("NAMES", take("NAMES")?)?,
-            reasons: typed("REASONS", take("REASONS")?)?,
-            service_stats: typed("SERVICE_STATS", take("SERVICE_STATS")?)?,
-            backend_stats: typed("BACKEND_STATS", take("BACKEND_STATS")?)?,
+            counters: Counters::new(take)?,
         })
     }
 
@@ -274,6 +271,7 @@ impl Tables {
             Op::RemoveSource(key) => removed("SOURCES", self.sources.remove(&lpm_key(key))),
             Op::SetName(key, value) => set("NAMES", &mut self.names, key, value),
             Op::RemoveName(key) => remove("NAMES", &mut self.names, key),
+            Op::ClearStats(place) => self.counters.clear(*place),
         }
     }
 
@@ -363,32 +361,17 @@ impl Tables {
         Ok(())
     }
 
+    /// What the programs have counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// `REASONS`, summed over CPUs.
     ///
     /// # Errors
     /// The kernel's.
     pub fn reasons(&self) -> Result<BTreeMap<Reason, ReasonCount>, Error> {
-        let counts = summed("REASONS", &self.reasons, |sum: &mut ReasonCount, count: &ReasonCount| {
-            sum.packets += count.packets;
-            sum.bytes += count.bytes;
-        })?;
-        Ok(Reason::ALL.iter().copied().zip(counts).collect())
-    }
-
-    /// `SERVICE_STATS`, summed over CPUs, by index.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn service_stats(&self) -> Result<Vec<Stats>, Error> {
-        summed("SERVICE_STATS", &self.service_stats, add)
-    }
-
-    /// `BACKEND_STATS`, summed over CPUs, by index.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn backend_stats(&self) -> Result<Vec<Stats>, Error> {
-        summed("BACKEND_STATS", &self.backend_stats, add)
+        self.counters.reasons()
     }
 }
 
@@ -429,28 +412,4 @@ fn removed(name: &'static str, result: Result<(), MapError>) -> Result<(), Error
 
 fn lpm_key(key: &SourceKey) -> Key<AsPod<SourcePrefix>> {
     Key::new(key.prefix_length, AsPod(SourcePrefix { service: key.service, address: key.address }))
-}
-
-fn summed<V: Plain + Default>(
-    name: &'static str,
-    map: &Counters<V>,
-    add: impl Fn(&mut V, &V),
-) -> Result<Vec<V>, Error> {
-    let mut sums = Vec::with_capacity(map.len() as usize);
-    for values in map.iter() {
-        let values = values.map_err(|source| Error::Map { map: name, source })?;
-        let mut sum = V::default();
-        values.iter().for_each(|value| add(&mut sum, &value.0));
-        sums.push(sum);
-    }
-    Ok(sums)
-}
-
-fn add(sum: &mut Stats, stats: &Stats) {
-    sum.packets += stats.packets;
-    sum.bytes += stats.bytes;
-    sum.new_flows += stats.new_flows;
-    sum.delivered += stats.delivered;
-    sum.answered += stats.answered;
-    sum.completed += stats.completed;
 }

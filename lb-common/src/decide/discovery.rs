@@ -30,6 +30,7 @@ pub(super) fn resolve(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) 
         let is_peer = maps.peer(&from).is_some();
         return decision.drop(if is_peer { Reason::PeerAnnounced } else { Reason::ForeignClaim });
     }
+    decision.vip = vip.stats;
     if vip.owned & segment == 0 {
         return decision.drop(Reason::NotOwner);
     }

@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     allocate::allocate,
     diff::diff,
-    maps::Op,
+    maps::{Op, StatsPlace},
     model::{
         Endpoint, EndpointCondition, L2Advertisement, Network, NodeLink, Snapshot,
         testing::{endpoint, name, node, pool, service},
@@ -126,6 +126,40 @@ fn backends_that_live_keep_index_and_generation_and_those_that_go_rest() {
     let again = placed(&snapshot(2..=8), &free, 11 + REST).maps;
     assert_eq!(again.backends[gone].address.to_ip(), address(8));
     assert_eq!(again.backends[gone].generation, 2);
+}
+
+#[test]
+fn a_vip_keeps_its_place_among_the_counters_and_the_next_to_have_it_begins_at_zero() {
+    let both = |names: [&str; 2]| {
+        let mut both = snapshot(1..=2);
+        let web = both.services.remove(&name("web"));
+        both.services.extend(names.into_iter().filter_map(|key| Some((name(key), web.clone()?))));
+        both
+    };
+    let places = |maps: &Maps| -> Vec<u32> { maps.vips.values().map(|vip| vip.stats).collect() };
+    let clears = |ops: &[Op]| -> Vec<StatsPlace> {
+        let of_vip = |op: &Op| match op {
+            Op::ClearStats(place @ StatsPlace::Vip(_)) => Some(*place),
+            _ => None,
+        };
+        ops.iter().filter_map(of_vip).collect()
+    };
+    let empty = Maps::empty(&local(0).sizes);
+    let first = placed(&both(["web", "zoo"]), &empty, 0).maps;
+    assert_eq!(places(&first), [1, 2]);
+    assert_eq!(clears(&diff(&empty, &first)), [StatsPlace::Vip(1), StatsPlace::Vip(2)]);
+
+    // The first address is free now.
+    let mut one = both(["zoo", "zoo"]);
+    let second_address = first.vips.keys().last().map(|vip| vip.to_ip());
+    one.services.values_mut().for_each(|service| service.ingress = second_address.into_iter().collect());
+    let second = placed(&one, &first, 1).maps;
+    assert_eq!((places(&second), clears(&diff(&first, &second))), (vec![2], vec![]));
+
+    one.services.extend(both(["web", "web"]).services);
+    let third = placed(&one, &second, 2).maps;
+    assert_eq!(places(&third), [1, 2]);
+    assert_eq!(clears(&diff(&second, &third)), [StatsPlace::Vip(1)]);
 }
 
 #[test]

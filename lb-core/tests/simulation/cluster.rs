@@ -387,7 +387,7 @@ impl Node {
                 maps.peers.insert(PeerKey { segment: 0, mac }, Peer { node: other as u32 });
             }
         }
-        maps.vips.insert(v4(VIP), Vip { announced: 1, owned: 1, flags: 0 });
+        maps.vips.insert(v4(VIP), Vip { announced: 1, owned: 1, flags: 0, stats: 1 });
         for (index, transport) in (0_u16..).zip(Transport::ALL) {
             let service = Service {
                 id: ServiceId::new(index, 1),

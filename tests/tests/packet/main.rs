@@ -2,6 +2,7 @@
 
 mod adoption;
 mod cases;
+mod counts;
 mod differential;
 mod machine;
 mod node;
@@ -16,7 +17,7 @@ fn main() {
     let cases = cases::cases().into_iter();
     let loaded =
         cases.clone().map(|(name, case)| (name, Box::new(move || case(&mut node::Node::new()?)) as Run));
-    let others = differential::trials().into_iter().chain(adoption::trials());
+    let others = differential::trials().into_iter().chain(adoption::trials()).chain(counts::trials());
     let others = others.map(|(name, test)| (name, Box::new(test) as Run));
     let loaded = loaded.chain(others).map(|(name, run)| match &cannot_run {
         None => trial(name.to_owned(), run),
