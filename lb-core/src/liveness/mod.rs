@@ -20,6 +20,7 @@ mod message;
 mod observers;
 mod own;
 mod profile;
+mod report;
 mod standing;
 mod verdict;
 mod watch;
@@ -43,6 +44,7 @@ pub use description::{Description, LinkDescription, MAX_ADDRESSES, MAX_LINKS, MA
 pub use membership::MAX_SWIM;
 pub use message::{MAX_VERDICTS, Message, MessageError};
 pub use profile::Profile;
+pub use report::{LegReport, Report, Source};
 pub use standing::Standing;
 pub use verdict::{Condition, Leg, Verdict, View};
 

@@ -88,6 +88,11 @@ impl Watch {
         Some(self.answered)
     }
 
+    /// When the leg last answered.
+    pub(super) fn last_answer(&self) -> Option<Instant> {
+        self.last_answer
+    }
+
     /// Whether the leg has answered lately: the last probe or the one before.
     pub(super) fn has_heard(&self, profile: &Profile, now: Instant) -> bool {
         self.last_answer.is_some_and(|at| now < at + 2 * profile.interval) && self.missed == 0
