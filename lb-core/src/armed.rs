@@ -38,6 +38,8 @@ pub struct ArmedVip {
 /// A segment of this node's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArmedSegment {
+    /// Its name in the plan.
+    pub name: String,
     /// This node's leg; none if this node is not in the source.
     pub own: Option<Leg>,
     /// All legs with their nodes' names.

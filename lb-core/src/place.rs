@@ -151,7 +151,7 @@ impl Placer<'_> {
                 };
                 let legs: BTreeMap<Leg, NodeName> = self.plan.nodes.iter().filter_map(has_leg).collect();
                 let own = legs.iter().find(|(_, node)| **node == self.plan.node).map(|(leg, _)| *leg);
-                ArmedSegment { own, legs, links: BTreeMap::new() }
+                ArmedSegment { name: link.segment.clone(), own, legs, links: BTreeMap::new() }
             });
             armed.links.insert(link.ifindex, link.mac.into());
         }

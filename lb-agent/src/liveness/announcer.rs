@@ -16,7 +16,8 @@ pub(super) struct Announcer {
     socket: RawSocket,
     announcements: Announcements,
     macs: BTreeMap<u32, Mac>,
-    sent: u64,
+    /// By VIP.
+    sent: BTreeMap<Addr, u64>,
 }
 
 impl Announcer {
@@ -24,7 +25,12 @@ impl Announcer {
     /// The kernel's: CAP_NET_RAW is needed.
     pub(super) fn new() -> io::Result<Self> {
         let socket = RawSocket::new()?;
-        Ok(Self { socket, announcements: Announcements::default(), macs: BTreeMap::new(), sent: 0 })
+        Ok(Self {
+            socket,
+            announcements: Announcements::default(),
+            macs: BTreeMap::new(),
+            sent: BTreeMap::new(),
+        })
     }
 
     /// Sets what this node owns, and by which MAC it is reached on each link.
@@ -51,15 +57,20 @@ impl Announcer {
         self.announcements.poll_timeout()
     }
 
-    /// Frames that were sent.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
+    /// Frames that were sent for VIPs that are there now.
+    pub(super) fn sent(&self) -> &BTreeMap<Addr, u64> {
+        &self.sent
+    }
+
+    /// Forgets VIPs that are none any more.
+    pub(super) fn retain(&mut self, is_vip: impl Fn(&Addr) -> bool) {
+        self.sent.retain(|address, _| is_vip(address));
     }
 
     fn say(&mut self, address: Addr, ifindex: u32) -> io::Result<()> {
         let Some(mac) = self.macs.get(&ifindex) else { return Ok(()) };
         self.socket.send(ifindex, &frame(address.to_ip(), *mac))?;
-        self.sent += 1;
+        *self.sent.entry(address).or_default() += 1;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 mod announcer;
 mod envelope;
 mod raw;
+mod snapshot;
 mod sockets;
 mod thread;
 
@@ -29,6 +30,7 @@ use mio::Waker;
 use tokio::sync::watch;
 
 pub use envelope::{OpenError, Opened, Opener, Sealer};
+pub use snapshot::{Ownership, Snapshot, Snapshots};
 
 /// What is told to the thread once.
 #[derive(Clone, Debug)]
@@ -99,6 +101,7 @@ pub enum Error {
 pub struct Handle {
     shared: Arc<Shared>,
     seen: watch::Receiver<Seen>,
+    snapshots: Snapshots,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -130,6 +133,11 @@ impl Handle {
     /// How nodes stand now.
     pub fn seen(&mut self) -> Seen {
         self.seen.borrow_and_update().clone()
+    }
+
+    /// What the thread has found and done, for others to look at.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
     }
 
     /// Waits until nodes stand otherwise than last seen.

@@ -22,6 +22,7 @@ use super::{
     announcer::Announcer,
     envelope::{OpenError, Opener, Sealer},
     raw::RawSocket,
+    snapshot::{self, Ownership, Snapshot, Snapshots},
     sockets::{Received, Sockets},
 };
 use crate::dataplane::LiveMaps;
@@ -49,6 +50,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
     let announcer = Announcer::new().map_err(failed("a packet socket"))?;
     let raw = RawSocket::new().map_err(failed("a packet socket"))?;
     let now = Instant::now();
+    let snapshots = Snapshots::new(now);
     // Later than at any earlier start, as long as the clock is not set back by more than the agent was away.
     let boot = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64);
     let thread = Thread {
@@ -67,16 +69,19 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
         sealer: None,
         opener: None,
         refused: BTreeMap::new(),
+        refused_told: BTreeMap::new(),
         written: Written::default(),
         moves: Moves::new(now),
         next_renewal: now,
         next_resync: now + RESYNC,
         has_orders: false,
         silent: 0,
+        snapshots: snapshots.clone(),
+        next_snapshot: now,
     };
     let builder = std::thread::Builder::new().name("liveness".to_owned());
     let thread = builder.spawn(move || thread.run()).map_err(failed("thread"))?;
-    Ok(Handle { shared, seen, thread: Some(thread) })
+    Ok(Handle { shared, seen, snapshots, thread: Some(thread) })
 }
 
 /// What the maps hold, as this thread has written or read it.
@@ -103,6 +108,8 @@ struct Thread {
     opener: Option<Opener>,
     /// Envelopes that were not opened, by reason.
     refused: BTreeMap<OpenError, u64>,
+    /// As many of them are in the log.
+    refused_told: BTreeMap<OpenError, u64>,
     written: Written,
     moves: Moves,
     next_renewal: Instant,
@@ -110,6 +117,8 @@ struct Thread {
     has_orders: bool,
     /// Legs that were silent when this thread last acted.
     silent: usize,
+    snapshots: Snapshots,
+    next_snapshot: Instant,
 }
 
 impl Thread {
@@ -143,6 +152,9 @@ impl Thread {
             }
             self.announcer.run(now);
             self.renew(now);
+            if self.next_snapshot <= now {
+                self.publish(now);
+            }
         }
     }
 
@@ -197,6 +209,7 @@ impl Thread {
         self.liveness.describe(orders.description.clone(), now);
         self.liveness.set_segments(&segments, now);
         self.liveness.leave(orders.is_leaving, now);
+        self.announcer.retain(|address| orders.armed.vips.contains_key(address));
         self.orders = orders;
         self.has_orders = true;
         // Whatever the pass has written from older news is put right.
@@ -287,6 +300,8 @@ impl Thread {
         }
         self.silent = silent;
         self.announcer.run(Instant::now());
+        // Before the driver hears of it: it looks there.
+        self.publish(now);
         let described = self.members.iter().filter_map(|(leg, node)| {
             let description = self.liveness.description(*leg)?;
             Some((node.clone(), description.clone()))
@@ -305,6 +320,26 @@ impl Thread {
             *known = seen;
             has_changed
         });
+    }
+
+    /// Says what there is to see. If somebody is looking at the last that was said, it is said a little later.
+    fn publish(&mut self, now: Instant) {
+        let owners = self.moves.owners().iter().map(|(place, owner)| {
+            let since = now.saturating_duration_since(owner.since);
+            (*place, Ownership { leg: owner.leg, since })
+        });
+        let snapshot = Snapshot {
+            at: now,
+            legs: self.liveness.report(now),
+            owners: owners.collect(),
+            counts: self.liveness.counts(),
+            moves: self.moves.total(),
+            refused: self.refused.clone(),
+            announced: self.announcer.sent().clone(),
+        };
+        if self.snapshots.put(snapshot) {
+            self.next_snapshot = now + snapshot::PERIOD;
+        }
     }
 
     fn write(&mut self, standing: &Standing) {
@@ -365,11 +400,14 @@ impl Thread {
                 self.read_back();
                 self.act(now);
             }
-            let refused = std::mem::take(&mut self.refused);
-            for (reason, count) in refused {
-                tracing::warn!(%reason, count, "gossip was refused");
+            for (reason, count) in &self.refused {
+                let told = self.refused_told.insert(*reason, *count).unwrap_or(0);
+                if *count > told {
+                    tracing::warn!(%reason, count = count - told, "gossip was refused");
+                }
             }
-            tracing::debug!(counts = ?self.liveness.counts(), announced = self.announcer.sent(), legs = self.sockets.legs().count(), "liveness");
+            let announced: u64 = self.announcer.sent().values().sum();
+            tracing::debug!(counts = ?self.liveness.counts(), announced, legs = self.sockets.legs().count(), "liveness");
         }
     }
 }

@@ -30,7 +30,10 @@ use crate::{
     dataplane::{self, Dataplane, EgressMode},
     liveness::{self, Orders},
     network::{Netlink, NetlinkError},
-    output::{self, AgentStatus, Document, LastGood, NodeStatus, Writer, documents, view},
+    output::{
+        self, AgentStatus, Document, Events, LastGood, Members, Moment, NodeStatus, Writer, documents, facts,
+        owned, view,
+    },
     source::{self, Watch},
 };
 
@@ -84,6 +87,8 @@ pub enum Error {
 
 /// Everything is read again, whether anything was heard of it or not.
 const RESYNC: Duration = Duration::from_secs(60);
+/// How nodes are seen is written anew.
+const MEMBERS: Duration = Duration::from_secs(5);
 /// MACs of nodes are confirmed.
 const CONFIRM: Duration = Duration::from_secs(15);
 /// A dead node must not keep this one from starting.
@@ -113,13 +118,18 @@ pub async fn run(options: Options) -> Result<(), Error> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     };
-    let (mut resync, mut confirm) = (every(RESYNC), every(CONFIRM));
+    let (mut resync, mut confirm, mut members) = (every(RESYNC), every(CONFIRM), every(MEMBERS));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = confirm.tick() => {
                 driver.resolve().await;
+                continue;
+            }
+            _ = members.tick() => {
+                let done = driver.tell_of_members();
+                driver.log_failure("writing how nodes are seen", done);
                 continue;
             }
             () = driver.liveness.changed() => {
@@ -174,7 +184,8 @@ pub fn dry_run(
         Local { sizes, flow_key: HashKey::default(), flow_queues: 1, tick_shift: 8, now: 0, standing };
     let Pass { plan, placed, ops: _ } = pass(&settled, node, network, &Maps::empty(&sizes), &local);
     let status = NodeStatus::of(&plan, &placed, &local.standing, &BTreeMap::new(), &settled);
-    Ok(documents(&plan, &settled, status, Some(&view(&placed.maps))))
+    let owned = owned(&settled, &placed.armed, &local.standing);
+    Ok(documents(&plan, &settled, status, &owned, Some(&view(&placed.maps))))
 }
 
 struct Driver {
@@ -187,7 +198,10 @@ struct Driver {
     dataplane: Dataplane,
     groups: Groups,
     writer: Writer,
+    events: Events,
     status: NodeStatus,
+    /// As it was told last.
+    standing: Standing,
     flow_key: HashKey,
     liveness: liveness::Handle,
     /// What other nodes said of themselves by the last pass.
@@ -217,7 +231,9 @@ impl Driver {
             dataplane,
             groups: Groups::default(),
             writer: Writer::new(&options.output),
+            events: Events::new(&options.node, &options.output),
             status: NodeStatus::default(),
+            standing: Standing::default(),
             flow_key: HashKey::expand(random()?),
             liveness: liveness::Handle::start(liveness::Options {
                 node: options.node.clone(),
@@ -334,8 +350,24 @@ impl Driver {
         });
         changes::log(&self.status, &status);
         self.status = status.clone();
-        self.writer.write(&documents(plan, &self.settled, status, None))?;
+        let (now, armed) = (Moment::now(), &placed.armed);
+        let owned = owned(&self.settled, armed, &standing);
+        self.events.observe(&self.settled, facts(&self.settled, &plan.node, &self.network, &owned), now.time);
+        let mut documents = documents(plan, &self.settled, status, &owned, None);
+        documents.extend(self.events.documents());
+        let snapshot = self.liveness.snapshots().newest();
+        documents.push(Members::of(plan, armed, &standing, &snapshot, now).document(&plan.node));
+        self.standing = standing;
+        self.writer.write(&documents)?;
         Ok(())
+    }
+
+    /// Writes anew how each node is seen: when it last answered changes all the time.
+    fn tell_of_members(&mut self) -> Result<(), Error> {
+        let Some((plan, placed)) = &self.planned else { return Ok(()) };
+        let snapshot = self.liveness.snapshots().newest();
+        let members = Members::of(plan, &placed.armed, &self.standing, &snapshot, Moment::now());
+        Ok(self.writer.renew(&members.document(&plan.node))?)
     }
 
     /// Programs on the links of the plan, and on no others. A link that fails is tried again with the next pass.

@@ -1,12 +1,18 @@
 //! The objects that a pass has to say something in: of which kind, under which name.
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lb_api::{ObjectKey, Settled, Severity};
-use lb_core::{model::NodeName, plan::Plan};
+use lb_core::{
+    model::{NodeName, ObjectName},
+    plan::Plan,
+};
 use serde_json::{Value, json};
 
-use super::{maps::MapsView, status::NodeStatus};
+use super::{maps::MapsView, owned::Owned, status::NodeStatus};
 
 /// An object to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +30,7 @@ pub fn documents(
     plan: &Plan,
     settled: &Settled,
     status: NodeStatus,
+    owned: &Owned,
     maps: Option<&MapsView>,
 ) -> Vec<Document> {
     let node = &plan.node;
@@ -43,7 +50,7 @@ pub fn documents(
             document(node, "Service", &service.namespace, &service.name, value)
         })
         .collect();
-    documents.extend(announced(plan, &status));
+    documents.extend(announced(plan, owned));
     documents.push(configuration(node, settled));
     let name = &node.0;
     documents.push(document(node, "NodeStatus", "", name, json!(status.object(name))));
@@ -59,45 +66,38 @@ pub fn documents(
     documents
 }
 
-/// `ServiceL2Status` for each Service that this node answers for (MetalLB: `api/v1beta1/servicel2status_types.go`).
-fn announced(plan: &Plan, status: &NodeStatus) -> Vec<Document> {
+/// `ServiceL2Status` for each Service that this node answers for (MetalLB: `api/v1beta1/servicel2status_types.go`,
+/// `internal/k8s/controllers/layer2_status_controller.go`), with the links by which it does. In MetalLB's namespace, so the name says the
+/// Service's: neither that nor the Service's name has a point.
+fn announced(plan: &Plan, owned: &Owned) -> Vec<Document> {
     let node = &plan.node;
-    let owner = |address: &IpAddr| status.vips.get(&address.to_string())?.owner.clone();
-    let owned = plan.vips.iter().filter(|(address, _)| owner(address).as_ref() == Some(&node.0));
-    let mut documents: Vec<Document> = owned
-        .map(|(_, vip)| {
-            let interfaces: Vec<Value> = plan
-                .links
-                .iter()
-                .filter(|(_, link)| vip.segments.contains(&link.segment))
-                .map(|(name, _)| json!({"name": name}))
-                .collect();
-            let name = format!("l2-{}-{node}", vip.service.name);
-            let value = json!({
-                "apiVersion": "metallb.io/v1beta1",
-                "kind": "ServiceL2Status",
-                "metadata": {
-                    "name": name,
-                    "namespace": vip.service.namespace,
-                    "labels": {
-                        "metallb.io/node": node.0,
-                        "metallb.io/service-name": vip.service.name,
-                        "metallb.io/service-namespace": vip.service.namespace,
-                    },
+    let of = |(service, addresses): (&ObjectName, &BTreeMap<IpAddr, BTreeSet<String>>)| {
+        let segments: BTreeSet<&String> = addresses.values().flatten().collect();
+        let links = plan.links.iter().filter(|(_, link)| segments.contains(&link.segment));
+        let interfaces: Vec<Value> = links.map(|(name, _)| json!({"name": name})).collect();
+        let name = format!("l2-{}.{}.{node}", service.namespace, service.name);
+        let value = json!({
+            "apiVersion": "metallb.io/v1beta1",
+            "kind": "ServiceL2Status",
+            "metadata": {
+                "name": name,
+                "namespace": SYSTEM,
+                "labels": {
+                    "metallb.io/node": node.0,
+                    "metallb.io/service-name": service.name,
+                    "metallb.io/service-namespace": service.namespace,
                 },
-                "status": {
-                    "node": node.0,
-                    "serviceName": vip.service.name,
-                    "serviceNamespace": vip.service.namespace,
-                    "interfaces": interfaces,
-                },
-            });
-            document(node, "ServiceL2Status", &vip.service.namespace, &name, value)
-        })
-        .collect();
-    // A Service with two addresses has two VIPs.
-    documents.dedup_by(|a, b| a.key == b.key);
-    documents
+            },
+            "status": {
+                "node": node.0,
+                "serviceName": service.name,
+                "serviceNamespace": service.namespace,
+                "interfaces": interfaces,
+            },
+        });
+        document(node, "ServiceL2Status", SYSTEM, &name, value)
+    };
+    owned.iter().map(of).collect()
 }
 
 /// `ConfigurationState` (MetalLB: `api/v1beta1/configurationstate_types.go`): errors only, for a warning stops nothing.
@@ -136,7 +136,7 @@ fn configuration(node: &NodeName, settled: &Settled) -> Document {
 /// Namespace of objects that belong to no Service.
 const SYSTEM: &str = "metallb-system";
 
-fn document(node: &NodeName, kind: &str, namespace: &str, name: &str, value: Value) -> Document {
+pub(super) fn document(node: &NodeName, kind: &str, namespace: &str, name: &str, value: Value) -> Document {
     let key = ObjectKey { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() };
     Document { node: node.clone(), key, value }
 }

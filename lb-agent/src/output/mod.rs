@@ -2,14 +2,20 @@
 
 mod claims;
 mod documents;
+mod events;
 mod last_good;
 mod maps;
+mod members;
+mod owned;
 mod status;
 mod writer;
 
 pub use documents::{Document, documents};
+pub use events::{Events, facts};
 pub use last_good::LastGood;
 pub use maps::{MapsView, backend_state_name, node_state_name, view};
+pub use members::{Knowledge, Member, Members, MembersObject, Moment, OwnerStatus, condition_name};
+pub use owned::{Owned, owned};
 pub use status::{
     AgentStatus, EndpointStatus, ForwardingStatus, LinkStatus, NodeStatus, NodeStatusObject, PeerStatus,
     ServiceStatus, VipStatus, mac,

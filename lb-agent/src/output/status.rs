@@ -10,6 +10,7 @@ use lb_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::members::condition_name;
 use crate::dataplane::LinkMode;
 
 /// The object in a file.
@@ -197,14 +198,9 @@ impl NodeStatus {
         let nodes = plan.nodes.iter().map(|(name, node)| {
             let macs = node.legs.iter().map(|(segment, leg)| (segment.clone(), mac(*leg))).collect();
             let conditions = node.addresses.iter().filter_map(|(segment, leg)| {
-                let condition = match standing.condition(*leg) {
-                    Condition::Answering => return None,
-                    Condition::Returning => "returning",
-                    Condition::Leaving => "leaving",
-                    Condition::Yielding => "yielding",
-                    Condition::Silent => "silent",
-                };
-                Some((segment.clone(), condition.to_owned()))
+                let condition = standing.condition(*leg);
+                let name = condition_name(condition).to_owned();
+                (condition != Condition::Answering).then(|| (segment.clone(), name))
             });
             let conditions = conditions.collect();
             (name.to_string(), PeerStatus { in_source: node.in_source, macs, conditions })

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lb_api::ObjectKey;
 use serde::Serialize;
 
 use super::{claims::Claims, documents::Document};
@@ -61,12 +62,7 @@ impl Writer {
         };
         let mut now = BTreeMap::new();
         for document in documents {
-            let mut path = PathBuf::from(component(&document.key.kind));
-            if !document.key.namespace.is_empty() {
-                path.push(component(&document.key.namespace));
-            }
-            path.push(format!("{}.yaml", component(&document.key.name)));
-            now.insert(path, to_yaml(&document.value)?);
+            now.insert(path(&document.key), to_yaml(&document.value)?);
         }
         let claims = self.claims.get_or_insert_with(|| Claims::of(&self.dir, &node));
         claims.set(now.keys().cloned().collect())?;
@@ -79,6 +75,30 @@ impl Writer {
         self.written = now;
         claims.remove_gone()
     }
+
+    /// Writes one of the documents that were written last anew, if it has changed.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn renew(&mut self, document: &Document) -> Result<(), Error> {
+        let path = path(&document.key);
+        let Some(written) = self.written.get_mut(&path) else { return Ok(()) };
+        let text = to_yaml(&document.value)?;
+        if *written != text {
+            replace(&self.dir.join(path), &text)?;
+            *written = text;
+        }
+        Ok(())
+    }
+}
+
+/// The file of an object, below the output directory.
+pub(super) fn path(key: &ObjectKey) -> PathBuf {
+    let mut path = PathBuf::from(component(&key.kind));
+    if !key.namespace.is_empty() {
+        path.push(component(&key.namespace));
+    }
+    path.join(format!("{}.yaml", component(&key.name)))
 }
 
 /// The value as YAML.
@@ -112,7 +132,6 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use lb_api::ObjectKey;
     use lb_core::model::NodeName;
     use serde_json::json;
 
@@ -142,6 +161,21 @@ mod tests {
         one.write(&[document("1", "b", 2)])?;
         assert_eq!(names(dir.path())?, ["b.yaml", "c.yaml"]);
         assert_eq!(fs::read_to_string(dir.path().join("K/n/b.yaml"))?.trim(), "value: 2");
+        Ok(())
+    }
+
+    #[test]
+    fn what_changes_often_is_written_alone_and_nothing_comes_back_by_it() -> Done {
+        let dir = tempfile::tempdir()?;
+        let mut writer = Writer::new(dir.path());
+        writer.write(&[document("1", "a", 1), document("1", "b", 1)])?;
+        writer.renew(&document("1", "b", 2))?;
+        writer.renew(&document("1", "c", 2))?;
+        assert_eq!(names(dir.path())?, ["a.yaml", "b.yaml"]);
+        assert_eq!(fs::read_to_string(dir.path().join("K/n/b.yaml"))?.trim(), "value: 2");
+        // What is said next replaces what was written meanwhile.
+        writer.write(&[document("1", "b", 1)])?;
+        assert_eq!(fs::read_to_string(dir.path().join("K/n/b.yaml"))?.trim(), "value: 1");
         Ok(())
     }
 
