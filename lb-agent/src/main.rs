@@ -41,7 +41,10 @@ enum Command {
         source: PathBuf,
     },
     /// What this node serves, how, and what it leaves to the kernel and why.
+    #[command(args_conflicts_with_subcommands = true)]
     Status {
+        #[command(subcommand)]
+        of: Option<StatusOf>,
         /// Form of the answer.
         #[arg(short = 'o', value_name = "FORMAT", value_enum, default_value = "table")]
         format: Format,
@@ -69,6 +72,19 @@ enum Command {
     Unload {
         #[command(flatten)]
         pins: Pins,
+    },
+}
+
+#[derive(Subcommand)]
+enum StatusOf {
+    /// Each node as each sees it: its condition, since when, who observes it, when it last answered; who owns what, since when and why.
+    Members {
+        /// Form of the answer.
+        #[arg(short = 'o', value_name = "FORMAT", value_enum, default_value = "table")]
+        format: Format,
+        /// Directories in which agents write their status, of this node or copied from others: what they see is laid side by side.
+        #[arg(default_value = OUTPUT)]
+        outputs: Vec<PathBuf>,
     },
 }
 
@@ -154,7 +170,10 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Node(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Validate { source } => validate(&source),
-        Command::Status { format, place } => status(format, &place).map(|()| ExitCode::SUCCESS),
+        Command::Status { of: Some(StatusOf::Members { format, outputs }), .. } => {
+            members(format, &outputs).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Status { of: None, format, place } => status(format, &place).map(|()| ExitCode::SUCCESS),
         Command::Explain { client, vip, proto, from_mac, pins, place } => {
             explain(client, vip, proto, from_mac, &pins.pin_dir, &place).map(|()| ExitCode::SUCCESS)
         }
@@ -239,6 +258,15 @@ fn status(format: Format, place: &StatusPlace) -> Result<()> {
             let node = object.metadata.get("name").map_or("", String::as_str);
             print!("{}", commands::table(node, &object.status, is_alive));
         }
+    }
+    Ok(())
+}
+
+fn members(format: Format, outputs: &[PathBuf]) -> Result<()> {
+    let views = commands::read_views(outputs)?;
+    match format {
+        Format::Json => println!("{}", commands::members_json(&views)?),
+        Format::Table => print!("{}", commands::members_table(&views, jiff::Timestamp::now())),
     }
     Ok(())
 }

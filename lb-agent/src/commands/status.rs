@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::table::columns;
 use crate::output::{NodeStatus, NodeStatusObject};
 
 /// Why there is no status.
@@ -154,23 +155,6 @@ fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool
     }
     for problem in &status.problems {
         writeln!(out, "{problem}")?;
-    }
-    Ok(())
-}
-
-fn columns<const N: usize>(
-    out: &mut String,
-    titles: [&str; N],
-    rows: impl Iterator<Item = [String; N]>,
-) -> std::fmt::Result {
-    let rows: Vec<[String; N]> = std::iter::once(titles.map(str::to_owned)).chain(rows).collect();
-    let widths: [usize; N] =
-        std::array::from_fn(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0));
-    writeln!(out)?;
-    for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
     Ok(())
 }
