@@ -3,6 +3,7 @@
 pub mod commands;
 pub mod dataplane;
 pub mod liveness;
+pub mod metrics;
 pub mod network;
 pub mod node;
 pub mod output;

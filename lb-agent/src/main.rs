@@ -124,6 +124,9 @@ struct NodeArguments {
     /// nodes that are far from each other.
     #[arg(long, value_enum, default_value = "fast")]
     liveness: Pace,
+    /// Where /metrics, /healthz and /readyz are to be had, as ADDRESS:PORT; MetalLB's port is 9120. Nowhere if it is not given.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "dry_run")]
+    metrics_bind: Option<SocketAddr>,
     /// One pass, then the end; the data path stays.
     #[arg(long)]
     once: bool,
@@ -227,6 +230,7 @@ fn serve(arguments: &NodeArguments) -> Result<()> {
         sizes,
         once: arguments.once,
         profile: arguments.liveness.profile(),
+        metrics: arguments.metrics_bind,
     };
     Ok(runtime()?.block_on(node::run(options))?)
 }

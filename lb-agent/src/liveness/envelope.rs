@@ -44,6 +44,32 @@ pub enum OpenError {
     Forged,
 }
 
+impl OpenError {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Truncated,
+        Self::Version,
+        Self::Secret,
+        Self::Stranger,
+        Self::OldBoot,
+        Self::Replayed,
+        Self::Forged,
+    ];
+
+    /// In metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::Version => "version",
+            Self::Secret => "secret",
+            Self::Stranger => "stranger",
+            Self::OldBoot => "old-generation",
+            Self::Replayed => "replayed",
+            Self::Forged => "forged",
+        }
+    }
+}
+
 /// Seals this node's messages.
 pub struct Sealer {
     sender: NodeName,

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -29,6 +29,7 @@ use super::{Pass, changes, groups::Groups, pass};
 use crate::{
     dataplane::{self, Dataplane, EgressMode},
     liveness::{self, Orders},
+    metrics::{self, Facts, Metrics},
     network::{Netlink, NetlinkError},
     output::{
         self, AgentStatus, Document, Events, LastGood, Members, Moment, NodeStatus, Writer, documents, facts,
@@ -54,6 +55,8 @@ pub struct Options {
     pub once: bool,
     /// How fast nodes notice that one of them has died.
     pub profile: Profile,
+    /// Where metrics are to be had, if anywhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// What ends the node. All else is logged and tried again.
@@ -68,6 +71,9 @@ pub enum Error {
     /// The liveness thread cannot be started.
     #[error(transparent)]
     Liveness(#[from] liveness::Error),
+    /// The metrics thread cannot be started.
+    #[error(transparent)]
+    Metrics(#[from] metrics::Error),
     /// Netlink does not answer.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -206,6 +212,7 @@ struct Driver {
     liveness: liveness::Handle,
     /// What other nodes said of themselves by the last pass.
     met: liveness::Seen,
+    metrics: Option<Metrics>,
     /// By the last pass whose changes are in the maps.
     planned: Option<(Plan, Placed)>,
 }
@@ -221,6 +228,15 @@ impl Driver {
         let adopted = dataplane.adopted();
         let (last_good, memory) = LastGood::load(&options.output, &options.node);
         tracing::info!(node = %options.node, pin_dir = %options.pin_dir.display(), adopted, "data path opened");
+        let liveness = liveness::Handle::start(liveness::Options {
+            node: options.node.clone(),
+            pin_dir: options.pin_dir.clone(),
+            profile: options.profile,
+        })?;
+        let metrics = options
+            .metrics
+            .map(|address| Metrics::start(address, &options.pin_dir, liveness.snapshots().clone()))
+            .transpose()?;
         Ok(Self {
             memory,
             last_good,
@@ -235,11 +251,8 @@ impl Driver {
             status: NodeStatus::default(),
             standing: Standing::default(),
             flow_key: HashKey::expand(random()?),
-            liveness: liveness::Handle::start(liveness::Options {
-                node: options.node.clone(),
-                pin_dir: options.pin_dir.clone(),
-                profile: options.profile,
-            })?,
+            liveness,
+            metrics,
             met: liveness::Seen::default(),
             planned: None,
             options,
@@ -339,6 +352,7 @@ impl Driver {
         let Some((plan, placed)) = &self.planned else { return Ok(()) };
         let standing = self.liveness.seen().standing;
         let mut status = NodeStatus::of(plan, placed, &standing, self.dataplane.attached(), &self.settled);
+        let map_bytes = self.dataplane.map_bytes()?;
         status.agent = Some(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -346,13 +360,16 @@ impl Driver {
             state: STATE_VERSION,
             config: CONFIG_VERSION,
             algorithm: ALGORITHM_VERSION,
-            map_bytes: self.dataplane.map_bytes()?,
+            map_bytes,
         });
         changes::log(&self.status, &status);
         self.status = status.clone();
         let (now, armed) = (Moment::now(), &placed.armed);
         let owned = owned(&self.settled, armed, &standing);
         self.events.observe(&self.settled, facts(&self.settled, &plan.node, &self.network, &owned), now.time);
+        if let Some(metrics) = &self.metrics {
+            metrics.set(Facts::of(plan, placed, &self.settled, &owned, map_bytes));
+        }
         let mut documents = documents(plan, &self.settled, status, &owned, None);
         documents.extend(self.events.documents());
         let snapshot = self.liveness.snapshots().newest();

@@ -1,0 +1,340 @@
+//! The metrics, by name: MetalLB's where they mean the same (`internal/layer2/stats.go`, `speaker/main.go`), else `magnetite_…`.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use lb_common::{
+    Reason,
+    layout::{ALGORITHM_VERSION, ReasonCount, Stats, VipStats},
+};
+use lb_core::liveness::Condition;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, NoLabelSet, prometheus_text},
+    metrics::MetricType,
+    registry::Registry,
+};
+
+use super::facts::Facts;
+use crate::{
+    dataplane::{self, Counters},
+    liveness::{OpenError, Snapshot},
+    output::condition_name,
+};
+
+/// All that is shown at one moment.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// What the last pass has made of things.
+    pub facts: Arc<Facts>,
+    /// What the liveness thread has found and done.
+    pub snapshot: Arc<Snapshot>,
+    /// What the programs have counted.
+    pub counted: Counted,
+}
+
+/// What the programs have counted of what [`Facts`] names, in its order.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// By outcome.
+    pub reasons: BTreeMap<Reason, ReasonCount>,
+    /// Of [`Facts::vips`].
+    pub vips: Vec<VipStats>,
+    /// Of [`Facts::services`], each with its backends.
+    pub services: Vec<(Stats, Vec<Stats>)>,
+}
+
+impl Counted {
+    /// Reads the maps, as much of them as is in use.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read(counters: &Counters, facts: &Facts) -> Result<Self, dataplane::Error> {
+        let services = facts.services.iter().map(|service| {
+            let backends = service.backends.iter().map(|backend| counters.backend(backend.place));
+            Ok((counters.service(service.place)?, backends.collect::<Result<_, _>>()?))
+        });
+        Ok(Self {
+            reasons: counters.reasons()?,
+            vips: facts.vips.iter().map(|(_, place)| counters.vip(*place)).collect::<Result<_, _>>()?,
+            services: services.collect::<Result<_, dataplane::Error>>()?,
+        })
+    }
+}
+
+/// In Prometheus' text format, version 0.0.4: it leaves MetalLB's counters the names that they have, without `_total`.
+///
+/// # Errors
+/// None in practice: a string takes everything.
+pub fn text(page: Page) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(page));
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// Type and description of `text`.
+pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+
+type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
+
+struct Out<'a>(DescriptorEncoder<'a>);
+
+impl Out<'_> {
+    /// What only grows; `_total` is added to the name.
+    fn counters<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (Labels<'l, N>, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        rows.into_iter().try_for_each(|(labels, value)| {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)
+        })
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    }
+
+    fn gauges<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (Labels<'l, N>, f64)>,
+    ) -> fmt::Result {
+        self.values(name, help, MetricType::Gauge, rows)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// A counter under a name of MetalLB's that has no `_total`.
+    fn metallb<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (Labels<'l, 1>, u64)>,
+    ) -> fmt::Result {
+        self.values(name, help, MetricType::Unknown, rows)
+    }
+
+    fn values<'l, const N: usize, V: prometheus_client::encoding::EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        metric_type: MetricType,
+        rows: impl IntoIterator<Item = (Labels<'l, N>, V)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, metric_type)?;
+        rows.into_iter().try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut out = Out(encoder);
+        self.layer2(&mut out)?;
+        self.packets(&mut out)?;
+        self.services(&mut out)?;
+        self.backends(&mut out)?;
+        self.legs(&mut out)?;
+        self.liveness(&mut out)?;
+        self.agent(&mut out)
+    }
+}
+
+impl Page {
+    /// Who answers for what, and how often.
+    fn layer2(&self, out: &mut Out) -> fmt::Result {
+        let ips: Vec<String> = self.facts.vips.iter().map(|(ip, _)| ip.to_string()).collect();
+        let counted = |value: fn(&VipStats) -> u64| {
+            ips.iter().zip(&self.counted.vips).map(move |(ip, stats)| ([("ip", &**ip)], value(stats)))
+        };
+        out.metallb(
+            "metallb_layer2_requests_received",
+            "Number of layer2 requests received for owned IPs",
+            counted(|stats| stats.requests),
+        )?;
+        out.metallb(
+            "metallb_layer2_responses_sent",
+            "Number of layer2 responses sent for owned IPs in response to requests",
+            counted(|stats| stats.answers),
+        )?;
+        let announced = |ip: &IpAddr| self.snapshot.announced.get(&(*ip).into()).copied().unwrap_or(0);
+        let gratuitous =
+            ips.iter().zip(&self.facts.vips).map(|(text, (ip, _))| ([("ip", &**text)], announced(ip)));
+        out.metallb(
+            "metallb_layer2_gratuitous_sent",
+            "Number of gratuitous layer2 packets sent for owned IPs as a result of failovers",
+            gratuitous,
+        )?;
+        let announced: Vec<(&str, String)> =
+            self.facts.announced.iter().map(|(service, ip)| (&**service, ip.to_string())).collect();
+        out.gauges(
+            "metallb_speaker_announced",
+            "Services being announced from this node. This is desired state, it does not guarantee that the routing protocols have converged.",
+            announced.iter().map(|(service, ip)| {
+                ([("service", *service), ("protocol", "layer2"), ("node", &*self.facts.node), ("ip", &**ip)], 1.0)
+            }),
+        )?;
+        out.counters(
+            "magnetite_vip_requests_left",
+            "ARP requests and neighbour solicitations for a VIP that were left to the node that owns it.",
+            counted(|stats| stats.left),
+        )
+    }
+
+    /// What became of packets.
+    fn packets(&self, out: &mut Out) -> fmt::Result {
+        let reasons = &self.counted.reasons;
+        let counted = |value: fn(&ReasonCount) -> u64| {
+            reasons.iter().map(move |(reason, count)| ([("reason", reason.name())], value(count)))
+        };
+        out.counters(
+            "magnetite_packets",
+            "Packets that the programs have seen, by what became of them and why.",
+            counted(|count| count.packets),
+        )?;
+        out.counters("magnetite_packet_bytes", "Bytes of their frames.", counted(|count| count.bytes))
+    }
+
+    fn services(&self, out: &mut Out) -> fmt::Result {
+        let services = self.facts.services.iter().zip(&self.counted.services);
+        let rows: Vec<([(&str, String); 4], &Stats)> = services
+            .map(|(service, (stats, _))| {
+                let labels = [
+                    ("service", service.service.clone()),
+                    ("ip", service.ip.to_string()),
+                    ("port", service.port.to_string()),
+                    ("protocol", service.protocol.clone()),
+                ];
+                (labels, stats)
+            })
+            .collect();
+        stats(out, "service", "a port of a Service", &rows)
+    }
+
+    fn backends(&self, out: &mut Out) -> fmt::Result {
+        let services = self.facts.services.iter().zip(&self.counted.services);
+        let rows: Vec<([(&str, String); 6], &Stats)> = services
+            .flat_map(|(service, (_, counted))| {
+                service.backends.iter().zip(counted).map(move |(backend, stats)| {
+                    let address: SocketAddr = backend.address;
+                    let labels = [
+                        ("service", service.service.clone()),
+                        ("ip", service.ip.to_string()),
+                        ("port", service.port.to_string()),
+                        ("protocol", service.protocol.clone()),
+                        ("backend", address.to_string()),
+                        ("node", backend.node.clone()),
+                    ];
+                    (labels, stats)
+                })
+            })
+            .collect();
+        stats(out, "backend", "a backend of a port of a Service", &rows)
+    }
+
+    /// How nodes are seen.
+    fn legs(&self, out: &mut Out) -> fmt::Result {
+        let legs = self.snapshot.legs.iter().filter_map(|(leg, report)| {
+            let (node, segment) = self.facts.legs.get(leg)?;
+            Some((&**node, &**segment, report))
+        });
+        let conditions = legs.flat_map(|(node, segment, report)| {
+            CONDITIONS.iter().map(move |condition| {
+                let labels =
+                    [("node", node), ("segment", segment), ("condition", condition_name(*condition))];
+                (labels, f64::from(u8::from(report.condition == *condition)))
+            })
+        });
+        out.gauges(
+            "magnetite_leg_condition",
+            "1 for the condition in which this node holds a node in a segment to be, 0 for all others.",
+            conditions,
+        )
+    }
+
+    fn liveness(&self, out: &mut Out) -> fmt::Result {
+        let counts = &self.snapshot.counts;
+        out.counter("magnetite_liveness_probes", "Probes of other nodes that were sent.", counts.probes)?;
+        out.counter(
+            "magnetite_liveness_messages",
+            "Messages to other agents that were sent.",
+            counts.messages,
+        )?;
+        out.counter(
+            "magnetite_liveness_suspicions",
+            "Times that a node missed so many probes that others were asked.",
+            counts.suspicions,
+        )?;
+        out.counter(
+            "magnetite_liveness_accusations",
+            "Verdicts of this node that another is silent.",
+            counts.accusations,
+        )?;
+        out.counter(
+            "magnetite_liveness_slips",
+            "Times that this node's agent was kept from running so long that it accused nobody.",
+            counts.slips,
+        )?;
+        let refused = OpenError::ALL.iter().map(|reason| {
+            ([("reason", reason.name())], self.snapshot.refused.get(reason).copied().unwrap_or(0))
+        });
+        out.counters("magnetite_gossip_refused", "Messages that were not believed, by why.", refused)?;
+        out.counter(
+            "magnetite_owner_moves",
+            "Changes of a VIP's owner in a segment that this node has seen.",
+            self.snapshot.moves,
+        )
+    }
+
+    fn agent(&self, out: &mut Out) -> fmt::Result {
+        let algorithm = ALGORITHM_VERSION.to_string();
+        let labels =
+            [("node", &*self.facts.node), ("version", env!("CARGO_PKG_VERSION")), ("algorithm", &*algorithm)];
+        out.gauges("magnetite_agent_info", "The agent; always 1.", [(labels, 1.0)])?;
+        out.gauge(
+            "magnetite_map_bytes",
+            "Bytes of all maps, as the kernel charges them at most.",
+            self.facts.map_bytes as f64,
+        )?;
+        out.gauge(
+            "magnetite_problems",
+            "What is wrong with the source or found no room: lb-agent status says it.",
+            self.facts.problems as f64,
+        )
+    }
+}
+
+const CONDITIONS: [Condition; 5] =
+    [Condition::Answering, Condition::Returning, Condition::Leaving, Condition::Yielding, Condition::Silent];
+
+fn stats<const N: usize>(
+    out: &mut Out,
+    what: &str,
+    of: &str,
+    rows: &[([(&'static str, String); N], &Stats)],
+) -> fmt::Result {
+    let counted = |value: fn(&Stats) -> u64| {
+        rows.iter()
+            .map(move |(labels, stats)| (labels.each_ref().map(|(key, text)| (*key, &**text)), value(stats)))
+    };
+    let name = |unit| format!("magnetite_{what}_{unit}");
+    out.counters(&name("packets"), &format!("Packets of clients to {of}."), counted(|stats| stats.packets))?;
+    out.counters(
+        &name("bytes"),
+        &format!("Bytes of clients' frames to {of}."),
+        counted(|stats| stats.bytes),
+    )?;
+    out.counters(&name("new_flows"), &format!("Flows that began to {of}."), counted(|stats| stats.new_flows))
+}

@@ -1,0 +1,127 @@
+//! The text of the metrics, all of it. `MAGNETITE_BLESS=1 cargo test --package lb-agent --test metrics` writes it anew; read the
+//! difference: names and labels are what dashboards and alerts are made of.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lb_agent::{
+    liveness::{OpenError, Snapshot},
+    metrics::{BackendFacts, Counted, Facts, Page, ServiceFacts, text},
+};
+use lb_common::{
+    Reason,
+    layout::{ReasonCount, Stats, VipStats},
+};
+use lb_core::liveness::{Condition, Counts, LegReport, Source};
+
+type Done = Result<(), Box<dyn std::error::Error>>;
+
+fn facts() -> Result<Facts, std::net::AddrParseError> {
+    let vip: IpAddr = "192.0.2.200".parse()?;
+    let backend = |address: &str, node: &str, place| -> Result<_, std::net::AddrParseError> {
+        Ok(BackendFacts { address: address.parse()?, node: node.to_owned(), place })
+    };
+    let leg = |node: &str| (node.to_owned(), "eth0".to_owned());
+    Ok(Facts {
+        node: "n1".to_owned(),
+        vips: vec![(vip, 1), ("2001:db8::200".parse()?, 2)],
+        announced: vec![("shop/web".to_owned(), vip)],
+        services: vec![ServiceFacts {
+            service: "shop/web".to_owned(),
+            ip: vip,
+            port: 80,
+            protocol: "TCP".to_owned(),
+            place: 0,
+            backends: vec![backend("10.0.1.2:8080", "n1", 0)?, backend("10.0.2.2:8080", "", 1)?],
+        }],
+        legs: [("192.0.2.11".parse()?, leg("n1")), ("192.0.2.12".parse()?, leg("n2"))].into(),
+        map_bytes: 1 << 20,
+        problems: 2,
+    })
+}
+
+fn snapshot() -> Result<Snapshot, std::net::AddrParseError> {
+    let vip: IpAddr = "192.0.2.200".parse()?;
+    let leg = |condition, source| LegReport { condition, since: None, observers: Vec::new(), source };
+    let last_answer = Some(Duration::from_millis(25));
+    Ok(Snapshot {
+        at: Instant::now(),
+        legs: [
+            ("192.0.2.11".parse()?, leg(Condition::Answering, Source::Own)),
+            ("192.0.2.12".parse()?, leg(Condition::Yielding, Source::Probes { last_answer })),
+            // Not in the facts yet.
+            ("192.0.2.13".parse()?, leg(Condition::Silent, Source::Others)),
+        ]
+        .into(),
+        owners: BTreeMap::new(),
+        counts: Counts { probes: 1_000, messages: 20, suspicions: 3, accusations: 2, slips: 1 },
+        moves: 4,
+        refused: [(OpenError::Forged, 7)].into(),
+        announced: [(vip.into(), 5)].into(),
+    })
+}
+
+fn counted() -> Counted {
+    let stats = |packets, new_flows| Stats { packets, bytes: packets * 100, new_flows, ..Stats::default() };
+    let reasons = Reason::ALL.iter().map(|reason| (*reason, ReasonCount::default()));
+    let mut reasons: BTreeMap<Reason, ReasonCount> = reasons.collect();
+    reasons.insert(Reason::NewForwarded, ReasonCount { packets: 3, bytes: 300 });
+    Counted {
+        reasons,
+        vips: vec![VipStats { requests: 12, answers: 11, left: 1 }, VipStats::default()],
+        services: vec![(stats(9, 3), vec![stats(6, 2), stats(3, 1)])],
+    }
+}
+
+#[test]
+fn all_names_labels_and_values() -> Done {
+    let page = Page { facts: Arc::new(facts()?), snapshot: Arc::new(snapshot()?), counted: counted() };
+    let happened = text(page)?;
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/metrics.txt");
+    if std::env::var_os("MAGNETITE_BLESS").is_some() {
+        return Ok(fs::write(path, happened)?);
+    }
+    let expected = fs::read_to_string(path)?;
+    for (line, (expected, happened)) in (1..).zip(expected.lines().zip(happened.lines())) {
+        assert_eq!(happened, expected, "line {line}");
+    }
+    assert_eq!(happened.len(), expected.len());
+    Ok(())
+}
+
+/// What Prometheus' own parser would refuse or warn of: a family in two parts, a series twice, a counter without its ending.
+#[test]
+fn families_are_whole_described_and_of_their_kind() -> Done {
+    let page = Page { facts: Arc::new(facts()?), snapshot: Arc::new(snapshot()?), counted: counted() };
+    let text = text(page)?;
+    let (mut families, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    let mut family = String::new();
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        match (words.next(), words.next(), words.next()) {
+            (Some("#"), Some("HELP"), Some(name)) => {
+                name.clone_into(&mut family);
+                assert!(families.insert(name), "{name} is there twice");
+            }
+            (Some("#"), Some("TYPE"), Some(name)) => {
+                assert_eq!(name, family);
+                let is_counter = line.ends_with(" counter");
+                assert_eq!(is_counter, name.ends_with("_total"), "{line}");
+            }
+            (Some(series), Some(value), None) => {
+                assert!(series.split('{').next() == Some(&family), "{line} is not of {family}");
+                assert!(seen.insert(series), "{series} is there twice");
+                value.parse::<f64>()?;
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    assert!(seen.len() > 30);
+    Ok(())
+}
