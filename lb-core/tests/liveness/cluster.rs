@@ -2,23 +2,23 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
-    net::IpAddr,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     time::{Duration, Instant},
 };
 
-use ipnet::IpNet;
-use lb_common::layout::Mac;
-use lb_core::liveness::{Condition, Description, Leg, LinkDescription, Liveness, Message, Profile, Transmit};
+use lb_common::layout::{Addr, Mac};
+use lb_core::{
+    liveness::{Condition, Leg, Profile, Transmit},
+    moves,
+};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+
+use super::node::{Input, Node, NodeNumber, Source, State, leg, number, vip};
 
 /// A probe or its answer in a frame: Ethernet with FCS, IPv4, UDP, 16 bytes.
 const PROBE_BYTES: u64 = 18 + 20 + 8 + 16;
 /// Around a message: Ethernet with FCS, IPv4, UDP, an envelope with a node's name of 20 bytes.
 const ENVELOPE_BYTES: u64 = 18 + 20 + 8 + 55;
-
-/// A node by its number.
-pub type NodeNumber = usize;
 
 /// What is wrong with the network.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Faults {
     pub loss: f64,
     /// From one node to another nothing arrives.
     pub cut: BTreeSet<(NodeNumber, NodeNumber)>,
+    /// From these nodes so many of the packets that they send get lost, beside the rest.
+    pub lossy: BTreeMap<NodeNumber, f64>,
 }
 
 pub struct Cluster {
@@ -42,37 +44,18 @@ pub struct Cluster {
     /// As frames on the wire, without preamble and gap.
     bytes: u64,
     counted_since: Instant,
-}
-
-struct Node {
-    liveness: Liveness,
-    mac: Mac,
-    state: State,
-    lease: Instant,
-    /// What came while the agent was asleep.
-    inbox: VecDeque<Input>,
-    /// The latest timer that was set; others are stale.
-    timer: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Running,
-    /// The agent does nothing; the data plane goes on.
-    Asleep,
-    /// Nothing is heard of it.
-    Dead,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Input {
-    Answer { from: Leg, nonce: u64, lease_holds: bool },
-    Message { from: Leg, message: Message },
+    /// Generations of agents so far.
+    starts: u64,
+    source: Source,
+    /// Who has last begun to own each VIP.
+    owners: BTreeMap<Addr, NodeNumber>,
+    /// When each VIP has moved, and whether its owner was fit then.
+    moved: BTreeMap<Addr, Vec<(Instant, bool)>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum What {
-    Timer(u64),
+    Timer,
     Renew,
     Probe { from: NodeNumber, nonce: u64 },
     Input(Input),
@@ -98,28 +81,17 @@ impl PartialOrd for Event {
     }
 }
 
-pub fn leg(node: NodeNumber) -> Leg {
-    IpAddr::from([10, 0, (node >> 8) as u8, node as u8])
-}
-
-fn description(node: NodeNumber, mac: Mac) -> Description {
-    let name = "eth0".to_owned();
-    let link = LinkDescription { name, mac, addresses: vec![IpNet::new_assert(leg(node), 16)] };
-    Description { links: vec![link], ..Description::default() }
-}
-
-fn number(leg: Leg) -> NodeNumber {
-    match leg {
-        IpAddr::V4(v4) => usize::from(v4.octets()[2]) << 8 | usize::from(v4.octets()[3]),
-        IpAddr::V6(_) => unreachable!("legs here are IPv4"),
-    }
-}
-
 impl Cluster {
     /// Everybody knows everybody; the seed decides all that chance decides.
     pub fn new(nodes: usize, profile: Profile, seed: u64) -> Self {
+        Self::with_vips(nodes, 8, profile, seed)
+    }
+
+    /// As [`Self::new`], with so many VIPs.
+    pub fn with_vips(nodes: usize, vips: usize, profile: Profile, seed: u64) -> Self {
         let begin = Instant::now();
         let mut random = StdRng::seed_from_u64(seed);
+        let source = Source::new(nodes, vips);
         let mut cluster = Self {
             profile,
             now: begin,
@@ -131,27 +103,20 @@ impl Cluster {
             bytes: 0,
             counted_since: begin,
             random: StdRng::seed_from_u64(random.next_u64()),
+            starts: 1,
+            owners: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            source,
         };
-        let legs: BTreeSet<Leg> = (0..nodes).map(leg).collect();
         for node in 0..nodes {
             let mut seed = [0; 32];
             random.fill_bytes(&mut seed);
-            let mut liveness = Liveness::new(profile, seed, 1, begin);
-            let mac = Mac::from([2, 0, 0, 0, (node >> 8) as u8, node as u8]);
-            liveness.describe(description(node, mac), begin);
-            liveness.set_segments(&[(leg(node), legs.clone())], begin);
-            let lease = begin + profile.lease;
-            cluster.nodes.push(Node {
-                liveness,
-                mac,
-                state: State::Running,
-                lease,
-                inbox: VecDeque::new(),
-                timer: 0,
-            });
-            cluster.push(begin, node, What::Renew);
+            cluster.nodes.push(Node::new(node, &cluster.source, profile, seed, 1, begin));
+            cluster.renew(node);
             cluster.carry_out(node);
         }
+        let first = |vip: &Addr| Some((*vip, cluster.nodes.first()?.owner(*vip)?));
+        cluster.owners = cluster.source.vips.keys().filter_map(first).collect();
         cluster
     }
 
@@ -168,18 +133,42 @@ impl Cluster {
     /// The agent goes on, or the node is heard again.
     pub fn wake(&mut self, node: NodeNumber) {
         self.nodes[node].state = State::Running;
-        self.push(self.now, node, What::Renew);
+        self.renew(node);
         for input in std::mem::take(&mut self.nodes[node].inbox) {
-            self.handle(node, input);
+            self.nodes[node].handle(input, self.now);
         }
-        self.nodes[node].liveness.handle_timeout(self.now);
+        self.nodes[node].handle_timeout(self.now);
+        self.carry_out(node);
+    }
+
+    /// Another agent begins on a node, and knows nothing of what was.
+    pub fn start_anew(&mut self, node: NodeNumber) {
+        let mut seed = [0; 32];
+        self.random.fill_bytes(&mut seed);
+        self.starts += 1;
+        self.nodes[node] = Node::new(node, &self.source, self.profile, seed, self.starts, self.now);
+        self.renew(node);
+        self.carry_out(node);
+    }
+
+    /// A node's clock jumps.
+    pub fn slip(&mut self, node: NodeNumber, by: Duration) {
+        self.nodes[node].ahead += by;
+        self.nodes[node].timer = None;
+        self.carry_out(node);
+    }
+
+    /// A node says that it goes, or that it stays.
+    pub fn leave(&mut self, node: NodeNumber, is_leaving: bool) {
+        let now = self.now + self.nodes[node].ahead;
+        self.nodes[node].liveness.leave(is_leaving, now);
         self.carry_out(node);
     }
 
     /// A node hears from its source that these are all that there are.
     pub fn set_members(&mut self, node: NodeNumber, members: &[NodeNumber]) {
         let legs = members.iter().map(|member| leg(*member)).collect();
-        self.nodes[node].liveness.set_segments(&[(leg(node), legs)], self.now);
+        self.nodes[node].set_members(legs, self.now);
         self.carry_out(node);
     }
 
@@ -191,20 +180,21 @@ impl Cluster {
     /// The node's link has another MAC now, and says so.
     pub fn change_mac(&mut self, node: NodeNumber, mac: Mac) {
         self.nodes[node].mac = mac;
-        self.nodes[node].liveness.describe(description(node, mac), self.now);
+        self.nodes[node].describe(mac, self.now);
         self.carry_out(node);
     }
 
     /// A node says that its MAC is one at which it is not.
     pub fn lie_about_mac(&mut self, node: NodeNumber, mac: Mac) {
-        self.nodes[node].liveness.describe(description(node, mac), self.now);
+        self.nodes[node].describe(mac, self.now);
         self.carry_out(node);
     }
 
     /// A node would use this algorithm.
     pub fn set_algorithm(&mut self, node: NodeNumber, algorithm: u32) {
-        let description = Description { algorithm, ..description(node, self.nodes[node].mac) };
-        self.nodes[node].liveness.describe(description, self.now);
+        self.nodes[node].algorithm = algorithm;
+        let mac = self.nodes[node].mac;
+        self.nodes[node].describe(mac, self.now);
         self.carry_out(node);
     }
 
@@ -269,7 +259,7 @@ impl Cluster {
     }
 
     pub fn is_gone(&self, of: NodeNumber, by: NodeNumber) -> bool {
-        self.nodes[by].liveness.is_gone(leg(of), self.now)
+        self.nodes[by].liveness.is_gone(leg(of), self.now + self.nodes[by].ahead)
     }
 
     /// Whether all nodes that run hold the same of a node.
@@ -308,6 +298,29 @@ impl Cluster {
         (self.sent, self.bytes, self.counted_since) = (0, 0, self.now);
     }
 
+    /// What each node that runs holds of all, for a person.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for by in self.running() {
+            let letters = (0..self.nodes.len()).map(|of| match self.condition(of, by) {
+                Condition::Answering => 'a',
+                Condition::Returning => 'r',
+                Condition::Leaving => 'l',
+                Condition::Yielding => 'y',
+                Condition::Silent => 'S',
+            });
+            let owners =
+                (0..4).map(|number| self.nodes[by].owner(vip(number)).map_or(-1, |node| node as i64));
+            text += &format!("\n{by}: {} {:?}", letters.collect::<String>(), owners.collect::<Vec<_>>());
+        }
+        text
+    }
+
+    /// How many nodes run.
+    pub fn runs(&self) -> usize {
+        self.running().count()
+    }
+
     fn running(&self) -> impl Iterator<Item = NodeNumber> + '_ {
         let is_running = |(_, node): &(usize, &Node)| node.state == State::Running;
         self.nodes.iter().enumerate().filter(is_running).map(|(number, _)| number)
@@ -316,6 +329,13 @@ impl Cluster {
     fn push(&mut self, at: Instant, node: NodeNumber, what: What) {
         self.sequence += 1;
         self.events.push(Reverse(Event { at, sequence: self.sequence, node, what }));
+    }
+
+    fn renew(&mut self, node: NodeNumber) {
+        let next = self.now + self.profile.lease / 3;
+        self.nodes[node].lease = self.now + self.profile.lease;
+        self.nodes[node].renewal = Some(next);
+        self.push(next, node, What::Renew);
     }
 
     /// The next event, unless it is after `end`.
@@ -328,17 +348,21 @@ impl Cluster {
         let node = event.node;
         let state = self.nodes[node].state;
         match event.what {
-            What::Timer(timer) if timer != self.nodes[node].timer => {}
-            What::Timer(_) if state == State::Running => {
-                self.nodes[node].liveness.handle_timeout(self.now);
-                self.carry_out(node);
+            What::Timer if self.nodes[node].timer != Some(event.at) => {}
+            What::Timer => {
+                self.nodes[node].timer = None;
+                if state == State::Running {
+                    self.nodes[node].handle_timeout(self.now);
+                    self.carry_out(node);
+                }
             }
-            What::Timer(_) => {}
-            What::Renew if state == State::Running => {
-                self.nodes[node].lease = self.now + self.profile.lease;
-                self.push(self.now + self.profile.lease / 3, node, What::Renew);
+            What::Renew if self.nodes[node].renewal != Some(event.at) => {}
+            What::Renew => {
+                self.nodes[node].renewal = None;
+                if state == State::Running {
+                    self.renew(node);
+                }
             }
-            What::Renew => {}
             What::Probe { from, nonce } => {
                 if state != State::Dead {
                     let lease_holds = self.now < self.nodes[node].lease;
@@ -348,7 +372,7 @@ impl Cluster {
             }
             What::Input(input) => match state {
                 State::Running => {
-                    self.handle(node, input);
+                    self.nodes[node].handle(input, self.now);
                     self.carry_out(node);
                 }
                 State::Asleep => self.nodes[node].inbox.push_back(input),
@@ -358,19 +382,10 @@ impl Cluster {
         true
     }
 
-    fn handle(&mut self, node: NodeNumber, input: Input) {
-        let liveness = &mut self.nodes[node].liveness;
-        match input {
-            Input::Answer { from, nonce, lease_holds } => {
-                liveness.handle_answer(from, nonce, lease_holds, self.now);
-            }
-            Input::Message { from, message } => liveness.handle_message(from, &message, self.now),
-        }
-    }
-
-    /// Sends what a node has to say, and sets its timer.
+    /// Sends what a node has to say, sets its timer, and notes what VIPs it sees move.
     fn carry_out(&mut self, node: NodeNumber) {
-        while let Some(transmit) = self.nodes[node].liveness.poll_transmit() {
+        let moved = self.nodes[node].moves.total();
+        for transmit in self.nodes[node].run(self.now) {
             match transmit {
                 Transmit::Probe { to, nonce } => {
                     self.transmit(node, number(to), What::Probe { from: node, nonce });
@@ -386,11 +401,69 @@ impl Cluster {
                 }
             }
         }
-        if let Some(at) = self.nodes[node].liveness.poll_timeout() {
-            self.nodes[node].timer += 1;
-            let timer = self.nodes[node].timer;
-            self.push(at.max(self.now), node, What::Timer(timer));
+        if let Some(at) = self.nodes[node].poll_timeout().map(|at| at.max(self.now))
+            && self.nodes[node].timer.is_none_or(|timer| at < timer)
+        {
+            self.nodes[node].timer = Some(at);
+            self.push(at, node, What::Timer);
         }
+        if self.nodes[node].moves.total() != moved {
+            self.note_moves(node);
+        }
+    }
+
+    /// What the network sees: who says last that it has a VIP.
+    fn note_moves(&mut self, node: NodeNumber) {
+        for number in 0..self.source.vips.len() {
+            let vip = vip(number);
+            if self.nodes[node].owner(vip) != Some(node) {
+                continue;
+            }
+            let before = self.owners.insert(vip, node);
+            let Some(before) = before.filter(|before| *before != node) else { continue };
+            let was_fit = self.nodes[before].state == State::Running && !self.is_cut(before);
+            self.moved.entry(vip).or_default().push((self.now, was_fit));
+        }
+    }
+
+    fn is_cut(&self, node: NodeNumber) -> bool {
+        self.faults.cut.iter().any(|(from, to)| *from == node || *to == node)
+    }
+
+    /// The most moves of a VIP within [`moves::WINDOW`], as the network sees them, that end with one away from an owner that was fit.
+    pub fn most_moves(&self) -> usize {
+        let within = |moves: &[(Instant, bool)], last: usize| {
+            moves[..=last].iter().filter(|(at, _)| moves[last].0 < *at + moves::WINDOW).count()
+        };
+        let most = |moves: &Vec<(Instant, bool)>| {
+            let chosen = (0..moves.len()).filter(|last| moves[*last].1);
+            chosen.map(|last| within(moves, last)).max().unwrap_or(0)
+        };
+        self.moved.values().map(most).max().unwrap_or(0)
+    }
+
+    /// Moves of all VIPs since the beginning, as the network sees them.
+    pub fn moves(&self) -> usize {
+        self.moved.values().map(Vec::len).sum()
+    }
+
+    /// Who believes that it owns a VIP, of the nodes that run.
+    pub fn owners(&self, vip: Addr) -> Vec<NodeNumber> {
+        self.running().filter(|node| self.nodes[*node].owner(vip) == Some(*node)).collect()
+    }
+
+    /// Whether all nodes that run know which others do not.
+    pub fn all_troubles_are_known(&self) -> bool {
+        let is_known = |of: NodeNumber| {
+            self.nodes[of].state == State::Running
+                || self.running().all(|by| !self.condition(of, by).is_present())
+        };
+        (0..self.nodes.len()).all(is_known)
+    }
+
+    /// Whether each VIP has exactly one owner among the nodes that run.
+    pub fn each_has_one_owner(&self) -> bool {
+        self.source.vips.keys().all(|vip| self.owners(*vip).len() == 1)
     }
 
     fn transmit(&mut self, from: NodeNumber, to: NodeNumber, what: What) {
@@ -398,9 +471,12 @@ impl Cluster {
         self.bytes += match &what {
             What::Probe { .. } | What::Input(Input::Answer { .. }) => PROBE_BYTES,
             What::Input(Input::Message { message, .. }) => ENVELOPE_BYTES + message.encode().len() as u64,
-            What::Timer(_) | What::Renew => 0,
+            What::Timer | What::Renew => 0,
         };
-        let is_lost = self.faults.cut.contains(&(from, to)) || self.random.random_bool(self.faults.loss);
+        let lossy = self.faults.lossy.get(&from).copied().unwrap_or(0.0);
+        let is_lost = self.faults.cut.contains(&(from, to))
+            || self.random.random_bool(self.faults.loss)
+            || self.random.random_bool(lossy);
         if !is_lost {
             let latency = Duration::from_micros(self.random.random_range(100..500));
             self.push(self.now + latency, to, what);

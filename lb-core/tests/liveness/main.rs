@@ -1,6 +1,8 @@
 //! Who is alive, found out by clusters of the real state machine on a virtual clock.
 
 mod cluster;
+mod node;
+mod owners;
 
 use std::time::Duration;
 

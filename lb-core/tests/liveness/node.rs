@@ -1,0 +1,206 @@
+//! One node of a simulated cluster: what the liveness thread of an agent does, without its sockets.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use lb_common::layout::{Addr, Mac, Vip};
+use lb_core::{
+    announce::Announcements,
+    armed::{Armed, ArmedSegment, ArmedVip},
+    liveness::{Description, Leg, LinkDescription, Liveness, Message, Profile, Standing, Transmit},
+    model::NodeName,
+    moves::{self, Moves},
+    ownership,
+};
+
+/// A node by its number.
+pub type NodeNumber = usize;
+
+pub fn leg(node: NodeNumber) -> Leg {
+    IpAddr::from([10, 0, (node >> 8) as u8, node as u8])
+}
+
+pub fn number(leg: Leg) -> NodeNumber {
+    match leg {
+        IpAddr::V4(v4) => usize::from(v4.octets()[2]) << 8 | usize::from(v4.octets()[3]),
+        IpAddr::V6(_) => unreachable!("legs here are IPv4"),
+    }
+}
+
+/// A VIP by its number.
+pub fn vip(number: usize) -> Addr {
+    IpAddr::from([192, 0, 2 + (number >> 8) as u8, number as u8]).into()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Running,
+    /// The agent does nothing; the data plane goes on.
+    Asleep,
+    /// Nothing is heard of it.
+    Dead,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    Answer { from: Leg, nonce: u64, lease_holds: bool },
+    Message { from: Leg, message: Message },
+}
+
+/// Every node knows all others and all VIPs from its source.
+#[derive(Clone)]
+pub struct Source {
+    pub legs: BTreeSet<Leg>,
+    pub vips: BTreeMap<Addr, ArmedVip>,
+}
+
+impl Source {
+    pub fn new(nodes: usize, vips: usize) -> Self {
+        let names: BTreeMap<NodeName, Leg> =
+            (0..nodes).map(|node| (NodeName(format!("n{node}")), leg(node))).collect();
+        let ranked = |vip: Addr| {
+            let ranked = ownership::ranked(vip.to_ip(), names.keys());
+            let legs = ranked.iter().map(|name| names[name]).collect();
+            (vip, ArmedVip { entry: Vip { announced: 1, ..Vip::default() }, ranked: [(0, legs)].into() })
+        };
+        Self { legs: names.values().copied().collect(), vips: (0..vips).map(vip).map(ranked).collect() }
+    }
+}
+
+pub struct Node {
+    pub number: NodeNumber,
+    pub liveness: Liveness,
+    pub mac: Mac,
+    pub state: State,
+    /// By the cluster's clock.
+    pub lease: Instant,
+    /// What came while the agent was asleep.
+    pub inbox: VecDeque<Input>,
+    /// So much this node's clock is ahead of the cluster's.
+    pub ahead: Duration,
+    /// When its timer will ring, by the cluster's clock.
+    pub timer: Option<Instant>,
+    /// When it renews its lease, by the cluster's clock.
+    pub renewal: Option<Instant>,
+    pub algorithm: u32,
+    pub armed: Armed,
+    pub moves: Moves,
+    pub standing: Standing,
+    announcements: Announcements,
+    /// When it has sent announcements, by the cluster's clock.
+    pub announced: Vec<Instant>,
+}
+
+impl Node {
+    pub fn new(
+        number: NodeNumber,
+        source: &Source,
+        profile: Profile,
+        seed: [u8; 32],
+        generation: u64,
+        now: Instant,
+    ) -> Self {
+        let mac = Mac::from([2, 0, 0, 0, (number >> 8) as u8, number as u8]);
+        let segment = ArmedSegment {
+            name: "eth0".to_owned(),
+            own: Some(leg(number)),
+            legs: source.legs.iter().map(|leg| (*leg, NodeName(leg.to_string()))).collect(),
+            links: [(1, mac)].into(),
+        };
+        let armed = Armed { vips: source.vips.clone(), segments: [(0, segment)].into(), ..Armed::default() };
+        let mut node = Self {
+            number,
+            liveness: Liveness::new(profile, seed, generation, now),
+            mac,
+            state: State::Running,
+            lease: now + profile.lease,
+            inbox: VecDeque::new(),
+            ahead: Duration::ZERO,
+            timer: None,
+            renewal: None,
+            algorithm: Description::default().algorithm,
+            armed,
+            moves: Moves::new(now),
+            standing: Standing::default(),
+            announcements: Announcements::default(),
+            announced: Vec::new(),
+        };
+        node.describe(mac, now);
+        node.set_members(source.legs.clone(), now);
+        node
+    }
+
+    /// The node says that it is at this MAC.
+    pub fn describe(&mut self, mac: Mac, now: Instant) {
+        let addresses = vec![IpNet::new_assert(leg(self.number), 16)];
+        let link = LinkDescription { name: "eth0".to_owned(), mac, addresses };
+        let description =
+            Description { links: vec![link], algorithm: self.algorithm, ..Description::default() };
+        self.liveness.describe(description, now + self.ahead);
+    }
+
+    pub fn set_members(&mut self, legs: BTreeSet<Leg>, now: Instant) {
+        self.liveness.set_segments(&[(leg(self.number), legs)], now + self.ahead);
+        self.act(now);
+    }
+
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        let now = now + self.ahead;
+        match input {
+            Input::Answer { from, nonce, lease_holds } => {
+                self.liveness.handle_answer(from, nonce, lease_holds, now);
+            }
+            Input::Message { from, message } => self.liveness.handle_message(from, &message, now),
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.liveness.handle_timeout(now + self.ahead);
+    }
+
+    /// When there is something to do, by the cluster's clock.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let due = self.liveness.poll_timeout().into_iter().chain(self.announcements.poll_timeout()).min()?;
+        due.checked_sub(self.ahead)
+    }
+
+    /// What is to be sent, after everything else that follows from the input.
+    pub fn run(&mut self, now: Instant) -> Vec<Transmit> {
+        let local = now + self.ahead;
+        while let Some(leg) = self.liveness.poll_return(local) {
+            let falls = |leg| self.liveness.view().falls(leg, moves::WINDOW, local);
+            match self.moves.earliest_return(&self.armed, &self.standing, leg, falls, local) {
+                None => self.liveness.settle(leg, local),
+                Some(until) => self.liveness.postpone(leg, until),
+            }
+        }
+        if self.liveness.poll_change() {
+            self.act(now);
+        }
+        while self.announcements.poll_transmit(local).is_some() {
+            self.announced.push(now);
+        }
+        std::iter::from_fn(|| self.liveness.poll_transmit()).collect()
+    }
+
+    /// The node that owns a VIP, as this one sees it.
+    pub fn owner(&self, vip: Addr) -> Option<NodeNumber> {
+        self.standing.owner(&self.armed.vips[&vip].ranked[&0]).map(number)
+    }
+
+    fn act(&mut self, now: Instant) {
+        let now = now + self.ahead;
+        let silent = self.standing.silent();
+        self.standing = self.liveness.standing(now);
+        self.moves.observe(&self.armed, &self.standing, now);
+        let own = self.armed.vips.keys().filter(|vip| self.owner(**vip) == Some(self.number));
+        self.announcements.set(&own.map(|vip| (*vip, 1)).collect());
+        if self.standing.silent() < silent {
+            self.announcements.repeat_all();
+        }
+    }
+}
