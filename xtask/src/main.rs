@@ -46,9 +46,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// What a packet costs, as ratios in one interleaved run; `bench failover`: how long a client waits for another owner. Needs root.
+    /// What a packet costs, as ratios in one interleaved run; `bench failover`: how long a client waits for another owner. Both need
+    /// root. `bench liveness`: how fast and how rightly clusters of up to 500 nodes judge, simulated.
     Bench {
-        /// What the benchmark is told: --json, --rounds N; failover --json, --runs N.
+        /// What the benchmark is told: --json, --rounds N; failover --json, --runs N; liveness --json, --runs N, --hours N.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

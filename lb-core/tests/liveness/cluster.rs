@@ -33,6 +33,7 @@ pub struct Faults {
 
 pub struct Cluster {
     profile: Profile,
+    begin: Instant,
     now: Instant,
     nodes: Vec<Node>,
     pub faults: Faults,
@@ -94,6 +95,7 @@ impl Cluster {
         let source = Source::new(nodes, vips);
         let mut cluster = Self {
             profile,
+            begin,
             now: begin,
             nodes: Vec::new(),
             faults: Faults::default(),
@@ -118,6 +120,11 @@ impl Cluster {
         let first = |vip: &Addr| Some((*vip, cluster.nodes.first()?.owner(*vip)?));
         cluster.owners = cluster.source.vips.keys().filter_map(first).collect();
         cluster
+    }
+
+    /// Since the beginning.
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.begin
     }
 
     pub fn kill(&mut self, node: NodeNumber) {

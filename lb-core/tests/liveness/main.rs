@@ -159,7 +159,8 @@ fn loss_accuses_nobody() {
             cluster.faults.loss = loss;
             cluster.run_for(seconds * SECOND);
             println!(
-                "{nodes} nodes, loss {loss}, {seconds} s: {} suspicions, {} accusations",
+                "{nodes} nodes, loss {loss}, {:?}: {} suspicions, {} accusations",
+                cluster.elapsed(),
                 cluster.suspicions(),
                 cluster.accusations()
             );
