@@ -16,4 +16,5 @@ mod slice;
 
 pub use decode::{Decoded, decode};
 pub use memory::{Memory, Settled};
+pub use node::duration;
 pub use problem::{ObjectKey, Problem, ProblemKind, Severity};

@@ -6,6 +6,7 @@ pub mod allocate;
 pub mod announce;
 pub mod armed;
 pub mod diff;
+pub mod drain;
 pub mod host;
 pub mod liveness;
 pub mod maps;

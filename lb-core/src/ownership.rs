@@ -17,7 +17,7 @@ pub fn ranked<'a>(first_address: IpAddr, nodes: impl IntoIterator<Item = &'a Nod
 }
 
 /// Nodes that may own a Service's addresses: those that an advertisement of its pool selects, that are neither excluded nor
-/// without network, and with `externalTrafficPolicy: Local` those that run a serving endpoint.
+/// without network nor leave on purpose, and with `externalTrafficPolicy: Local` those that run a serving endpoint.
 pub fn eligible<'a>(
     snapshot: &'a Snapshot,
     service: &Service,
@@ -39,7 +39,11 @@ pub fn eligible<'a>(
         TrafficPolicy::Local => serving().any(|endpoint| endpoint.node.as_ref() == Some(name)),
     };
     let is_eligible = |(name, node): &(&NodeName, &Node)| {
-        !node.excluded && !node.network_unavailable && is_selected(node) && has_endpoint(name)
+        !node.excluded
+            && !node.network_unavailable
+            && node.leaving.is_empty()
+            && is_selected(node)
+            && has_endpoint(name)
     };
     snapshot.nodes.iter().filter(is_eligible).map(|(name, _)| name).collect()
 }
@@ -70,9 +74,12 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::model::{
-        Operator, Requirement, Selector,
-        testing::{endpoint, node, pool, service},
+    use crate::{
+        drain::{Limit, Reason},
+        model::{
+            Operator, Requirement, Selector,
+            testing::{endpoint, node, pool, service},
+        },
     };
 
     fn names(names: &[&str]) -> Vec<NodeName> {
@@ -110,6 +117,10 @@ mod tests {
         }
         if let Some(node) = snapshot.nodes.get_mut(&NodeName("b".to_owned())) {
             node.excluded = true;
+        }
+        snapshot.nodes.insert(NodeName("d".to_owned()), node(address));
+        if let Some(node) = snapshot.nodes.get_mut(&NodeName("d".to_owned())) {
+            node.leaving.insert(Reason::Annotation, Limit::Unlimited);
         }
         let everywhere = L2Advertisement::default();
         let mut served = service();

@@ -1,4 +1,7 @@
-use lb_core::model::{EndpointCondition, Family, Forwarding, TableSize};
+use lb_core::{
+    drain::{Limit, Reason},
+    model::{EndpointCondition, Family, Forwarding, TableSize},
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -164,6 +167,18 @@ fn what_is_wrong_is_said_with_file_object_and_field() {
             "ports: [{name: http, port: 80}]\nstatus: {loadBalancer: {ingress: [{hostname: a.example}, {ip: 192.0.2.300}]}}",
             "error: objects.yaml: Service default/web: status.loadBalancer.ingress[1].ip: \"192.0.2.300\" is not an IP address",
         ),
+        (
+            "name: n1,",
+            "name: n1, annotations: {magnetite.io/drain: soon, example.com/drain: soon},",
+            "warning: objects.yaml: Node n1: metadata.annotations[magnetite.io/drain]: \"soon\" is not true, false or a duration \
+             like 10m: it drains",
+        ),
+        (
+            "name: n1,",
+            "name: n1, annotations: {magnetite.io/drian: \"true\"},",
+            "warning: objects.yaml: Node n1: metadata.annotations[magnetite.io/drian]: is none of the annotations that are read, \
+             magnetite.io/drain: check its spelling",
+        ),
         ("192.0.2.11}", "192.0.2.11.12}", "error: objects.yaml: Node n1: status.addresses[0].address:"),
         (
             "[10.1.0.7]",
@@ -207,6 +222,37 @@ fn what_is_wrong_is_said_with_file_object_and_field() {
         assert!(GOOD.contains(from), "{from}");
         let found = problems(&GOOD.replacen(from, to, 1));
         assert!(found.len() == 1 && found[0].starts_with(expected), "{to}: {found:#?}\nexpected {expected}");
+    }
+}
+
+/// Changes to a good Node, and why it leaves then.
+#[test]
+fn a_node_that_leaves_says_why_and_one_that_is_cordoned_stays() {
+    let minutes = |minutes: u64| Limit::Within(std::time::Duration::from_secs(60 * minutes));
+    let annotated =
+        |value: &str| ("name: n1,", format!("name: n1, annotations: {{magnetite.io/drain: \"{value}\"}},"));
+    let tainted = |key: &str| {
+        ("spec: {podCIDRs", format!("spec: {{taints: [{{key: {key}, effect: NoSchedule}}], podCIDRs"))
+    };
+    for ((from, to), expected) in [
+        (annotated("true"), Some((Reason::Annotation, Limit::Unlimited))),
+        (annotated(""), Some((Reason::Annotation, Limit::Unlimited))),
+        (annotated("soon"), Some((Reason::Annotation, Limit::Unlimited))),
+        (annotated("1h30m"), Some((Reason::Annotation, minutes(90)))),
+        (annotated("false"), None),
+        (tainted("node.kubernetes.io/out-of-service"), Some((Reason::OutOfService, Limit::Unlimited))),
+        (tainted("ToBeDeletedByClusterAutoscaler"), Some((Reason::Autoscaler, Limit::Unlimited))),
+        (tainted("karpenter.sh/disrupted"), Some((Reason::Disrupted, Limit::Unlimited))),
+        // Cordon, and what else is no reason.
+        (("spec: {", "spec: {unschedulable: true, ".to_owned()), None),
+        (tainted("node.kubernetes.io/unschedulable"), None),
+        (tainted("node.kubernetes.io/not-ready"), None),
+        (tainted("DeletionCandidateOfClusterAutoscaler"), None),
+    ] {
+        assert!(GOOD.contains(from), "{from}");
+        let snapshot = decode_one(&GOOD.replacen(from, &to, 1)).snapshot;
+        let found = &snapshot.nodes[&NodeName("n1".to_owned())].leaving;
+        assert_eq!(*found, expected.into_iter().collect(), "{to}");
     }
 }
 

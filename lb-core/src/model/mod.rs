@@ -12,6 +12,8 @@ use std::{
 
 use ipnet::IpNet;
 
+use crate::drain::{Limit, Reason};
+
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -90,6 +92,8 @@ pub struct Node {
     pub excluded: bool,
     /// Has the condition NetworkUnavailable.
     pub network_unavailable: bool,
+    /// Why it leaves on purpose, of [`Reason::OF_NODES`], and until when it should be drained; nothing of one that stays.
+    pub leaving: BTreeMap<Reason, Limit>,
 }
 
 /// A Service of type LoadBalancer.

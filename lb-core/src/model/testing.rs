@@ -1,6 +1,10 @@
 //! Objects for tests.
 
-use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    num::NonZeroU16,
+};
 
 use super::{
     AddressRange, Echo, Endpoint, EndpointCondition, Family, Forwarding, Labels, Node, NodeName, ObjectName,
@@ -68,5 +72,6 @@ pub fn node(address: IpAddr) -> Node {
         pod_cidrs: Vec::new(),
         excluded: false,
         network_unavailable: false,
+        leaving: BTreeMap::new(),
     }
 }
