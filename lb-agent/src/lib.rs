@@ -4,6 +4,7 @@ pub mod commands;
 pub mod dataplane;
 pub mod liveness;
 pub mod metrics;
+pub mod logind;
 pub mod network;
 pub mod node;
 pub mod output;

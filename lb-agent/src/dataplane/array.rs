@@ -50,22 +50,35 @@ impl<V: Plain> ArrayMap<V> {
     /// # Errors
     /// The kernel's.
     pub fn read(&self) -> Result<Vec<V>, Error> {
-        let length = self.length as usize;
+        self.read_part(0, self.length)
+    }
+
+    /// So many entries from there on, or fewer at the end.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read_part(&self, offset: u32, count: u32) -> Result<Vec<V>, Error> {
+        let length = count.min(self.length.saturating_sub(offset)) as usize;
+        if length == 0 {
+            return Ok(Vec::new());
+        }
         let mut values = vec![0_u8; length * size_of::<V>()];
         let mut keys = vec![0_u32; length];
         let mut next = 0_u32;
+        // The kernel begins behind the key that it is given.
+        let before = offset.checked_sub(1);
         let mut batch = Batch {
-            in_batch: 0,
+            in_batch: before.as_ref().map_or(0, |key| std::ptr::from_ref(key) as u64),
             out_batch: std::ptr::from_mut(&mut next) as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
-            count: self.length,
+            count: length as u32,
         };
         match self.call(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut batch) {
-            // The kernel says ENOENT when it has reached the end, which here is always.
+            // The kernel says ENOENT when it has reached the end.
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(source) => return Err(Error::Batch { map: self.name, offset: 0, count: length, source }),
+            Err(source) => return Err(Error::Batch { map: self.name, offset, count: length, source }),
         }
         Ok(values.chunks_exact(size_of::<V>()).filter_map(V::from_bytes).collect())
     }
@@ -96,26 +109,37 @@ impl<V: Plain> ArrayMap<V> {
     }
 
     fn call(&self, command: bpf_cmd, batch: &mut Batch) -> io::Result<()> {
-        // SAFETY: an all-zero attribute is the kernel's own default.
-        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
-        attr.batch.in_batch = batch.in_batch;
-        attr.batch.out_batch = batch.out_batch;
-        attr.batch.keys = batch.keys;
-        attr.batch.values = batch.values;
-        attr.batch.count = batch.count;
-        attr.batch.map_fd = self.data.fd().as_fd().as_raw_fd() as u32;
         // SAFETY: keys and values are buffers of the caller's for `count` entries of the sizes that `new` has compared.
-        let result =
-            unsafe { libc::syscall(libc::SYS_bpf, command as i32, &raw mut attr, size_of::<bpf_attr>()) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        unsafe { call(command, &self.data, batch) }
     }
 }
 
-/// The part of `bpf_attr` that is for batches.
-struct Batch {
-    in_batch: u64,
-    out_batch: u64,
-    keys: u64,
-    values: u64,
-    count: u32,
+/// A batch operation; afterwards the count is that of the entries that it was done with.
+///
+/// # Safety
+/// Keys and values are buffers for `count` entries of the map's sizes; what else is not null is as the operation asks for.
+pub(super) unsafe fn call(command: bpf_cmd, map: &MapData, batch: &mut Batch) -> io::Result<()> {
+    // SAFETY: an all-zero attribute is the kernel's own default.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.batch.in_batch = batch.in_batch;
+    attr.batch.out_batch = batch.out_batch;
+    attr.batch.keys = batch.keys;
+    attr.batch.values = batch.values;
+    attr.batch.count = batch.count;
+    attr.batch.map_fd = map.fd().as_fd().as_raw_fd() as u32;
+    // SAFETY: the caller's promise.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command as i32, &raw mut attr, size_of::<bpf_attr>()) };
+    // SAFETY: the kernel has left the part of the attribute that it was given.
+    batch.count = unsafe { attr.batch.count };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The part of `bpf_attr` that is for batches: addresses, and how many entries there is room for.
+pub(super) struct Batch {
+    pub in_batch: u64,
+    pub out_batch: u64,
+    pub keys: u64,
+    pub values: u64,
+    pub count: u32,
 }

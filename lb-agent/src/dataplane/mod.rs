@@ -1,6 +1,7 @@
 //! Everything that touches bpf(2), and nothing that decides.
 
 mod array;
+mod carried;
 mod clock;
 mod counters;
 mod egress;
@@ -9,6 +10,7 @@ mod live;
 mod loader;
 mod tables;
 
+pub use carried::Carried;
 pub use clock::Clock;
 pub use counters::Counters;
 pub use egress::EgressMode;
