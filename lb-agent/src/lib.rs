@@ -3,8 +3,8 @@
 pub mod commands;
 pub mod dataplane;
 pub mod liveness;
-pub mod metrics;
 pub mod logind;
+pub mod metrics;
 pub mod network;
 pub mod node;
 pub mod output;

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -51,6 +52,9 @@ enum Command {
         #[command(flatten)]
         place: StatusPlace,
     },
+    /// Makes this node leave on purpose: other nodes own its VIPs, and it carries what it has until that ends. Holds until --undo or a
+    /// restart of the machine, also when the agent is started again.
+    Drain(DrainArguments),
     /// Where one flow goes and why, by the live maps, step by step.
     Explain {
         /// The client: ADDRESS:PORT.
@@ -86,6 +90,21 @@ enum StatusOf {
         #[arg(default_value = OUTPUT)]
         outputs: Vec<PathBuf>,
     },
+}
+
+#[derive(Args)]
+struct DrainArguments {
+    /// The node stays after all.
+    #[arg(long, conflicts_with_all = ["deadline", "wait"])]
+    undo: bool,
+    /// When it should be drained, from now on, like 10m: after that it is said what is left, and nothing is cut.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    deadline: Option<Duration>,
+    /// Shows how far it has come until it is drained, with exit status 0, or the deadline has passed, with exit status 3.
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    place: StatusPlace,
 }
 
 #[derive(Args)]
@@ -127,6 +146,11 @@ struct NodeArguments {
     /// Where /metrics, /healthz and /readyz are to be had, as ADDRESS:PORT; MetalLB's port is 9120. Nowhere if it is not given.
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "dry_run")]
     metrics_bind: Option<SocketAddr>,
+    /// On SIGTERM, other nodes own this node's VIPs first, and the agent ends when nothing goes through it any more or after this time,
+    /// like 50s: less than the pod's terminationGracePeriodSeconds. A second SIGTERM ends it at once. Without it the agent ends at
+    /// once, and for an upgrade that is right: the data path goes on, and nothing has to move.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    drain_on_sigterm: Option<Duration>,
     /// One pass, then the end; the data path stays.
     #[arg(long)]
     once: bool,
@@ -177,6 +201,7 @@ fn main() -> ExitCode {
             members(format, &outputs).map(|()| ExitCode::SUCCESS)
         }
         Command::Status { of: None, format, place } => status(format, &place).map(|()| ExitCode::SUCCESS),
+        Command::Drain(arguments) => drain(&arguments),
         Command::Explain { client, vip, proto, from_mac, pins, place } => {
             explain(client, vip, proto, from_mac, &pins.pin_dir, &place).map(|()| ExitCode::SUCCESS)
         }
@@ -231,6 +256,7 @@ fn serve(arguments: &NodeArguments) -> Result<()> {
         once: arguments.once,
         profile: arguments.liveness.profile(),
         metrics: arguments.metrics_bind,
+        drain_on_sigterm: arguments.drain_on_sigterm,
     };
     Ok(runtime()?.block_on(node::run(options))?)
 }
@@ -258,9 +284,8 @@ fn status(format: Format, place: &StatusPlace) -> Result<()> {
     match format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&object)?),
         Format::Table => {
-            let is_alive = object.status.agent.as_ref().is_some_and(|agent| is_agent(agent.pid));
             let node = object.metadata.get("name").map_or("", String::as_str);
-            print!("{}", commands::table(node, &object.status, is_alive));
+            print!("{}", commands::table(node, &object.status, commands::is_alive(&object.status)));
         }
     }
     Ok(())
@@ -275,8 +300,30 @@ fn members(format: Format, outputs: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-fn is_agent(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "lb-agent")
+/// Exit status of a drain that has not come to its end in time.
+const OVERDUE: u8 = 3;
+
+fn drain(arguments: &DrainArguments) -> Result<ExitCode> {
+    let place = &arguments.place;
+    let drain = commands::Drain::of(&place.output, place.node_name.as_deref())?;
+    if arguments.undo {
+        println!("{}", drain.undo()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let request = drain.ask(arguments.deadline)?;
+    if !arguments.wait {
+        println!("{}", drain.asked());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let waited = runtime()?.block_on(drain.wait(&request, |line| println!("{line}")))?;
+    Ok(match waited {
+        commands::Waited::Drained => ExitCode::SUCCESS,
+        commands::Waited::Overdue => ExitCode::from(OVERDUE),
+    })
+}
+
+fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    lb_api::duration(text).ok_or("expected a duration like 90s, 10m or 1h30m")
 }
 
 fn explain(

@@ -62,6 +62,12 @@ pub fn read_status(output: &Path, node: Option<&str>) -> Result<NodeStatusObject
     serde_saphyr::from_str(&text).map_err(|error| StatusError::Decode { path, message: error.to_string() })
 }
 
+/// Whether the agent that has written the status still runs.
+pub fn is_alive(status: &NodeStatus) -> bool {
+    let name = status.agent.as_ref().map(|agent| fs::read_to_string(format!("/proc/{}/comm", agent.pid)));
+    name.is_some_and(|name| name.is_ok_and(|name| name.trim() == "lb-agent"))
+}
+
 fn only_file(dir: &Path) -> Result<PathBuf, StatusError> {
     let entries = fs::read_dir(dir).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => StatusError::None { dir: dir.to_owned() },
@@ -107,6 +113,9 @@ fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool
     }
     if status.frozen {
         writeln!(out, "FROZEN: the source has no object; everything stays as it was")?;
+    }
+    if let Some(drain) = &status.drain {
+        writeln!(out, "LEAVES since {} ({}): {}", drain.since, drain.reasons.join(", "), drain.line())?;
     }
     let links = status.links.iter().map(|(name, link)| {
         [name.clone(), link.ifindex.to_string(), link.mac.clone(), link.segment.clone(), link.mode.clone()]

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::output::{ForwardingStatus, NodeStatus, ServiceStatus};
+use crate::output::{DrainStatus, ForwardingStatus, NodeStatus, ServiceStatus};
 
 /// Says what is different.
 pub fn log(before: &NodeStatus, now: &NodeStatus) {
+    log_drain(before.drain.as_ref(), now.drain.as_ref());
     for (name, link, known) in changed(&before.links, &now.links) {
         match link {
             Some(link) => tracing::info!(link = name, mode = link.mode, segment = link.segment, "link"),
@@ -59,6 +60,26 @@ pub fn log(before: &NodeStatus, now: &NodeStatus) {
     }
     for problem in before.problems.iter().filter(|problem| !now.problems.contains(problem)) {
         tracing::info!("mended: {problem}");
+    }
+}
+
+/// Not each count: `status` has that.
+fn log_drain(before: Option<&DrainStatus>, now: Option<&DrainStatus>) {
+    let Some(now) = now else {
+        if before.is_some() {
+            tracing::info!("this node stays: it owns again when it has been quiet for a while");
+        }
+        return;
+    };
+    if before.is_none_or(|before| before.reasons != now.reasons || before.deadline != now.deadline) {
+        let deadline = now.deadline.map(tracing::field::display);
+        tracing::info!(reasons = ?now.reasons, deadline, "this node leaves: other nodes own its VIPs, and it carries what it has");
+    }
+    if now.drained && before.is_none_or(|before| !before.drained) {
+        tracing::info!("{}", now.line());
+    }
+    if now.overdue && before.is_none_or(|before| !before.overdue) {
+        tracing::warn!("{}", now.line());
     }
 }
 

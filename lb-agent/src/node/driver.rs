@@ -25,15 +25,21 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{Pass, changes, groups::Groups, pass};
+use super::{
+    Pass, changes,
+    groups::Groups,
+    leaving::{Change, Leaving},
+    pass,
+};
 use crate::{
+    commands,
     dataplane::{self, Dataplane, EgressMode},
     liveness::{self, Orders},
     metrics::{self, Facts, Metrics},
     network::{Netlink, NetlinkError},
     output::{
-        self, AgentStatus, Document, Events, LastGood, Members, Moment, NodeStatus, Writer, documents, facts,
-        owned, view,
+        self, AgentStatus, Document, DrainRequests, Events, LastGood, Members, Moment, NodeStatus, Writer,
+        documents, facts, owned, view,
     },
     source::{self, Watch},
 };
@@ -57,6 +63,8 @@ pub struct Options {
     pub profile: Profile,
     /// Where metrics are to be had, if anywhere.
     pub metrics: Option<SocketAddr>,
+    /// On SIGTERM, VIPs move first, and the agent ends when it is drained or after so long; at once without it.
+    pub drain_on_sigterm: Option<Duration>,
 }
 
 /// What ends the node. All else is logged and tried again.
@@ -118,6 +126,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if driver.options.once {
         return Ok(());
     }
+    driver.leaving.attend_logind();
 
     let every = |period| {
         let mut ticks = interval_at(Instant::now() + period, period);
@@ -127,7 +136,11 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (mut resync, mut confirm, mut members) = (every(RESYNC), every(CONFIRM), every(MEMBERS));
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
+            _ = terminate.recv() => match driver.options.drain_on_sigterm.take() {
+                Some(within) => driver.leaving.terminate(within),
+                // Or the second time.
+                None => break,
+            },
             _ = interrupt.recv() => break,
             _ = confirm.tick() => {
                 driver.resolve().await;
@@ -145,6 +158,17 @@ pub async fn run(options: Options) -> Result<(), Error> {
                     continue;
                 }
             }
+            change = driver.leaving.changed() => match change {
+                Change::Wish => {}
+                Change::Progress => {
+                    let done = driver.tell();
+                    driver.log_failure("writing the status", done);
+                    if driver.leaving.may_end() {
+                        break;
+                    }
+                    continue;
+                }
+            },
             () = driver.netlink.changed() => {
                 tokio::time::sleep(SETTLE).await;
                 if !driver.read_network().await {
@@ -166,6 +190,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
         }
         let done = driver.pass();
         driver.log_failure("a pass", done);
+        if driver.leaving.may_end() {
+            break;
+        }
     }
     let pin_dir = driver.options.pin_dir.display();
     tracing::info!(
@@ -213,6 +240,7 @@ struct Driver {
     /// What other nodes said of themselves by the last pass.
     met: liveness::Seen,
     metrics: Option<Metrics>,
+    leaving: Leaving,
     /// By the last pass whose changes are in the maps.
     planned: Option<(Plan, Placed)>,
 }
@@ -227,6 +255,9 @@ impl Driver {
         })?;
         let adopted = dataplane.adopted();
         let (last_good, memory) = LastGood::load(&options.output, &options.node);
+        let earlier = commands::read_status(&options.output, Some(&options.node.0)).ok();
+        let earlier = earlier.and_then(|object| object.status.drain);
+        let requests = DrainRequests::of(&options.output, &options.node);
         tracing::info!(node = %options.node, pin_dir = %options.pin_dir.display(), adopted, "data path opened");
         let liveness = liveness::Handle::start(liveness::Options {
             node: options.node.clone(),
@@ -254,6 +285,7 @@ impl Driver {
             liveness,
             metrics,
             met: liveness::Seen::default(),
+            leaving: Leaving::new(requests, earlier.as_ref(), options.pin_dir.clone()),
             planned: None,
             options,
         })
@@ -340,8 +372,8 @@ impl Driver {
         self.liveness.order(Orders {
             armed: placed.armed.clone(),
             secret: self.settled.snapshot.gossip_secret.clone(),
-            is_leaving: false,
             description: plan.description(&network),
+            is_leaving: self.leaving.look(&self.settled.snapshot, &self.options.node),
         });
         self.planned = Some((plan, placed));
         self.tell()
@@ -362,6 +394,8 @@ impl Driver {
             algorithm: ALGORITHM_VERSION,
             map_bytes,
         });
+        let vips = placed.armed.vips(&standing).filter(|(_, vip)| vip.owned != 0);
+        status.drain = self.leaving.status(vips.count());
         changes::log(&self.status, &status);
         self.status = status.clone();
         let (now, armed) = (Moment::now(), &placed.armed);
@@ -429,7 +463,7 @@ impl Driver {
 }
 
 /// An error with its causes, in a line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

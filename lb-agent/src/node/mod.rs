@@ -3,6 +3,7 @@
 mod changes;
 mod driver;
 mod groups;
+mod leaving;
 mod pass;
 
 pub use driver::{Error, Options, dry_run, run};

@@ -2,6 +2,7 @@
 
 mod claims;
 mod documents;
+mod drain;
 mod events;
 mod last_good;
 mod maps;
@@ -11,6 +12,7 @@ mod status;
 mod writer;
 
 pub use documents::{Document, documents};
+pub use drain::{DrainRequest, DrainRequests, DrainStatus, FlowsStatus, timestamp};
 pub use events::{Events, facts};
 pub use last_good::LastGood;
 pub use maps::{MapsView, backend_state_name, node_state_name, view};

@@ -10,6 +10,7 @@ use lb_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::drain::DrainStatus;
 use super::members::condition_name;
 use crate::dataplane::LinkMode;
 
@@ -37,6 +38,9 @@ pub struct NodeStatus {
     /// The source has no object: everything stays as it was.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub frozen: bool,
+    /// How far it has come, if it leaves on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainStatus>,
     /// By name.
     pub links: BTreeMap<String, LinkStatus>,
     /// Nodes as this one sees them, by name.
@@ -236,6 +240,7 @@ impl NodeStatus {
         Self {
             agent: None,
             frozen: settled.is_empty,
+            drain: None,
             links: links.collect(),
             nodes: nodes.collect(),
             vips: vips.collect(),

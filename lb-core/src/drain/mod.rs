@@ -149,6 +149,11 @@ impl Drain {
         self.asked.get(&reason)?.deadline()
     }
 
+    /// The next deadline that is still to come.
+    pub fn next_deadline(&self, now: SystemTime) -> Option<SystemTime> {
+        self.asked.values().filter_map(Asked::deadline).filter(|deadline| *deadline > now).min()
+    }
+
     /// How many VIPs this node owns.
     pub fn owns(&mut self, vips: usize) {
         self.vips = vips;
@@ -295,6 +300,7 @@ mod tests {
         assert_eq!(drain.progress(at(70)).and_then(|progress| progress.deadline), Some(at(90)));
         assert_eq!(drain.deadline_of(Reason::Command), Some(at(90)));
         assert_eq!(drain.deadline_of(Reason::Annotation), None);
+        assert_eq!([89, 90].map(|now| drain.next_deadline(at(now))), [Some(at(90)), None]);
     }
 
     #[test]
