@@ -10,8 +10,11 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use lb_agent::output::PeerStatus;
 use magnetite_tests::{
-    lab::{Lab, WEB, WEB_V6},
-    scenarios::traffic::{Stream, udp_elsewhere},
+    lab::{Lab, WEB, WEB_V6, frontend},
+    scenarios::{
+        planned::has_moved,
+        traffic::{self, Stream, udp_elsewhere},
+    },
 };
 
 /// How long the packets of a client stay away whose pod is on another node than the owner that dies, in three nodes. Needs root.
@@ -21,7 +24,7 @@ struct Arguments {
     /// One JSON object a line and figure: figure, value, unit, target, met.
     #[arg(long)]
     json: bool,
-    /// Deaths of each kind.
+    /// Deaths of each kind, and planned drains.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
 }
@@ -55,7 +58,70 @@ fn main() -> Result<()> {
         report(&format!("{name}: client without answers"), gaps, true, arguments.json);
         report(&format!("{name}: until both others' status says so"), views, false, arguments.json);
     }
+    let mut losses = Losses::default();
+    for run in 0..arguments.runs {
+        let begin = losses;
+        drain(&mut losses).with_context(|| format!("planned drain, run {run}"))?;
+        if !arguments.json {
+            let (packets, connections) =
+                (losses.packets - begin.packets, losses.connections - begin.connections);
+            eprintln!(
+                "bench: planned-drain {}/{}: {packets} packets, {connections} connections",
+                run + 1,
+                arguments.runs
+            );
+        }
+    }
+    let (sent, opened) = (losses.sent, losses.opened);
+    report_loss(&format!("planned-drain: packets lost, of {sent}"), losses.packets, arguments.json);
+    report_loss(
+        &format!("planned-drain: connections reset, of {opened}"),
+        losses.connections,
+        arguments.json,
+    );
     Ok(())
+}
+
+/// What planned drains have cost.
+#[derive(Clone, Copy, Default)]
+struct Losses {
+    sent: u64,
+    packets: u64,
+    opened: u64,
+    connections: u64,
+}
+
+/// Drains the owner under traffic of three clients, in a lab of its own: a node that comes back is quiet for a while.
+fn drain(losses: &mut Losses) -> Result<()> {
+    let mut lab = Lab::up()?;
+    let owner = lab.owner(WEB)?;
+    let mut connections = traffic::connections(&lab, 60)?;
+    let streams = [(0, WEB), (1, WEB_V6), (2, WEB)];
+    let streams: Result<Vec<Stream>> =
+        streams.iter().map(|(client, vip)| Stream::begin(&lab.clients()[*client], frontend(*vip))).collect();
+    let streams = streams?;
+    thread::sleep(Duration::from_millis(200));
+    ensure!(lab.node(&owner)?.drain(&[])?.wait()?.success(), "lb-agent drain has failed");
+    lab.wait_all("another owner", |status| has_moved(status, &owner))?;
+    thread::sleep(Duration::from_secs(1));
+    let (sent, packets) = traffic::end_all(streams)?;
+    let (reset, _) = traffic::ask(&mut connections, "drained");
+    losses.sent += sent;
+    losses.packets += packets;
+    losses.opened += connections.len() as u64;
+    losses.connections += reset.len() as u64;
+    Ok(())
+}
+
+fn report_loss(figure: &str, value: u64, is_json: bool) {
+    let is_met = value == 0;
+    if is_json {
+        let line = serde_json::json!({"figure": figure, "value": value, "unit": "count", "target": 0, "met": is_met});
+        println!("{line}");
+    } else {
+        let met = if is_met { "met" } else { "MISSED" };
+        println!("{figure:<53} {value:>7}      target 0, {met}");
+    }
 }
 
 /// Kills the owner and lets it live again: how long a client had no answers, and how long the others took to say so.

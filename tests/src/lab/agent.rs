@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -24,6 +24,8 @@ pub struct Node {
     pub mac: String,
     /// Pins of its agent.
     pub pins: PathBuf,
+    /// What its agent is started with, beside what every agent is.
+    pub arguments: Vec<String>,
     source: PathBuf,
     output: PathBuf,
     log: PathBuf,
@@ -41,6 +43,7 @@ impl Node {
             namespace,
             mac,
             pins,
+            arguments: Vec::new(),
             source: dir.join("objects"),
             output: dir.join("output"),
             log: dir.join(format!("{name}.log")),
@@ -73,7 +76,7 @@ impl Node {
             .arg(&self.pins)
             .arg("--output")
             .arg(&self.output);
-        command.env("NO_COLOR", "1");
+        command.args(&self.arguments).env("NO_COLOR", "1");
         Ok(command)
     }
 
@@ -108,15 +111,38 @@ impl Node {
         Ok(())
     }
 
+    /// SIGTERM.
+    pub fn terminate(&self) -> Result<()> {
+        let agent = self.agent.as_ref().context("the agent does not run")?;
+        // SAFETY: the process is ours, and has not been waited for.
+        unsafe { libc::kill(agent.id() as i32, libc::SIGTERM) };
+        Ok(())
+    }
+
     /// SIGTERM, and its end.
     pub fn stop(&mut self) -> Result<()> {
-        if let Some(mut agent) = self.agent.take() {
-            // SAFETY: the process is ours, and has not been waited for.
-            unsafe { libc::kill(agent.id() as i32, libc::SIGTERM) };
-            let status = agent.wait()?;
-            if !status.success() {
-                bail!("the agent of {} ended with {status}", self.name);
+        if self.agent.is_some() {
+            self.terminate()?;
+        }
+        self.wait_for_end()
+    }
+
+    /// Waits until the agent has ended.
+    pub fn wait_for_end(&mut self) -> Result<()> {
+        let Some(mut agent) = self.agent.take() else { return Ok(()) };
+        let begin = Instant::now();
+        let status = loop {
+            if let Some(status) = agent.try_wait()? {
+                break status;
             }
+            if begin.elapsed() > PATIENCE {
+                self.agent = Some(agent);
+                bail!("the agent of {} does not end:\n{}", self.name, self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        if !status.success() {
+            bail!("the agent of {} ended with {status}", self.name);
         }
         Ok(())
     }
@@ -189,6 +215,19 @@ impl Node {
     pub fn ask_status(&self) -> Result<String> {
         let output = self.output.display().to_string();
         self.ask(&["status", "--output", &output, "--node-name", &self.name])
+    }
+
+    /// `lb-agent drain` with these arguments, begun.
+    pub fn drain(&self, arguments: &[&str]) -> Result<Child> {
+        let mut command = Command::new(agent_program()?);
+        command
+            .arg("drain")
+            .args(arguments)
+            .args(["--node-name", &self.name])
+            .arg("--output")
+            .arg(&self.output);
+        command.stdout(Stdio::piped());
+        self.namespace.run(|| command.spawn().context("starting lb-agent drain"))
     }
 
     /// `lb-agent explain` of a flow.

@@ -340,7 +340,8 @@ impl Lab {
         Ok(())
     }
 
-    fn node_object(&self, name: &str) -> Result<serde_json::Value> {
+    /// A Node as it was at the beginning.
+    pub fn node_object(&self, name: &str) -> Result<serde_json::Value> {
         let host = self.topology.hosts.iter().find(|host| host.name == name);
         let host: &Host = host.with_context(|| format!("no host {name}"))?;
         let is_here = host.number <= NODES;

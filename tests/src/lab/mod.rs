@@ -24,6 +24,6 @@ pub use agent::{Node, agent_program, last_lines};
 pub use client::{Answer, Client, Connection, lost};
 pub use cluster::{EMPTY, KERNEL, Lab, REMOTE, WEB, WEB_V6, frontend};
 pub use namespace::{Namespace, ip, run};
-pub use objects::{Endpoint, Objects};
+pub use objects::{Endpoint, Objects, memberlist};
 pub use pod::Pod;
 pub use runs::{Machines, Run, clean, early_log, runs};

@@ -8,6 +8,7 @@ mod ecmp;
 mod explain;
 mod kernel;
 mod leave;
+pub mod planned;
 mod replies;
 mod restart;
 mod rolling;
@@ -111,6 +112,12 @@ pub const ALL: &[Scenario] = &[
         done: "the owner's Node leaves the directory and comes back, under 120 open connections; one client keeps its old MAC",
         expected: "the VIP moves; the old owner still serves the client with the old MAC; connections to its pods stay, new ones avoid them",
         run: leave::owner_leaves,
+    },
+    Scenario {
+        name: "planned_drain",
+        done: "lb-agent drain --wait on the owner, under 120 open connections and UDP every millisecond, which end later; then --undo",
+        expected: "the VIPs move, nothing is lost, its pods are used; it is drained when the last flow has ended",
+        run: planned::drain,
     },
     Scenario {
         name: "agent_frozen",

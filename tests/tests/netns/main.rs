@@ -1,6 +1,7 @@
 //! Clusters in network namespaces: the real agents, the kernel's own TCP, UDP and ICMP.
 
 mod agent;
+mod drain;
 mod gossip;
 mod lab;
 
@@ -18,6 +19,7 @@ fn main() {
     let scenarios = ALL.iter().map(|scenario| (scenario.name, Box::new(|| play(scenario)) as Run));
     let agents = agent::TESTS
         .iter()
+        .chain(drain::TESTS)
         .chain(gossip::TESTS)
         .map(|(name, test)| (*name, Box::new(|| test(&mut Lab::up()?)) as Run));
     let by_program = [("a_lab_is_used_from_a_shell", Box::new(lab::a_lab_is_used_from_a_shell) as Run)];
