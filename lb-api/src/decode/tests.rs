@@ -250,7 +250,8 @@ fn a_node_that_leaves_says_why_and_one_that_is_cordoned_stays() {
         (tainted("DeletionCandidateOfClusterAutoscaler"), None),
     ] {
         assert!(GOOD.contains(from), "{from}");
-        let snapshot = decode_one(&GOOD.replacen(from, &to, 1)).snapshot;
+        let Decoded { snapshot, problems, .. } = decode_one(&GOOD.replacen(from, &to, 1));
+        assert_eq!(problems.len(), usize::from(to.contains("soon")), "{problems:?}");
         let found = &snapshot.nodes[&NodeName("n1".to_owned())].leaving;
         assert_eq!(*found, expected.into_iter().collect(), "{to}");
     }

@@ -115,8 +115,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "planned_drain",
-        done: "lb-agent drain --wait on the owner, under 120 open connections and UDP every millisecond, which end later; then --undo",
-        expected: "the VIPs move, nothing is lost, its pods are used; it is drained when the last flow has ended",
+        done: "lb-agent drain --wait on the owner, under 120 open connections and UDP every millisecond; one client keeps its old MAC",
+        expected: "the VIPs move, nothing is lost, its pods are used; it says what it still carries, and is drained when that has ended",
         run: planned::drain,
     },
     Scenario {
