@@ -13,6 +13,7 @@ use std::{
 use lb_agent::{
     liveness::{OpenError, Snapshot},
     metrics::{BackendFacts, Counted, Facts, Page, ServiceFacts, text},
+    output::{DrainStatus, FlowsStatus},
 };
 use lb_common::{
     Reason,
@@ -43,6 +44,11 @@ fn facts() -> Result<Facts, std::net::AddrParseError> {
         legs: [("192.0.2.11".parse()?, leg("n1")), ("192.0.2.12".parse()?, leg("n2"))].into(),
         map_bytes: 1 << 20,
         problems: 2,
+        drain: Some(DrainStatus {
+            flows_at_begin: Some(400),
+            flows: Some(FlowsStatus { left: 12, entering: 3, to_pods: 9 }),
+            ..DrainStatus::default()
+        }),
     })
 }
 

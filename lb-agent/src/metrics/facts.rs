@@ -12,7 +12,7 @@ use lb_core::{
     plan::Plan,
 };
 
-use crate::output::Owned;
+use crate::output::{DrainStatus, Owned};
 
 /// What a pass has made of things, as nodes stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Facts {
     pub map_bytes: u64,
     /// What is wrong with the source, and what found no room.
     pub problems: usize,
+    /// How far this node has come, if it leaves on purpose.
+    pub drain: Option<DrainStatus>,
 }
 
 /// A port of a Service.
@@ -96,6 +98,7 @@ impl Facts {
             legs: legs.collect(),
             map_bytes,
             problems: settled.problems.len() + placed.left_out.len(),
+            drain: None,
         }
     }
 }

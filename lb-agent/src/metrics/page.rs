@@ -148,6 +148,7 @@ impl Collector for Page {
         self.backends(&mut out)?;
         self.legs(&mut out)?;
         self.liveness(&mut out)?;
+        self.drain(&mut out)?;
         self.agent(&mut out)
     }
 }
@@ -295,6 +296,33 @@ impl Page {
             "magnetite_owner_moves",
             "Changes of a VIP's owner in a segment that this node has seen.",
             self.snapshot.moves,
+        )
+    }
+
+    /// Leaving on purpose: all but the first only of a node that does.
+    fn drain(&self, out: &mut Out) -> fmt::Result {
+        let drain = self.facts.drain.as_ref();
+        let is_true = |is_true: bool| f64::from(u8::from(is_true));
+        out.gauge(
+            "magnetite_drain_active",
+            "1 while this node leaves on purpose: other nodes own its VIPs.",
+            is_true(drain.is_some()),
+        )?;
+        let Some(drain) = drain else { return Ok(()) };
+        out.gauge(
+            "magnetite_drain_complete",
+            "1 if it owns no VIP and carries no flow.",
+            is_true(drain.drained),
+        )?;
+        out.gauge("magnetite_drain_overdue", "1 if its deadline has passed before.", is_true(drain.overdue))?;
+        if let Some(flows) = drain.flows_at_begin {
+            out.gauge("magnetite_drain_flows_at_begin", "Flows that it carried at first.", flows as f64)?;
+        }
+        let flows = drain.flows.map(|flows| [("elsewhere", flows.entering), ("here", flows.to_pods)]);
+        out.gauges(
+            "magnetite_drain_flows_left",
+            "Flows that it carries still, by where their pods are; those that are left to the kernel count as elsewhere.",
+            flows.into_iter().flatten().map(|(pods, flows)| ([("pods", pods)], flows as f64)),
         )
     }
 
