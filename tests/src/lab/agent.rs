@@ -75,7 +75,9 @@ impl Node {
             .arg("--pin-dir")
             .arg(&self.pins)
             .arg("--output")
-            .arg(&self.output);
+            .arg(&self.output)
+            // Of its own namespace.
+            .args(["--metrics-bind", "127.0.0.1:9120"]);
         command.args(&self.arguments).env("NO_COLOR", "1");
         Ok(command)
     }
@@ -150,6 +152,17 @@ impl Node {
     /// What the agent says of itself.
     pub fn status(&self) -> Result<NodeStatus> {
         Ok(read_status(&self.output, Some(&self.name))?.status)
+    }
+
+    /// What stands in a file below the output directory, which all nodes share; `None` if it is not there.
+    pub fn document(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.output.join(path)).ok()
+    }
+
+    /// `lb-agent status members`, for scripts or for people.
+    pub fn ask_members(&self, is_json: bool) -> Result<String> {
+        let output = self.output.display().to_string();
+        self.ask(&["status", "members", "-o", if is_json { "json" } else { "table" }, &output])
     }
 
     /// Waits until the status is as it should be.
