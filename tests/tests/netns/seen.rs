@@ -175,7 +175,7 @@ fn members_say_who_is_silent_and_why_a_vip_moved(lab: &mut Lab) -> Result<()> {
                 && seen["lastAnswerMs"].is_number() == is_other
         };
         let why = &view["vips"][WEB.to_string()]["eth0"]["why"];
-        ["n1", "n2", "n3"].iter().all(|other| is_seen(&other)) && *why == "best-ranked of 3"
+        ["n1", "n2", "n3"].iter().all(is_seen) && *why == "best-ranked of 3"
     };
     wait(
         "three views that agree",
