@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use lb_core::model::{AddressRange, L2Advertisement, Labels, Pool, ServiceAllocation};
 
 use crate::{
+    annotations::{Annotations, L2, L2_EXPECTED, L2_MODES},
     crd,
     problem::{ObjectKey, ProblemKind, Report, Severity},
     selector::selectors,
@@ -90,6 +91,9 @@ pub(crate) fn l2_advertisement(
     object: crd::L2Advertisement,
     report: &mut Report<'_>,
 ) -> Option<L2Advertisement> {
+    let annotations = Annotations(object.metadata.annotations.unwrap_or_default());
+    annotations.report_unknown(&[L2], report);
+    let l2 = annotations.one_of(L2, &L2_MODES, L2_EXPECTED, report)?;
     let spec = object.spec;
     if !spec.preferred_node_selectors.is_empty() {
         let instead = "all nodes that may announce are preferred alike";
@@ -102,6 +106,7 @@ pub(crate) fn l2_advertisement(
         node_selectors: selectors("spec.nodeSelectors", spec.node_selectors, report)?,
         interfaces: spec.interfaces.into_iter().collect(),
         service_selectors: selectors("spec.serviceSelectors", spec.service_selectors, report)?,
+        l2,
     })
 }
 

@@ -14,6 +14,7 @@ use lb_core::{
 };
 
 use crate::{
+    annotations::{Annotations, L2, L2_EXPECTED, L2_MODES, annotation},
     pool::labels,
     problem::{ProblemKind, Report, Severity},
 };
@@ -50,7 +51,7 @@ pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<(S
         return None;
     }
     let annotations = Annotations(object.metadata.annotations.unwrap_or_default());
-    annotations.report_unknown(report);
+    annotations.report_unknown(&KNOWN, report);
     let ports = ports(spec.ports.unwrap_or_default(), report);
     let policy = match spec.external_traffic_policy.as_deref() {
         None | Some("Cluster") => TrafficPolicy::Cluster,
@@ -70,6 +71,7 @@ pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<(S
     });
     let forwarding = annotations.one_of(FORWARDING, &FORWARDINGS, "auto, dsr or kernel", report)?;
     let echo = annotations.one_of(ECHO, &ECHOS, "always or ready", report)?;
+    let l2 = annotations.one_of(L2, &L2_MODES, L2_EXPECTED, report)?;
     let table_size = match annotations.0.get(TABLE_SIZE) {
         None => None,
         Some(text) => match table_size(text) {
@@ -105,6 +107,7 @@ pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<(S
         forwarding: forwarding.unwrap_or(Forwarding::Auto),
         echo: echo.unwrap_or(Echo::Always),
         table_size,
+        l2,
     };
     Some((service, fields))
 }
@@ -118,51 +121,7 @@ const FORWARDINGS: [(&str, Forwarding); 3] =
 const ECHO: &str = "magnetite.io/echo";
 const ECHOS: [(&str, Echo); 2] = [("always", Echo::Always), ("ready", Echo::Ready)];
 const TABLE_SIZE: &str = "magnetite.io/table-size";
-const PREFIX: &str = "magnetite.io/";
-const KNOWN: [&str; 3] = [FORWARDING, ECHO, TABLE_SIZE];
-
-fn annotation(name: &str) -> String {
-    format!("metadata.annotations[{name}]")
-}
-
-struct Annotations(BTreeMap<String, String>);
-
-impl Annotations {
-    /// Ours that are not read; those of others are none of our business.
-    fn report_unknown(&self, report: &mut Report<'_>) {
-        let ours = self.0.keys().filter(|name| name.starts_with(PREFIX));
-        for name in ours.filter(|name| !KNOWN.contains(&name.as_str())) {
-            let kind = ProblemKind::UnknownAnnotation { known: &KNOWN };
-            report.add(Severity::Warning, annotation(name), kind);
-        }
-    }
-
-    /// MetalLB's, by the new prefix or the old: its field and its value.
-    fn metallb(&self, name: &str) -> Option<(String, &String)> {
-        ["metallb.io", "metallb.universe.tf"].iter().find_map(|prefix| {
-            let key = format!("{prefix}/{name}");
-            Some((annotation(&key), self.0.get(&key)?))
-        })
-    }
-
-    /// `None` if the value is none of these; `Some(None)` if the annotation is not there.
-    fn one_of<T: Copy>(
-        &self,
-        name: &str,
-        values: &[(&str, T)],
-        expected: &'static str,
-        report: &mut Report<'_>,
-    ) -> Option<Option<T>> {
-        let Some(text) = self.0.get(name) else { return Some(None) };
-        match values.iter().find(|(value, _)| value == text) {
-            Some((_, value)) => Some(Some(*value)),
-            None => {
-                report.bad_value(annotation(name), text, expected);
-                None
-            }
-        }
-    }
-}
+const KNOWN: [&str; 4] = [FORWARDING, ECHO, TABLE_SIZE, L2];
 
 /// The ports that are balanced; the others are reported, and the rest goes on.
 fn ports(ports: Vec<v1::ServicePort>, report: &mut Report<'_>) -> Vec<ServicePort> {

@@ -11,9 +11,9 @@ mod pick;
 use crate::{
     flows::{FlowHash, flow_hash},
     layout::{
-        Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FlowSlot, Link, LinkKey, LocalPortKey,
-        Mac, NO_NODE, Neighbour, PeerKey, Port, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey,
-        Vip, conn_kind, phase, service_flags,
+        Addr, Backend, BackendRef, Client, ClientKey, Config, Conn, ConnKey, EchoBudget, FlowSlot, Link,
+        LinkKey, LocalPortKey, Mac, NO_NODE, Neighbour, PeerKey, Port, Reverse, ReverseKey, Row, Service,
+        ServiceId, ServiceKey, SpreadKey, Vip, conn_kind, phase, service_flags,
     },
     meta::{Kind, Meta},
     packet::tcp_flags,
@@ -36,6 +36,8 @@ pub trait Lookup {
     fn peer(&self, key: &PeerKey) -> Option<u16>;
     /// `VIPS`.
     fn vip(&self, address: &Addr) -> Option<Vip>;
+    /// `SPREAD`: whether this node answers the share.
+    fn has_share(&self, key: &SpreadKey, share: u32) -> bool;
     /// `SERVICES`.
     fn service(&self, key: &ServiceKey) -> Option<Service>;
     /// `TABLE`.
@@ -76,6 +78,8 @@ pub trait Store {
     fn put_reverse(&mut self, key: &ReverseKey, reverse: &Reverse);
     /// Sets time and phase of a connection, if it is known.
     fn touch_reverse(&mut self, key: &ReverseKey, tick: u32, phase: u8);
+    /// Puts a client into `CLIENTS`.
+    fn put_client(&mut self, key: &ClientKey, client: &Client);
     /// Counts an echo reply of this CPU.
     fn spend_echo(&mut self, budget: EchoBudget);
 }
@@ -192,6 +196,11 @@ pub enum Learn {
         phase: u8,
         /// The phase is new to `CONNS`.
         mark_conn: bool,
+    },
+    /// `CLIENTS`: somebody asks for the MAC of a VIP that is spread over nodes.
+    Client {
+        /// The segment in which it asks.
+        segment: u16,
     },
     /// `ECHO_BUDGET`: an echo reply was spent.
     Echo {
@@ -423,6 +432,10 @@ impl Decision {
                     let (vip, vip_port) = self.translation();
                     store.mark_conn(&meta.conn_key_of_reply(vip, vip_port), phase);
                 }
+            }
+            Learn::Client { segment } => {
+                let (mac, ifindex) = (meta.source_mac, meta.ifindex);
+                store.put_client(meta.client_key(), &Client { mac, segment, ifindex, time: tick });
             }
             Learn::Echo { spent } => store.spend_echo(EchoBudget { tick, spent }),
         }

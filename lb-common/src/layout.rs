@@ -8,7 +8,12 @@ use crate::hash::HashKey;
 pub use crate::{
     address::{Addr, Mac, Port},
     counts::{ReasonCount, Stats, VipStats},
+    plain::Plain,
 };
+
+mod spread;
+
+pub use spread::{Client, ClientKey, Spread, SpreadKey};
 
 /// Layout of the *state* maps (`FLOWS`, `CONNS`, `REVERSE`), which live through upgrades.
 pub const STATE_VERSION: u32 = 1;
@@ -27,28 +32,10 @@ pub const NO_NODE: u16 = 0xffff;
 pub const MAX_SEGMENTS: u32 = 32;
 /// Slots in one line of `FLOWS`.
 pub const FLOW_SLOTS: usize = 4;
+/// Shares into which the clients of a VIP are divided that is spread over nodes, a power of two.
+pub const SHARES: u32 = 1024;
 /// Largest index of a backend: [`BackendRef`] has 24 bits for it.
 pub const MAX_BACKENDS: u32 = 1 << 24;
-
-/// Plain data: `repr(C)`, no padding, and every bit pattern is a value.
-///
-/// # Safety
-/// The implementor has exactly these properties; reading it from and writing it to bytes is then sound.
-pub unsafe trait Plain: Copy + Sized + 'static {
-    /// The value's bytes, as they stand in a map.
-    fn as_bytes(&self) -> &[u8] {
-        // SAFETY: by the trait's contract there is no padding, so every byte is initialised.
-        unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
-    }
-
-    /// The value that stands in the bytes of a map; `None` unless there are exactly as many as it has.
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        (bytes.len() == size_of::<Self>()).then(|| {
-            // SAFETY: the length was compared, every bit pattern is a value, and the read may be unaligned.
-            unsafe { bytes.as_ptr().cast::<Self>().read_unaligned() }
-        })
-    }
-}
 
 macro_rules! plain {
     ($($type:ty: $size:literal),* $(,)?) => {$(
@@ -217,7 +204,7 @@ pub struct Peer {
 pub struct Vip {
     /// Segments in which ARP and NDP for the address are answered by one of the nodes (bit per segment).
     pub announced: u32,
-    /// Segments in which this node is the one that answers (bit per segment).
+    /// Segments in which this node is the one that answers (bit per segment); of those with [`vip_flags::SPREAD`], one of them.
     pub owned: u32,
     /// [`vip_flags`].
     pub flags: u32,
@@ -229,6 +216,8 @@ pub struct Vip {
 pub mod vip_flags {
     /// Echo requests are answered; without it they are dropped.
     pub const ECHO: u32 = 1;
+    /// Each node answers a share of the clients, by `SPREAD`.
+    pub const SPREAD: u32 = 2;
 }
 
 /// Key of `SERVICES`.
@@ -591,7 +580,7 @@ pub struct Name {
 plain! {
     u32: 4,
     Versions: 8, Addr: 16, Mac: 6, Port: 2, HashKey: 128,
-    Config: 296, Lease: 8, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 16, ServiceKey: 20, ServiceId: 4, Service: 24,
+    Config: 296, Lease: 8, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 16, SpreadKey: 20, Spread: 128, ClientKey: 32, Client: 16, ServiceKey: 20, ServiceId: 4, Service: 24,
     Row: 8, Backend: 28, BackendRef: 4, FlowSlot: 16, FlowLine: 64, ConnKey: 40, Conn: 28, ReverseKey: 40, Reverse: 32,
     LocalPortKey: 20, LocalPort: 4, SourceKey: 24, SourcePrefix: 20, Source: 4, ReasonCount: 16, Stats: 48, VipStats: 24, EchoBudget: 8, NameKey: 8, Name: 256,
 }
@@ -605,6 +594,9 @@ offsets! {
     Neighbour { mac: 0, reach: 6, state: 7, dsr_capable: 8, pad: 9 }
     PeerKey { segment: 0, mac: 2 }
     Vip { announced: 0, owned: 4, flags: 8, stats: 12 }
+    SpreadKey { vip: 0, segment: 16 }
+    ClientKey { client: 0, vip: 16 }
+    Client { mac: 0, segment: 6, ifindex: 8, time: 12 }
     ServiceKey { address: 0, port: 16, protocol: 18, pad: 19 }
     Service { id: 0, table_offset: 4, table_length: 8, backend_offset: 12, backend_length: 16, flags: 20 }
     Backend { address: 0, port: 16, node: 18, state: 20, generation: 21, pad: 22, since: 24 }

@@ -19,7 +19,9 @@ pub mod layout;
 pub mod meta;
 pub mod packet;
 pub mod parse;
+mod plain;
 pub mod reason;
+pub mod spread;
 
 pub use apply::{Action, Rewrite, apply};
 pub use decide::{Decision, Learn, Lookup, Verdict, decide, decide_into, decide_reply, decide_reply_into};

@@ -1,7 +1,8 @@
 //! What the decision needs to know of a packet.
 
 use crate::layout::{
-    Addr, BackendRef, ConnKey, LinkKey, LocalPortKey, Mac, Port, Reverse, ReverseKey, ServiceId, ServiceKey,
+    Addr, BackendRef, ClientKey, ConnKey, LinkKey, LocalPortKey, Mac, Port, Reverse, ReverseKey, ServiceId,
+    ServiceKey,
 };
 
 /// A parsed packet: everything [`crate::decide()`] reads, in plain integers.
@@ -52,6 +53,8 @@ const _: () = {
             && offset_of!(Meta, source) == offset_of!(ReverseKey, pod)
     );
     assert!(offset_of!(Meta, destination) == offset_of!(ConnKey, vip));
+    assert!(offset_of!(Meta, source) == offset_of!(ClientKey, client));
+    assert!(offset_of!(Meta, destination) == offset_of!(ClientKey, vip));
     assert!(offset_of!(Meta, destination) == offset_of!(ReverseKey, client));
     assert!(offset_of!(Meta, source_port) == offset_of!(ConnKey, client_port));
     assert!(offset_of!(Meta, source_port) == offset_of!(ReverseKey, pod_port));
@@ -138,6 +141,13 @@ impl Meta {
     #[inline(always)]
     pub fn reverse_key(&self) -> &ReverseKey {
         // SAFETY: `Meta` begins with the fields of a `ReverseKey`, as asserted above; both are `repr(C)`.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+
+    /// The sender of a request for a VIP's MAC.
+    #[inline(always)]
+    pub fn client_key(&self) -> &ClientKey {
+        // SAFETY: `Meta` begins with the fields of a `ClientKey`, as asserted above; both are `repr(C)`.
         unsafe { &*core::ptr::from_ref(self).cast() }
     }
 

@@ -41,6 +41,8 @@ reasons! {
     NdpAnswered => "ndp-answered",
     /// ARP request or neighbour solicitation for a VIP that another node owns.
     NotOwner => "not-owner",
+    /// ARP request or neighbour solicitation for a spread VIP by a client whom another node answers.
+    NotOwnShare => "not-own-share",
     /// ARP request or neighbour solicitation for a VIP that is not announced in this segment.
     NotAnnounced => "not-announced",
     /// A node announces by ARP that it has a VIP; dropped.

@@ -2,6 +2,9 @@
 //!
 //! What is new is said at once and repeated, for words get lost; then for ever at a low rate, for switches and clients forget. Linux
 //! takes an ARP request of an address for itself at any age of its entry, but a reply only when the entry is older than a second.
+//!
+//! Of a VIP that is spread over nodes only those clients are told that this node has taken over, each alone and not for ever:
+//! what all hear would draw all of them here.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,6 +21,15 @@ use lb_common::{
 /// A VIP on a link (by interface index).
 pub type Place = (Addr, u32);
 
+/// Whom a VIP is announced to alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Recipient {
+    /// Its address.
+    pub address: Addr,
+    /// Its MAC.
+    pub mac: Mac,
+}
+
 /// After the first time, each some while after the one before.
 const REPEATS: [Duration; 4] = [
     Duration::from_millis(100),
@@ -30,6 +42,9 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// Between two that are not new: 200 in a second at most, however many VIPs there are.
 const SPACING: Duration = Duration::from_millis(5);
 
+/// Words to single clients, the first and the later ones: 5,000 in a second at most.
+const TOLD_AT_ONCE: usize = 25;
+
 /// What this node has to say, and when.
 #[derive(Debug, Default)]
 pub struct Announcements {
@@ -37,6 +52,17 @@ pub struct Announcements {
     new: VecDeque<Place>,
     repeats: BTreeSet<(Instant, Place)>,
     not_before: Option<Instant>,
+    told: BTreeMap<(Place, Recipient), Telling>,
+    tellings: BTreeSet<(Instant, (Place, Recipient))>,
+    /// Words to single clients since a moment.
+    burst: Option<(Instant, usize)>,
+}
+
+/// Words to one client: so many were said, and when the next is due.
+#[derive(Clone, Copy, Debug)]
+struct Telling {
+    said: usize,
+    due: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +97,32 @@ impl Announcements {
         }
     }
 
-    /// The next to say now.
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<Place> {
+    /// Tells single clients, as soon as the pace allows, and a few times again; those that were told before are told anew.
+    pub fn tell(&mut self, words: impl IntoIterator<Item = (Place, Recipient)>, now: Instant) {
+        for word in words {
+            if let Some(telling) = self.told.insert(word, Telling { said: 0, due: now }) {
+                self.tellings.remove(&(telling.due, word));
+            }
+            self.tellings.insert((now, word));
+        }
+    }
+
+    /// Stops telling clients that this node does not have any more.
+    pub fn retain_told(&mut self, is_ours: impl Fn(&Place, &Recipient) -> bool) {
+        self.told.retain(|(place, recipient), _| is_ours(place, recipient));
+        let told = &self.told;
+        self.tellings.retain(|(_, word)| told.contains_key(word));
+    }
+
+    /// The next to say now, to all or to one.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<(Place, Option<Recipient>)> {
+        if let Some(place) = self.poll_all(now) {
+            return Some((place, None));
+        }
+        self.poll_told(now).map(|(place, recipient)| (place, Some(recipient)))
+    }
+
+    fn poll_all(&mut self, now: Instant) -> Option<Place> {
         while let Some(place) = self.new.pop_front() {
             // It may have gone before it was said.
             if self.owned.get(&place).is_some_and(|owned| owned.said == 0) {
@@ -90,10 +140,38 @@ impl Announcements {
         Some(place)
     }
 
+    fn poll_told(&mut self, now: Instant) -> Option<(Place, Recipient)> {
+        let (due, word) = self.tellings.first().copied().filter(|(due, _)| *due <= now)?;
+        let (since, count) = match self.burst {
+            Some((since, count)) if now < since + SPACING => (since, count),
+            _ => (now, 0),
+        };
+        if count >= TOLD_AT_ONCE {
+            return None;
+        }
+        self.burst = Some((since, count + 1));
+        self.tellings.remove(&(due, word));
+        let said = self.told.get(&word).map_or(0, |telling| telling.said);
+        match REPEATS.get(said) {
+            Some(wait) => {
+                self.told.insert(word, Telling { said: said + 1, due: now + *wait });
+                self.tellings.insert((now + *wait, word));
+            }
+            None => {
+                self.told.remove(&word);
+            }
+        }
+        Some(word)
+    }
+
     /// When there will be something to say.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let (due, _) = self.repeats.first()?;
-        Some(self.not_before.map_or(*due, |at| at.max(*due)))
+        let repeat = self.repeats.first().map(|(due, _)| self.not_before.map_or(*due, |at| at.max(*due)));
+        let told = self.tellings.first().map(|(due, _)| match self.burst {
+            Some((since, count)) if count >= TOLD_AT_ONCE => (since + SPACING).max(*due),
+            _ => *due,
+        });
+        repeat.into_iter().chain(told).min()
     }
 
     fn said(&mut self, place: Place, now: Instant) {
@@ -104,17 +182,25 @@ impl Announcements {
     }
 }
 
-/// The frame that says that `mac` has `vip`: a broadcast ARP request of the address for itself (RFC 5227 2.3), or an unsolicited
-/// neighbour advertisement to all nodes (RFC 4861 7.2.6).
-pub fn frame(vip: IpAddr, mac: Mac) -> Vec<u8> {
+/// The frame that says that `mac` has `vip`: an ARP request of the address for itself (RFC 5227 2.3), or an unsolicited neighbour
+/// advertisement (RFC 4861 7.2.6); broadcast and to all nodes, or to one.
+pub fn frame(vip: IpAddr, mac: Mac, to: Option<Recipient>) -> Vec<u8> {
     match vip {
-        IpAddr::V4(v4) => arp(u32::from_ne_bytes(v4.octets()), mac),
-        IpAddr::V6(_) => advertisement(vip.into(), mac),
+        IpAddr::V4(v4) => {
+            arp(u32::from_ne_bytes(v4.octets()), mac, to.map_or(Mac::BROADCAST, |recipient| recipient.mac))
+        }
+        IpAddr::V6(_) => advertisement(vip.into(), mac, to.unwrap_or(ALL_NODES)),
     }
 }
 
-fn arp(address: u32, mac: Mac) -> Vec<u8> {
-    let ethernet = Ethernet { destination: Mac::BROADCAST, source: mac, ethertype: ethertype::ARP.to_be() };
+/// `ff02::1` (RFC 2464 7).
+const ALL_NODES: Recipient = Recipient {
+    address: Addr { words: [0xff02_0000_u32.to_be(), 0, 0, 1_u32.to_be()] },
+    mac: Mac { words: [0x3333, 0, 1_u16.to_be()] },
+};
+
+fn arp(address: u32, mac: Mac, to: Mac) -> Vec<u8> {
+    let ethernet = Ethernet { destination: to, source: mac, ethertype: ethertype::ARP.to_be() };
     let arp = Arp {
         hardware: 1_u16.to_be(),
         protocol: ethertype::IPV4.to_be(),
@@ -131,21 +217,16 @@ fn arp(address: u32, mac: Mac) -> Vec<u8> {
     frame
 }
 
-fn advertisement(address: Addr, mac: Mac) -> Vec<u8> {
+fn advertisement(address: Addr, mac: Mac, to: Recipient) -> Vec<u8> {
     const LENGTH: u16 = 32;
     const OVERRIDE: u32 = 0x2000_0000_u32.to_be();
-    let all_nodes = Addr { words: [0xff02_0000_u32.to_be(), 0, 0, 1_u32.to_be()] };
-    let ethernet = Ethernet {
-        destination: [0x33, 0x33, 0, 0, 0, 1].into(),
-        source: mac,
-        ethertype: ethertype::IPV6.to_be(),
-    };
+    let ethernet = Ethernet { destination: to.mac, source: mac, ethertype: ethertype::IPV6.to_be() };
     let ipv6 = Ipv6 {
         version_and_flow: 0x6000_0000_u32.to_be(),
         payload_length: LENGTH.to_be(),
         next_and_hop_limit: [protocol::ICMPV6, 255],
         source: address.words,
-        destination: all_nodes.words,
+        destination: to.address.words,
     };
     let type_and_code = [icmp_type::NEIGHBOUR_ADVERTISEMENT, 0];
     let target = NeighbourTarget { target: address.words };
@@ -155,7 +236,7 @@ fn advertisement(address: Addr, mac: Mac) -> Vec<u8> {
         .into_iter()
         .fold(Sum::ZERO, |sum, word| sum.add(u32::from(word)))
         .add_words(address.words)
-        .add_words(all_nodes.words)
+        .add_words(to.address.words)
         .add(u32::from(LENGTH.to_be()))
         .add(u32::from(u16::from(protocol::ICMPV6).to_be()))
         .add(u32::from(u16::from_ne_bytes(type_and_code)))

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::layout::{Addr, Mac, Neighbour, Vip, node_state};
+use lb_common::layout::{Addr, Mac, Neighbour, Spread, SpreadKey, Vip, node_state};
 
-use crate::liveness::{Leg, Standing};
+use crate::{
+    liveness::{Leg, Standing},
+    spread::Shares,
+};
 
-/// Entries of `NEIGHBOURS` and `VIPS`, as far as a plan makes them.
+/// Entries of `NEIGHBOURS`, `VIPS` and `SPREAD`, as far as a plan makes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Armed {
     /// By place in `NEIGHBOURS`. Their state is that of nodes that are well.
@@ -15,6 +18,8 @@ pub struct Armed {
     pub vips: BTreeMap<Addr, ArmedVip>,
     /// By segment.
     pub segments: BTreeMap<u16, ArmedSegment>,
+    /// The tables of VIPs that are spread over nodes, each once, and in which segment it is used.
+    pub tables: Vec<(u16, Shares)>,
 }
 
 /// A node in a segment.
@@ -33,6 +38,8 @@ pub struct ArmedVip {
     pub entry: Vip,
     /// By segment in which it is announced: the legs of those that may own it, best first.
     pub ranked: BTreeMap<u16, Vec<Leg>>,
+    /// Of one that is spread over nodes, by the same segments: the place in [`Armed::tables`].
+    pub tables: BTreeMap<u16, usize>,
 }
 
 /// A segment of this node's.
@@ -63,10 +70,14 @@ impl Armed {
 
     /// What `VIPS` holds, as nodes stand.
     pub fn vips(&self, standing: &Standing) -> impl Iterator<Item = (Addr, Vip)> {
-        self.vips.iter().map(|(address, armed)| {
-            let is_owned = |(segment, ranked): &(&u16, &Vec<Leg>)| {
-                let own = self.segments.get(segment).and_then(|segment| segment.own);
-                own.is_some() && standing.owner(ranked) == own
+        let own = self.own_shares(standing);
+        self.vips.iter().map(move |(address, armed)| {
+            let is_owned = |(segment, ranked): &(&u16, &Vec<Leg>)| match armed.tables.get(segment) {
+                Some(table) => own.get(*table).is_some_and(|own| *own != Spread::default()),
+                None => {
+                    let own = self.segments.get(segment).and_then(|segment| segment.own);
+                    own.is_some() && standing.owner(ranked) == own
+                }
             };
             let owned =
                 armed.ranked.iter().filter(is_owned).fold(0, |bits, (segment, _)| bits | 1 << segment);
@@ -74,9 +85,46 @@ impl Armed {
         })
     }
 
-    /// Who owns a VIP, by segment.
+    /// What `SPREAD` holds, as nodes stand.
+    pub fn spread(&self, standing: &Standing) -> impl Iterator<Item = (SpreadKey, Spread)> {
+        let own = self.own_shares(standing);
+        self.vips.iter().flat_map(move |(address, armed)| {
+            let of_segment = |(segment, table): (&u16, &usize)| {
+                let key = SpreadKey { vip: *address, segment: u32::from(*segment) };
+                (key, own.get(*table).copied().unwrap_or_default())
+            };
+            armed.tables.iter().map(of_segment).collect::<Vec<_>>()
+        })
+    }
+
+    /// This node's shares, by table.
+    fn own_shares(&self, standing: &Standing) -> Vec<Spread> {
+        let own = |(segment, shares): &(u16, Shares)| {
+            let own = self.segments.get(segment).and_then(|segment| segment.own);
+            own.map(|own| shares.of(own, standing)).unwrap_or_default()
+        };
+        self.tables.iter().map(own).collect()
+    }
+
+    /// How many shares of a VIP's clients each has that may own it, by segment; none of one that is not spread over nodes.
+    pub fn share_counts(&self, address: Addr, standing: &Standing) -> BTreeMap<u16, BTreeMap<Leg, u32>> {
+        let Some(armed) = self.vips.get(&address) else { return BTreeMap::new() };
+        let counted = |(segment, table): (&u16, &usize)| {
+            let mut counts: BTreeMap<Leg, u32> =
+                armed.ranked.get(segment).into_iter().flatten().map(|leg| (*leg, 0)).collect();
+            let (_, shares) = self.tables.get(*table)?;
+            for owner in shares.owners(standing).into_iter().flatten() {
+                *counts.entry(owner).or_default() += 1;
+            }
+            Some((*segment, counts))
+        };
+        armed.tables.iter().filter_map(counted).collect()
+    }
+
+    /// Who owns a VIP, by segment; nobody alone one that is spread over nodes.
     pub fn owners(&self, address: Addr, standing: &Standing) -> BTreeMap<u16, Leg> {
-        let ranked = self.vips.get(&address).into_iter().flat_map(|armed| &armed.ranked);
+        let alone = self.vips.get(&address).filter(|armed| armed.tables.is_empty());
+        let ranked = alone.into_iter().flat_map(|armed| &armed.ranked);
         ranked.filter_map(|(segment, ranked)| Some((*segment, standing.owner(ranked)?))).collect()
     }
 }

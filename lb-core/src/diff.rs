@@ -29,10 +29,12 @@ pub fn diff(current: &Maps, wanted: &Maps) -> Vec<Op> {
         ops.push(Op::SetConfig(wanted.config));
     }
     sets(&mut ops, &current.services, &wanted.services, Op::SetService);
+    sets(&mut ops, &current.spread, &wanted.spread, Op::SetSpread);
     sets(&mut ops, &current.vips, &wanted.vips, Op::SetVip);
 
     ops.extend(backends(true));
     removes(&mut ops, &current.vips, &wanted.vips, Op::RemoveVip);
+    removes(&mut ops, &current.spread, &wanted.spread, Op::RemoveSpread);
     removes(&mut ops, &current.services, &wanted.services, Op::RemoveService);
     removes(&mut ops, &current.local_ports, &wanted.local_ports, Op::RemoveLocalPort);
     removes(&mut ops, &current.sources, &wanted.sources, Op::RemoveSource);

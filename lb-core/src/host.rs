@@ -7,9 +7,9 @@ use lb_common::{
     decide::Store,
     flows::{self, FlowHash},
     layout::{
-        Addr, Backend, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS, FlowLine, FlowSlot, Link, LinkKey,
-        LocalPortKey, MAX_SEGMENTS, Neighbour, PeerKey, Reverse, ReverseKey, Row, Service, ServiceId,
-        ServiceKey, SourceKey, Vip,
+        Addr, Backend, Client, ClientKey, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS, FlowLine, FlowSlot,
+        Link, LinkKey, LocalPortKey, MAX_SEGMENTS, Neighbour, PeerKey, Reverse, ReverseKey, Row, Service,
+        ServiceId, ServiceKey, SourceKey, SpreadKey, Vip,
     },
 };
 
@@ -17,7 +17,7 @@ use crate::maps::Maps;
 
 /// Config maps and state maps of one node, as one of its receive queues sees them.
 ///
-/// `CONNS` and `REVERSE` have no bound here: eviction is the kernel's.
+/// `CONNS`, `REVERSE` and `CLIENTS` have no bound here: eviction is the kernel's.
 #[derive(Clone, Debug)]
 pub struct HostMaps {
     /// The config maps.
@@ -28,6 +28,8 @@ pub struct HostMaps {
     pub conns: BTreeMap<ConnKey, Conn>,
     /// `REVERSE`.
     pub reverse: BTreeMap<ReverseKey, Reverse>,
+    /// `CLIENTS`.
+    pub clients: BTreeMap<ClientKey, Client>,
     /// `ECHO_BUDGET`.
     pub echo_budget: EchoBudget,
     /// Whether `LEASE` holds.
@@ -45,6 +47,7 @@ impl HostMaps {
             flows,
             conns: BTreeMap::new(),
             reverse: BTreeMap::new(),
+            clients: BTreeMap::new(),
             echo_budget: EchoBudget::default(),
             lease_holds: false,
             tick: 0,
@@ -79,6 +82,10 @@ impl Lookup for HostMaps {
 
     fn vip(&self, address: &Addr) -> Option<Vip> {
         self.maps.vips.get(address).copied()
+    }
+
+    fn has_share(&self, key: &SpreadKey, share: u32) -> bool {
+        self.maps.spread.get(key).is_some_and(|spread| spread.has(share))
     }
 
     fn service(&self, key: &ServiceKey) -> Option<Service> {
@@ -175,6 +182,10 @@ impl Store for HostMaps {
         if let Some(reverse) = self.reverse.get_mut(key) {
             (reverse.time, reverse.phase) = (tick, phase);
         }
+    }
+
+    fn put_client(&mut self, key: &ClientKey, client: &Client) {
+        self.clients.insert(*key, *client);
     }
 
     fn spend_echo(&mut self, budget: EchoBudget) {

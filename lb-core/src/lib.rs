@@ -16,3 +16,4 @@ pub mod ownership;
 pub mod place;
 pub mod plan;
 pub mod rows;
+pub mod spread;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_common::layout::{
     Addr, Backend, Config, Link, LinkKey, LocalPort, LocalPortKey, MAX_BACKENDS, MAX_SEGMENTS, Name, NameKey,
-    Neighbour, Peer, PeerKey, Row, Service, ServiceKey, Source, SourceKey, Vip,
+    Neighbour, Peer, PeerKey, Row, Service, ServiceKey, Source, SourceKey, Spread, SpreadKey, Vip,
 };
 
 /// How many entries each map has; everything that is planned fits in them.
@@ -18,6 +18,10 @@ pub struct Sizes {
     pub peers: u32,
     /// `VIPS`.
     pub vips: u32,
+    /// `SPREAD`: segments of all VIPs that are spread over nodes.
+    pub spread: u32,
+    /// `CLIENTS`.
+    pub clients: u32,
     /// `SERVICES`; also the indexes of `SERVICE_STATS`.
     pub services: u32,
     /// Rows of `TABLE`.
@@ -42,6 +46,8 @@ impl Default for Sizes {
             nodes: 1024,
             peers: 8192,
             vips: 8192,
+            spread: 8192,
+            clients: 1 << 14,
             services: 8192,
             table: 1 << 19,
             backends: 1 << 15,
@@ -77,6 +83,8 @@ impl Sizes {
             "NEIGHBOURS" => (&mut self.nodes, 1 << 12),
             "PEERS" => (&mut self.peers, 1 << 20),
             "VIPS" => (&mut self.vips, 1 << 16),
+            "SPREAD" => (&mut self.spread, 1 << 20),
+            "CLIENTS" => (&mut self.clients, 1 << 20),
             "SERVICES" => (&mut self.services, 1 << 16),
             "TABLE" => (&mut self.table, 1 << 26),
             "BACKENDS" => (&mut self.backends, MAX_BACKENDS),
@@ -86,8 +94,8 @@ impl Sizes {
             "SOURCES" => (&mut self.sources, 1 << 20),
             _ => {
                 return Err(error(
-                    "the maps are LINKS, NEIGHBOURS (nodes), PEERS, VIPS, SERVICES, TABLE, BACKENDS, FLOWS (lines of a queue), \
-                     CONNS (and REVERSE), LOCAL_PORTS and SOURCES",
+                    "the maps are LINKS, NEIGHBOURS (nodes), PEERS, VIPS, SPREAD, CLIENTS, SERVICES, TABLE, BACKENDS, FLOWS (lines of a \
+                     queue), CONNS (and REVERSE), LOCAL_PORTS and SOURCES",
                 ));
             }
         };
@@ -130,6 +138,8 @@ pub struct Maps {
     pub peers: BTreeMap<PeerKey, Peer>,
     /// `VIPS`.
     pub vips: BTreeMap<Addr, Vip>,
+    /// `SPREAD`.
+    pub spread: BTreeMap<SpreadKey, Spread>,
     /// `SERVICES`.
     pub services: BTreeMap<ServiceKey, Service>,
     /// `TABLE`.
@@ -153,6 +163,7 @@ impl Maps {
             neighbours: vec![Neighbour::default(); sizes.neighbours() as usize],
             peers: BTreeMap::new(),
             vips: BTreeMap::new(),
+            spread: BTreeMap::new(),
             services: BTreeMap::new(),
             table: vec![Row { candidates: [0; _] }; sizes.table as usize],
             backends: vec![Backend::default(); sizes.backends as usize],
@@ -173,6 +184,8 @@ impl Maps {
             Op::RemovePeer(key) => remove(&mut self.peers, key),
             Op::SetVip(key, value) => set(&mut self.vips, key, value),
             Op::RemoveVip(key) => remove(&mut self.vips, key),
+            Op::SetSpread(key, value) => set(&mut self.spread, key, value),
+            Op::RemoveSpread(key) => remove(&mut self.spread, key),
             Op::SetService(key, value) => set(&mut self.services, key, value),
             Op::RemoveService(key) => remove(&mut self.services, key),
             Op::WriteRows { offset, rows } => write(&mut self.table, *offset, rows),
@@ -213,6 +226,10 @@ pub enum Op {
     SetVip(Addr, Vip),
     /// Removes an entry.
     RemoveVip(Addr),
+    /// Puts an entry.
+    SetSpread(SpreadKey, Spread),
+    /// Removes an entry.
+    RemoveSpread(SpreadKey),
     /// Puts an entry.
     SetService(ServiceKey, Service),
     /// Removes an entry.

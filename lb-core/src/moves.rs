@@ -5,6 +5,7 @@
 //! within three minutes (RFC 7432 15.1).
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
@@ -50,7 +51,7 @@ impl Moves {
     pub fn observe(&mut self, armed: &Armed, standing: &Standing, now: Instant) {
         let mut before = std::mem::take(&mut self.owners);
         for (address, segment, ranked) in ranked(armed) {
-            let Some(leg) = standing.owner(ranked) else { continue };
+            let Some(leg) = standing.owner(&ranked) else { continue };
             let mut owner = before.remove(&(address, segment)).unwrap_or_else(|| Owner {
                 leg,
                 since: now,
@@ -78,9 +79,9 @@ impl Moves {
         falls: impl Fn(Leg) -> u8,
         now: Instant,
     ) -> Option<Instant> {
-        let wait = |(address, segment, ranked): (Addr, u16, &Vec<Leg>)| {
+        let wait = |(address, segment, ranked): (Addr, u16, Cow<'_, [Leg]>)| {
             let rank = ranked.iter().position(|ranked| *ranked == leg)?;
-            let owner = standing.owner(ranked).filter(|owner| *owner != leg)?;
+            let owner = standing.owner(&ranked).filter(|owner| *owner != leg)?;
             let owner_rank = ranked.iter().position(|ranked| *ranked == owner)?;
             let takes_over = rank < owner_rank || standing.condition(owner) > standing.condition(leg);
             if !takes_over {
@@ -118,9 +119,21 @@ impl Moves {
     }
 }
 
-fn ranked(armed: &Armed) -> impl Iterator<Item = (Addr, u16, &Vec<Leg>)> {
-    armed
-        .vips
-        .iter()
-        .flat_map(|(address, vip)| vip.ranked.iter().map(|(segment, ranked)| (*address, *segment, ranked)))
+/// By VIP and segment those that may own, best first. Of a VIP that is spread over nodes, this node is the first for its own shares,
+/// and it is these that its falls and returns move.
+fn ranked(armed: &Armed) -> impl Iterator<Item = (Addr, u16, Cow<'_, [Leg]>)> {
+    armed.vips.iter().flat_map(move |(address, vip)| {
+        vip.ranked.iter().map(move |(segment, ranked)| {
+            let own = armed.segments.get(segment).and_then(|segment| segment.own);
+            let first = own.filter(|own| vip.tables.contains_key(segment) && ranked.contains(own));
+            let ranked = match first {
+                Some(own) => {
+                    let others = ranked.iter().copied().filter(|leg| *leg != own);
+                    Cow::Owned(std::iter::once(own).chain(others).collect())
+                }
+                None => Cow::Borrowed(&ranked[..]),
+            };
+            (*address, *segment, ranked)
+        })
+    })
 }

@@ -1,5 +1,7 @@
 //! From names to indexes: a plan becomes the contents of maps, with everything that lives keeping its place.
 
+mod shares;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -84,9 +86,11 @@ pub fn place(plan: &Plan, current: &Maps, local: &Local) -> Placed {
     placer.place_services();
     placer.place_probes();
     placer.place_vips();
+    placer.place_shares();
     placer.place_local_ports();
     placer.bound_peers();
     placer.maps.vips = placer.armed.vips(&local.standing).collect();
+    placer.maps.spread = placer.armed.spread(&local.standing).collect();
     for (place, neighbour) in placer.armed.neighbours(&local.standing) {
         placer.maps.neighbours[place as usize] = neighbour;
     }
@@ -479,6 +483,7 @@ impl Placer<'_> {
             let armed = ArmedVip {
                 entry: Vip { announced, owned: 0, flags, stats },
                 ranked: planned.segments.iter().filter_map(ranked).collect(),
+                tables: BTreeMap::new(),
             };
             self.armed.vips.insert((*address).into(), armed);
         }

@@ -13,8 +13,8 @@ use crate::{
     allocate::Allocation,
     liveness::{Description, LinkDescription, MAX_ADDRESSES, MAX_LINKS},
     model::{
-        Echo, EndpointCondition, Family, Forwarding, Network, NodeName, ObjectName, Protocol, Service,
-        Snapshot, TableSize, TrafficPolicy,
+        Echo, EndpointCondition, Family, Forwarding, L2Mode, Network, NodeName, ObjectName, Protocol,
+        Service, Snapshot, TableSize, TrafficPolicy,
     },
     ownership,
     rows::{MAX_BACKENDS, ladder},
@@ -102,6 +102,8 @@ pub struct VipPlan {
     pub segments: BTreeSet<String>,
     /// Whether echo requests are answered.
     pub echo: bool,
+    /// Whether each of the candidates answers for a share of the clients, and not the best one for all.
+    pub spread: bool,
 }
 
 /// A port of a Service.
@@ -211,6 +213,8 @@ impl Plan {
             advertisements.iter().any(|ad| ad.interfaces.is_empty() || ad.interfaces.contains(*link))
         });
         let segments: BTreeSet<String> = segments.map(|(_, link)| link.segment.clone()).collect();
+        // The Service has the last word; of advertisements that contradict each other, the one that asks for less.
+        let l2 = service.l2.or_else(|| advertisements.iter().filter_map(|ad| ad.l2).min());
         let is_any_ready =
             service.endpoints.iter().flatten().any(|e| e.condition == EndpointCondition::Ready);
         for address in addresses {
@@ -219,6 +223,7 @@ impl Plan {
                 candidates: candidates.clone(),
                 segments: segments.clone(),
                 echo: service.echo == Echo::Always || is_any_ready,
+                spread: l2 == Some(L2Mode::Spread),
             };
             self.vips.insert(*address, vip);
             for place in 0..service.ports.len() {

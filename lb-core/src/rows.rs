@@ -11,7 +11,8 @@ use std::{
 
 use lb_common::{
     hash::{HashKey, mix},
-    layout::{Addr, CANDIDATES, NO_CANDIDATE, Port, Row},
+    layout::{Addr, CANDIDATES, NO_CANDIDATE, Port, Row, SHARES},
+    spread::BLOCK,
 };
 use sha2::{Digest, Sha256};
 
@@ -67,6 +68,30 @@ pub fn build(key: &HashKey, ready: &[RowBackend], draining: &[RowBackend], size:
         None => rows,
         Some(previous) => grown(rows, &scorer.rows(previous)),
     }
+}
+
+/// The rows of the shares of a VIP's clients: who has each, and who has it next. The same hashing, but in each block of shares the
+/// nodes come level: none has two more than another, in that block and in all before it together.
+pub(crate) fn shares(key: &HashKey, nodes: &[RowBackend]) -> Vec<Row> {
+    let scorer = Scorer::new(key, nodes, &[]);
+    let best: Vec<Best> = (0..SHARES).map(|share| scorer.best(share, 0..scorer.hashes.len())).collect();
+    let mut owners: Vec<Option<Rank>> = vec![None; best.len()];
+    let mut held = vec![0; scorer.hashes.len()];
+    for start in (0..best.len()).step_by(BLOCK as usize) {
+        let end = start + BLOCK as usize;
+        // Nobody has one more before everybody has as many.
+        let nodes = held.len().max(1);
+        for quota in [end / nodes, end.div_ceil(nodes)] {
+            let rooms: Vec<usize> = held.iter().map(|held| quota.saturating_sub(*held)).collect();
+            let free: Vec<usize> = (start..end).filter(|share| owners[*share].is_none()).collect();
+            let slots: Vec<(u32, &Best)> = free.iter().map(|share| (*share as u32, &best[*share])).collect();
+            for (share, owner) in free.into_iter().zip(scorer.assign(&slots, &rooms)) {
+                owners[share] = owner;
+                owner.into_iter().for_each(|rank| held[rank] += 1);
+            }
+        }
+    }
+    best.iter().zip(&owners).map(|(best, owner)| scorer.row(best, *owner)).collect()
 }
 
 /// Slots whose first candidate lives on but is no candidate of the slot any more: connections of these slots that no `FLOWS` or
@@ -129,57 +154,67 @@ impl<'a> Scorer<'a> {
         let of_all = |slot| self.best(slot, 0..self.hashes.len());
         let best: Vec<Best> = (0..length).map(of_all).collect();
         let owners = if self.ready.len() == self.hashes.len() {
-            self.assign(&best)
+            self.assign_all(&best)
         } else {
             let of_ready = |slot| self.best(slot, self.ready.iter().copied());
-            self.assign(&(0..length).map(of_ready).collect::<Vec<_>>())
+            self.assign_all(&(0..length).map(of_ready).collect::<Vec<_>>())
         };
-        let row = |(best, owner): (&Best, &Option<Rank>)| {
-            let others = best.ranks().filter(|rank| Some(*rank) != *owner);
-            let ranks = owner.iter().copied().chain(others);
-            let mut row = Row::default();
-            row.candidates.iter_mut().zip(ranks).for_each(|(candidate, rank)| *candidate = self.places[rank]);
-            row
-        };
-        best.iter().zip(&owners).map(row).collect()
+        best.iter().zip(&owners).map(|(best, owner)| self.row(best, *owner)).collect()
     }
 
-    /// Deferred acceptance among those that are ready, whose best are given: a slot goes down its scores, a backend keeps its best
-    /// quota.
-    fn assign(&self, best: &[Best]) -> Vec<Option<Rank>> {
-        let mut owners = vec![None; best.len()];
-        if self.ready.is_empty() {
-            return owners;
-        }
-        let quota = (best.len() * 105).div_ceil(100 * self.ready.len());
+    fn row(&self, best: &Best, owner: Option<Rank>) -> Row {
+        let others = best.ranks().filter(|rank| Some(*rank) != owner);
+        let ranks = owner.into_iter().chain(others);
+        let mut row = Row::default();
+        row.candidates.iter_mut().zip(ranks).for_each(|(candidate, rank)| *candidate = self.places[rank]);
+        row
+    }
+
+    /// Every slot to one of those that are ready, whose best are given; each has room for a little more than its part.
+    fn assign_all(&self, best: &[Best]) -> Vec<Option<Rank>> {
+        let quota = (best.len() * 105).div_ceil(100 * self.ready.len().max(1));
+        let slots: Vec<(u32, &Best)> = (0..).zip(best).collect();
+        self.assign(&slots, &vec![quota; self.hashes.len()])
+    }
+
+    /// Deferred acceptance among those that are ready, whose best are given: a slot goes down its scores, a backend keeps its best,
+    /// as many as it has room for.
+    fn assign(&self, slots: &[(u32, &Best)], rooms: &[usize]) -> Vec<Option<Rank>> {
+        let mut owners = vec![None; slots.len()];
         let mut held: Vec<BinaryHeap<Reverse<Claim>>> = vec![BinaryHeap::new(); self.hashes.len()];
-        for first in 0..best.len() {
-            let mut slot = first;
+        for first in 0..slots.len() {
+            let mut place = first;
             let mut refused = None;
-            while let Some((score, rank)) = self.next(slot as u32, &best[slot], refused) {
+            while let Some((score, rank)) = self.next(slots[place], refused, rooms) {
                 let claims = &mut held[rank];
-                claims.push(Reverse(Claim { score, slot: Reverse(slot as u32) }));
-                owners[slot] = Some(rank);
-                if claims.len() <= quota {
+                claims.push(Reverse(Claim { score, place: Reverse(place) }));
+                owners[place] = Some(rank);
+                if claims.len() <= rooms[rank] {
                     break;
                 }
                 let Some(Reverse(worst)) = claims.pop() else { break };
-                slot = worst.slot.0 as usize;
-                owners[slot] = None;
+                place = worst.place.0;
+                owners[place] = None;
                 refused = Some((worst.score, rank));
             }
         }
         owners
     }
 
-    /// The slot's best ready backend after the one that has refused it.
-    fn next(&self, slot: u32, best: &Best, refused: Option<(u64, Rank)>) -> Option<(u64, Rank)> {
+    /// The slot's best ready backend after the one that has refused it; beyond the first few, of those that have any room.
+    fn next(
+        &self,
+        (slot, best): (u32, &Best),
+        refused: Option<(u64, Rank)>,
+        rooms: &[usize],
+    ) -> Option<(u64, Rank)> {
         let Some(refused) = refused else { return best.first() };
         if let Some(next) = best.after(refused) {
             return Some(next);
         }
         let slot_hash = self.slot_hash(slot);
-        let scored = self.ready.iter().map(|rank| (self.score(slot_hash, *rank), *rank));
+        let with_room = self.ready.iter().filter(|rank| rooms[**rank] > 0);
+        let scored = with_room.map(|rank| (self.score(slot_hash, *rank), *rank));
         scored.filter(|other| is_better(refused, *other)).reduce(|a, b| if is_better(b, a) { b } else { a })
     }
 
@@ -199,7 +234,7 @@ impl<'a> Scorer<'a> {
 struct Claim {
     score: u64,
     /// The lower slot is the better.
-    slot: Reverse<u32>,
+    place: Reverse<usize>,
 }
 
 /// The higher score, and of equal ones the lower address.

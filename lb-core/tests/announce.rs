@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::layout::Addr;
-use lb_core::announce::{Announcements, Place, frame};
+use lb_core::announce::{Announcements, Place, Recipient, frame};
 
 fn places(count: u32) -> BTreeSet<Place> {
     (0..count).map(|n| (Addr::from(Ipv4Addr::from_bits(0x0a00_0000 + n)), 2)).collect()
@@ -17,7 +17,8 @@ fn said_until(announcements: &mut Announcements, begin: Instant, end: Instant) -
     let mut said = Vec::new();
     let mut now = begin;
     while now <= end {
-        while let Some(place) = announcements.poll_transmit(now) {
+        while let Some((place, recipient)) = announcements.poll_transmit(now) {
+            assert_eq!(recipient, None);
             said.push((now - begin, place));
         }
         match announcements.poll_timeout() {
@@ -52,6 +53,95 @@ fn a_thousand_are_said_at_once_and_repeated_within_the_budget() {
     assert!(seconds.values().all(|count| *count <= 201), "{seconds:?}");
 }
 
+/// Everything that is said to single clients until then.
+fn told_until(announcements: &mut Announcements, begin: Instant, end: Instant) -> Vec<(Duration, Recipient)> {
+    let mut told = Vec::new();
+    let mut now = begin;
+    while now <= end {
+        while let Some((_, recipient)) = announcements.poll_transmit(now) {
+            told.extend(recipient.map(|recipient| (now - begin, recipient)));
+        }
+        let Some(next) = announcements.poll_timeout() else { break };
+        assert!(next > now, "nothing is said, and no time is given");
+        now = next;
+    }
+    told
+}
+
+fn words(count: u32) -> Vec<(Place, Recipient)> {
+    let place = (Addr::from(Ipv4Addr::new(192, 0, 2, 200)), 2);
+    let recipient = |n| Recipient { address: Ipv4Addr::from_bits(0x0a00_0000 + n).into(), mac: MAC.into() };
+    (0..count).map(|n| (place, recipient(n))).collect()
+}
+
+#[test]
+fn a_client_is_told_at_once_and_a_few_times_again_but_not_for_ever() {
+    let (mut announcements, begin) = (Announcements::default(), Instant::now());
+    announcements.tell(words(1), begin);
+    let told = told_until(&mut announcements, begin, begin + Duration::from_secs(600));
+    let times: Vec<u128> = told.iter().map(|(at, _)| at.as_millis()).collect();
+    assert_eq!(times, [0, 100, 500, 1_600, 3_600]);
+    assert_eq!(announcements.poll_timeout(), None);
+}
+
+#[test]
+fn a_client_is_told_no_more_when_it_is_anothers_and_anew_when_it_comes_back() {
+    let (mut announcements, begin) = (Announcements::default(), Instant::now());
+    let all = words(2);
+    announcements.tell(all.clone(), begin);
+    let told = told_until(&mut announcements, begin, begin + Duration::from_millis(200));
+    assert_eq!(told.len(), 4);
+    announcements.retain_told(|_, recipient| *recipient == all[1].1);
+    let told = told_until(&mut announcements, begin, begin + Duration::from_millis(600));
+    assert_eq!(told.iter().map(|(_, to)| *to).collect::<Vec<_>>(), [all[1].1]);
+    announcements.tell(all.clone(), begin + Duration::from_millis(700));
+    let begin = begin + Duration::from_millis(700);
+    let told = told_until(&mut announcements, begin, begin + Duration::from_secs(600));
+    assert_eq!(told.len(), 10);
+}
+
+#[test]
+fn thousands_of_clients_are_told_within_the_pace_and_hold_up_no_vip() {
+    let (mut announcements, begin) = (Announcements::default(), Instant::now());
+    announcements.tell(words(16_384), begin);
+    announcements.set(&places(10));
+    let mut first = Vec::new();
+    while let Some((_, recipient)) = announcements.poll_transmit(begin) {
+        first.push(recipient);
+    }
+    assert_eq!(first.iter().filter(|recipient| recipient.is_none()).count(), 10);
+    assert!(first[..10].iter().all(Option::is_none), "VIPs come first");
+    announcements.set(&BTreeSet::new());
+    let told = told_until(&mut announcements, begin, begin + Duration::from_secs(600));
+    let all: BTreeSet<Recipient> =
+        told.iter().map(|(_, to)| *to).chain(first.into_iter().flatten()).collect();
+    assert_eq!(all.len(), 16_384);
+    let mut seconds: BTreeMap<u64, usize> = BTreeMap::new();
+    told.iter().for_each(|(at, _)| *seconds.entry(at.as_secs()).or_default() += 1);
+    assert!(seconds.values().all(|count| *count <= 5_025), "{seconds:?}");
+    let last = words(16_384)[16_383].1;
+    let first_of_last = told.iter().find(|(_, to)| *to == last).map(|(at, _)| *at);
+    assert!(first_of_last.is_some_and(|at| at < Duration::from_secs(10)), "{first_of_last:?}");
+}
+
+#[test]
+fn one_client_is_told_in_frames_to_itself() {
+    let (to, client) = ([2, 0, 0, 0, 1, 1], Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x101));
+    let recipient = Recipient { address: client.into(), mac: to.into() };
+    let vip = Ipv4Addr::new(192, 0, 2, 1);
+    let all = frame(vip.into(), MAC.into(), None);
+    let one = frame(vip.into(), MAC.into(), Some(recipient));
+    assert_eq!((&one[..6], &one[6..]), (to.as_slice(), &all[6..]));
+
+    let vip = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x200);
+    let one = frame(vip.into(), MAC.into(), Some(recipient));
+    let (ethernet, ipv6) = one.split_at(14);
+    assert_eq!(ethernet, [to.as_slice(), &MAC, &[0x86, 0xdd]].concat());
+    let (header, body) = ipv6.split_at(40);
+    assert_eq!((&header[8..24], &header[24..]), (vip.octets().as_slice(), client.octets().as_slice()));
+    assert_eq!(internet_sum(header, body), 0xffff);
+}
+
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 #[test]
@@ -62,13 +152,13 @@ fn an_ipv4_vip_is_announced_by_a_request_for_itself() {
     expected.extend([0; 6]);
     expected.extend(vip.octets());
     expected.resize(60, 0);
-    assert_eq!(frame(vip.into(), MAC.into()), expected);
+    assert_eq!(frame(vip.into(), MAC.into(), None), expected);
 }
 
 #[test]
 fn an_ipv6_vip_is_announced_by_an_advertisement_with_the_override_flag() {
     let vip = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x200);
-    let frame = frame(vip.into(), MAC.into());
+    let frame = frame(vip.into(), MAC.into(), None);
     let (ethernet, ipv6) = frame.split_at(14);
     assert_eq!(ethernet, [[0x33, 0x33, 0, 0, 0, 1].as_slice(), &MAC, &[0x86, 0xdd]].concat());
     let (header, body) = ipv6.split_at(40);
@@ -79,8 +169,12 @@ fn an_ipv6_vip_is_announced_by_an_advertisement_with_the_override_flag() {
     assert_eq!(body[8..24], vip.octets());
     assert_eq!(body[24..], [[2, 1].as_slice(), &MAC].concat());
 
-    // Over the pseudo-header and all of the message the sum is all ones (RFC 1071).
+    assert_eq!(internet_sum(header, body), 0xffff);
+}
+
+/// Over the pseudo-header and all of the message: all ones if the checksum is right (RFC 1071).
+fn internet_sum(header: &[u8], body: &[u8]) -> u32 {
     let covered = [&header[8..], &[0, 0, 0, 32, 0, 0, 0, 58], body].concat();
     let sum = covered.chunks(2).fold(0_u32, |sum, pair| sum + u32::from(pair[0]) * 256 + u32::from(pair[1]));
-    assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+    (sum & 0xffff) + (sum >> 16)
 }

@@ -11,10 +11,10 @@ use lb_common::{
     decide::{Store, event},
     flows::{self, FlowHash},
     layout::{
-        Addr, Backend, BackendRef, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS, FlowLine, FlowSlot, Lease,
-        Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, Name, NameKey, Neighbour, Peer, PeerKey,
-        ReasonCount, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, Source, SourcePrefix, Stats,
-        Versions, Vip, VipStats,
+        Addr, Backend, BackendRef, Client, ClientKey, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS,
+        FlowLine, FlowSlot, Lease, Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, Name, NameKey,
+        Neighbour, Peer, PeerKey, ReasonCount, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey,
+        Source, SourcePrefix, Spread, SpreadKey, Stats, Versions, Vip, VipStats,
     },
 };
 
@@ -33,6 +33,10 @@ static NEIGHBOURS: Array<Neighbour, 8192> = Array::new();
 static PEERS: HashMap<PeerKey, Peer, 8192, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 #[btf_map]
 static VIPS: HashMap<Addr, Vip, 8192, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+#[btf_map]
+static SPREAD: HashMap<SpreadKey, Spread, 8192, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+#[btf_map]
+static CLIENTS: LruHashMap<ClientKey, Client, 16384> = LruHashMap::new();
 #[btf_map]
 static SERVICES: HashMap<ServiceKey, Service, 16384, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 #[btf_map]
@@ -240,6 +244,12 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
+    fn has_share(&self, key: &SpreadKey, share: u32) -> bool {
+        // SAFETY: one word is read; an entry that is replaced meanwhile has either.
+        unsafe { SPREAD.get(key) }.is_some_and(|spread| spread.has(share))
+    }
+
+    #[inline(always)]
     fn service(&self, key: &ServiceKey) -> Option<Service> {
         copied!(SERVICES, key)
     }
@@ -369,6 +379,12 @@ impl Store for Maps {
                 (*reverse).phase = phase;
             }
         }
+    }
+
+    #[inline(always)]
+    fn put_client(&mut self, key: &ClientKey, client: &Client) {
+        // Fails only when every entry is in use by another CPU at this moment; then the client finds the next owner by itself.
+        let _ = CLIENTS.insert(key, client, BPF_ANY as u64);
     }
 
     #[inline(always)]

@@ -6,8 +6,9 @@ use lb_common::{
     hash::HashKey,
     layout::{
         ALGORITHM_VERSION, Addr, Backend, CANDIDATES, Config, Link, LinkKey, LocalPort, LocalPortKey,
-        MAX_SEGMENTS, Mac, NO_CANDIDATE, Neighbour, Peer, PeerKey, Port, Row, Service, ServiceId, ServiceKey,
-        Source, SourceKey, Vip, backend_state, link_mode, node_state, reach, service_flags, vip_flags,
+        MAX_SEGMENTS, Mac, NO_CANDIDATE, Neighbour, Peer, PeerKey, Port, Row, SHARES, Service, ServiceId,
+        ServiceKey, Source, SourceKey, Spread, SpreadKey, Vip, backend_state, link_mode, node_state, reach,
+        service_flags, vip_flags,
     },
     packet::protocol,
 };
@@ -29,6 +30,10 @@ pub const IFINDEX: u32 = 1;
 pub const VIP4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// VIP that the peer owns, and that does not answer echo requests.
 pub const OTHER_VIP4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// VIP that both nodes own, each for a part of its clients.
+pub const SPREAD_VIP4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
+/// VIP that both nodes own, each for a part of its clients.
+pub const SPREAD_VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 3);
 /// VIP that this node owns.
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1);
 /// A client.
@@ -70,6 +75,8 @@ pub fn sizes() -> Sizes {
         nodes: 4,
         peers: 16,
         vips: 16,
+        spread: 16,
+        clients: 64,
         services: 64,
         table: 1024,
         backends: 256,
@@ -119,10 +126,22 @@ pub fn ops() -> Vec<Op> {
         (IpAddr::from(VIP4), 1, vip_flags::ECHO, 1),
         (VIP6.into(), 1, vip_flags::ECHO, 2),
         (OTHER_VIP4.into(), 0, 0, 3),
+        (SPREAD_VIP4.into(), 1, vip_flags::SPREAD, 4),
+        (SPREAD_VIP6.into(), 1, vip_flags::SPREAD, 5),
     ] {
         ops.push(Op::SetVip(address.into(), Vip { announced: 1, owned, flags, stats }));
     }
+    for vip in [Addr::from(SPREAD_VIP4), SPREAD_VIP6.into()] {
+        let mut own = Spread::default();
+        (0..SHARES).filter(|share| is_own_share(*share)).for_each(|share| own.add(share));
+        ops.push(Op::SetSpread(SpreadKey { vip, segment: 0 }, own));
+    }
     ops
+}
+
+/// Whether this node has the share of a spread VIP: every third is the peer's.
+pub fn is_own_share(share: u32) -> bool {
+    !share.is_multiple_of(3)
 }
 
 fn services(ops: &mut Vec<Op>) {

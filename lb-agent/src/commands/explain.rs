@@ -11,11 +11,12 @@ use lb_common::{
     decide::{Decision, Verdict, row_index},
     flows::{find, flow_hash},
     layout::{
-        Addr, BackendRef, FlowLine, LinkKey, NO_CANDIDATE, NameKey, Port, Service, conn_kind, name_kind,
-        node_state, service_flags,
+        Addr, BackendRef, FlowLine, LinkKey, NO_CANDIDATE, NameKey, Port, SHARES, Service, conn_kind,
+        name_kind, node_state, service_flags,
     },
     meta::{Kind, Meta},
     packet::tcp_flags,
+    spread::share_of,
 };
 use lb_core::{host::HostMaps, maps::Maps, model::Protocol, place::name_text};
 
@@ -90,7 +91,7 @@ fn write_all(out: &mut String, known: &Known, flow: &Flow, status: Option<&NodeS
             "VIP       {} of {}: owner {}, announced on {}",
             flow.vip.ip(),
             vip.service,
-            vip.owner.as_deref().unwrap_or("none"),
+            vip.answers(),
             vip.segments.join(", ")
         )?,
         (Some(vip), None) => writeln!(
@@ -100,12 +101,24 @@ fn write_all(out: &mut String, known: &Known, flow: &Flow, status: Option<&NodeS
             if vip.owned == 0 { "not owned" } else { "owned" }
         )?,
     }
+    write_share(out, maps, flow)?;
     let meta = meta(flow);
     if let Some(service) = maps.services.get(&meta.service_key()) {
         write_service(out, known, flow, &meta, service, status)?;
     }
     for key in maps.links.keys() {
         write_decisions(out, known, &at_link(&meta, maps, *key), maps.links.len() > 1)?;
+    }
+    Ok(())
+}
+
+/// Of a VIP that is spread over nodes: whether this node answers the client.
+fn write_share(out: &mut String, maps: &Maps, flow: &Flow) -> std::fmt::Result {
+    let (vip, client) = (Addr::from(flow.vip.ip()), Addr::from(flow.client.ip()));
+    let share = share_of(&vip, &client);
+    for (key, spread) in maps.spread.iter().filter(|(key, _)| key.vip == vip) {
+        let who = if spread.has(share) { "this node" } else { "another node" };
+        writeln!(out, "share     {share} of {SHARES}, which {who} answers in segment {}", key.segment)?;
     }
     Ok(())
 }

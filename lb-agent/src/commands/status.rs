@@ -135,10 +135,10 @@ fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool
         [name.clone(), state, macs]
     });
     columns(out, ["NODE", "STATE", "SEGMENTS AND MACS"], nodes)?;
-    let vips = status.vips.iter().map(|(address, vip)| {
-        let owner = vip.owner.clone().unwrap_or("none".to_owned());
-        [address.clone(), vip.service.clone(), owner, vip.segments.join(",")]
-    });
+    let vips = status
+        .vips
+        .iter()
+        .map(|(address, vip)| [address.clone(), vip.service.clone(), vip.answers(), vip.segments.join(",")]);
     columns(out, ["VIP", "SERVICE", "OWNER", "SEGMENTS"], vips)?;
     let services = status.services.iter().map(|(frontend, service)| {
         let ready = service.endpoints.values().filter(|endpoint| endpoint.ready).count();

@@ -1,22 +1,12 @@
 //! Counting what this node carries, in parts: the maps may be large, and what is read of them is not kept.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use aya::maps::{Map, MapData, MapError};
-use aya_obj::generated::bpf_cmd;
-use lb_common::layout::{
-    Backend, BackendRef, Config, Conn, ConnKey, FlowLine, Plain, backend_state, conn_kind,
-};
+use aya::maps::{Map, MapData};
+use lb_common::layout::{Backend, BackendRef, Config, Conn, ConnKey, FlowLine, backend_state, conn_kind};
 use lb_core::drain::{self, Flows, is_carried};
 
-use super::{
-    array::{ArrayMap, Batch, call},
-    error::Error,
-    loader::tick,
-};
+use super::{array::ArrayMap, error::Error, hash::LruHash, loader::tick};
 
 /// Entries that are read at a time.
 const PART: u32 = 4096;
@@ -27,7 +17,7 @@ pub struct Carried {
     config: ArrayMap<Config>,
     flows: ArrayMap<FlowLine>,
     backends: ArrayMap<Backend>,
-    conns: MapData,
+    conns: LruHash<ConnKey, Conn>,
     counted: drain::Carried,
 }
 
@@ -41,24 +31,12 @@ impl Carried {
             let map = MapData::from_pin(dir.join(name)).map_err(|source| Error::Map { map: name, source })?;
             Map::from_map_data(map).map_err(|source| Error::Map { map: name, source })
         };
-        let Map::LruHashMap(conns) = open(CONNS)? else {
-            return Err(Error::Map { map: CONNS, source: MapError::InvalidMapType { map_type: 0 } });
-        };
-        let info = conns.info().map_err(|source| Error::Map { map: CONNS, source })?;
-        for (size, expected) in
-            [(info.key_size(), size_of::<ConnKey>()), (info.value_size(), size_of::<Conn>())]
-        {
-            if size as usize != expected {
-                let source = MapError::InvalidValueSize { size: expected, expected: size as usize };
-                return Err(Error::Map { map: CONNS, source });
-            }
-        }
         Ok(Self {
             pin_dir: dir.to_owned(),
             config: ArrayMap::new("CONFIG", open("CONFIG")?)?,
             flows: ArrayMap::new("FLOWS", open("FLOWS")?)?,
             backends: ArrayMap::new("BACKENDS", open("BACKENDS")?)?,
-            conns,
+            conns: LruHash::new("CONNS", open("CONNS")?)?,
             counted: drain::Carried::default(),
         })
     }
@@ -86,7 +64,7 @@ impl Carried {
                     && matches!(*state, backend_state::READY | backend_state::DRAINING)
             })
         };
-        let mut parts = Parts::new(&self.conns);
+        let mut parts = self.conns.parts(PART);
         while let Some(part) = parts.next()? {
             let tick = tick(&self.pin_dir, config.tick_shift)?;
             for (key, conn) in part {
@@ -101,73 +79,4 @@ impl Carried {
         }
         Ok(flows)
     }
-}
-
-const CONNS: &str = "CONNS";
-
-/// `CONNS`, a part at a time. What comes and goes meanwhile may be missing or twice there, as with any hash map.
-struct Parts<'a> {
-    map: &'a MapData,
-    keys: Vec<u8>,
-    values: Vec<u8>,
-    /// The kernel's own mark; none before the first part.
-    position: Option<u32>,
-    is_over: bool,
-}
-
-/// Entries in one bucket of a hash map: more are none of this world.
-const LARGEST_PART: u32 = 1 << 20;
-
-impl<'a> Parts<'a> {
-    fn new(map: &'a MapData) -> Self {
-        let mut parts = Self { map, keys: Vec::new(), values: Vec::new(), position: None, is_over: false };
-        parts.make_room(PART);
-        parts
-    }
-
-    fn make_room(&mut self, count: u32) {
-        self.keys.resize(count as usize * size_of::<ConnKey>(), 0);
-        self.values.resize(count as usize * size_of::<Conn>(), 0);
-    }
-
-    /// `None` at the end.
-    fn next(&mut self) -> Result<Option<impl Iterator<Item = (ConnKey, Conn)> + '_>, Error> {
-        if self.is_over {
-            return Ok(None);
-        }
-        let count = loop {
-            let room = (self.keys.len() / size_of::<ConnKey>()) as u32;
-            let mut next = 0_u32;
-            let mut batch = Batch {
-                in_batch: self.position.as_ref().map_or(0, |position| std::ptr::from_ref(position) as u64),
-                out_batch: std::ptr::from_mut(&mut next) as u64,
-                keys: self.keys.as_mut_ptr() as u64,
-                values: self.values.as_mut_ptr() as u64,
-                count: room,
-            };
-            // SAFETY: the buffers have room for so many keys and values, whose sizes were compared with the map's; the marks are the
-            // four bytes that a hash map's are (kernel: `__htab_map_lookup_and_delete_batch`).
-            let done = unsafe { call(bpf_cmd::BPF_MAP_LOOKUP_BATCH, self.map, &mut batch) };
-            match done.map_err(|error| (error.raw_os_error(), error)) {
-                Ok(()) => {
-                    self.position = Some(next);
-                    break batch.count;
-                }
-                Err((Some(libc::ENOENT), _)) => {
-                    self.is_over = true;
-                    break batch.count;
-                }
-                // The next bucket has more entries than there is room for.
-                Err((Some(libc::ENOSPC), _)) if room < LARGEST_PART => self.make_room(2 * room),
-                Err((_, source)) => return Err(failed(room, source)),
-            }
-        };
-        let keys = self.keys.chunks_exact(size_of::<ConnKey>()).filter_map(ConnKey::from_bytes);
-        let values = self.values.chunks_exact(size_of::<Conn>()).filter_map(Conn::from_bytes);
-        Ok(Some(keys.zip(values).take(count as usize)))
-    }
-}
-
-fn failed(count: u32, source: io::Error) -> Error {
-    Error::Batch { map: CONNS, offset: 0, count: count as usize, source }
 }

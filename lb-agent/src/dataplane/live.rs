@@ -3,15 +3,23 @@
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use aya::maps::{HashMap, Map, MapData, MapError};
-use lb_common::layout::{Addr, Lease, Neighbour, Vip};
+use aya::maps::{Map, MapData, MapError};
+use lb_common::layout::{Addr, Client, ClientKey, Lease, Neighbour, Plain, Spread, SpreadKey, Vip};
 
-use super::{array::ArrayMap, clock::boot_time, error::Error, tables::AsPod};
+use super::{
+    array::ArrayMap,
+    clock::boot_time,
+    error::Error,
+    hash::LruHash,
+    tables::{AsPod, Hash, entries, typed},
+};
 
-/// Parts of `NEIGHBOURS` and `VIPS`, and `LEASE`.
+/// Parts of `NEIGHBOURS`, `VIPS` and `SPREAD`, and `LEASE`; and `CLIENTS`, which is only read.
 pub struct LiveMaps {
     neighbours: ArrayMap<Neighbour>,
-    vips: HashMap<MapData, AsPod<Addr>, AsPod<Vip>>,
+    vips: Hash<Addr, Vip>,
+    spread: Hash<SpreadKey, Spread>,
+    clients: LruHash<ClientKey, Client>,
     lease: ArrayMap<Lease>,
 }
 
@@ -28,10 +36,11 @@ impl LiveMaps {
             let map = MapData::from_pin(dir.join(name)).and_then(Map::from_map_data);
             map.map_err(|source| Error::Map { map: name, source })
         };
-        let vips = open("VIPS")?.try_into().map_err(|source| Error::Map { map: "VIPS", source })?;
         Ok(Self {
             neighbours: ArrayMap::new("NEIGHBOURS", open("NEIGHBOURS")?)?,
-            vips,
+            vips: typed("VIPS", open("VIPS")?)?,
+            spread: typed("SPREAD", open("SPREAD")?)?,
+            clients: LruHash::new("CLIENTS", open("CLIENTS")?)?,
             lease: ArrayMap::new("LEASE", open("LEASE")?)?,
         })
     }
@@ -45,17 +54,36 @@ impl LiveMaps {
         self.lease.write(0, &[Lease { deadline: deadline.try_into().unwrap_or(u64::MAX) }])
     }
 
-    /// What both maps hold: by place, and by address.
+    /// `NEIGHBOURS`, by place.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn read(&self) -> Result<(Vec<Neighbour>, BTreeMap<Addr, Vip>), Error> {
-        let mut vips = BTreeMap::new();
-        for entry in self.vips.iter() {
-            let (address, vip) = entry.map_err(|source| Error::Map { map: "VIPS", source })?;
-            vips.insert(address.into_inner(), vip.into_inner());
-        }
-        Ok((self.neighbours.read()?, vips))
+    pub fn neighbours(&self) -> Result<Vec<Neighbour>, Error> {
+        self.neighbours.read()
+    }
+
+    /// `VIPS`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn vips(&self) -> Result<BTreeMap<Addr, Vip>, Error> {
+        entries("VIPS", &self.vips)
+    }
+
+    /// `SPREAD`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn spread(&self) -> Result<BTreeMap<SpreadKey, Spread>, Error> {
+        entries("SPREAD", &self.spread)
+    }
+
+    /// `CLIENTS`. Entries that come and go while it is read may be missing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clients(&self) -> Result<BTreeMap<ClientKey, Client>, Error> {
+        self.clients.read()
     }
 
     /// Replaces an entry of `NEIGHBOURS`.
@@ -71,11 +99,26 @@ impl LiveMaps {
     /// # Errors
     /// The kernel's.
     pub fn set_vip(&mut self, address: Addr, vip: Vip) -> Result<(), Error> {
-        match self.vips.insert(AsPod::new(address), AsPod::new(vip), EXIST) {
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
-                Ok(())
-            }
-            result => result.map_err(|source| Error::Map { map: "VIPS", source }),
-        }
+        replace("VIPS", &mut self.vips, address, vip)
+    }
+
+    /// Replaces an entry of `SPREAD`, if there is one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_spread(&mut self, key: SpreadKey, spread: Spread) -> Result<(), Error> {
+        replace("SPREAD", &mut self.spread, key, spread)
+    }
+}
+
+fn replace<K: Plain, V: Plain>(
+    name: &'static str,
+    map: &mut Hash<K, V>,
+    key: K,
+    value: V,
+) -> Result<(), Error> {
+    match map.insert(AsPod::new(key), AsPod::new(value), EXIST) {
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result.map_err(|source| Error::Map { map: name, source }),
     }
 }

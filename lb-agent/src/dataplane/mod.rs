@@ -6,6 +6,7 @@ mod clock;
 mod counters;
 mod egress;
 mod error;
+mod hash;
 mod live;
 mod loader;
 mod tables;

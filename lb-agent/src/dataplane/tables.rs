@@ -13,9 +13,10 @@ use aya::{
 use lb_common::{
     Reason,
     layout::{
-        Addr, Backend, CONFIG_VERSION, Config, Conn, ConnKey, FlowLine, Lease, Link, LinkKey, LocalPort,
-        LocalPortKey, Name, NameKey, Neighbour, Peer, PeerKey, Plain, ReasonCount, Reverse, ReverseKey, Row,
-        STATE_VERSION, Service, ServiceKey, Source, SourceKey, SourcePrefix, Versions, Vip,
+        Addr, Backend, CONFIG_VERSION, Client, ClientKey, Config, Conn, ConnKey, FlowLine, Lease, Link,
+        LinkKey, LocalPort, LocalPortKey, Name, NameKey, Neighbour, Peer, PeerKey, Plain, ReasonCount,
+        Reverse, ReverseKey, Row, STATE_VERSION, Service, ServiceKey, Source, SourceKey, SourcePrefix,
+        Spread, SpreadKey, Versions, Vip,
     },
 };
 use lb_core::maps::{Maps, Op, Sizes};
@@ -23,7 +24,7 @@ use lb_core::maps::{Maps, Op, Sizes};
 use super::{array::ArrayMap, counters::Counters, error::Error};
 
 /// Names of the maps that are pinned.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 23] = [
     VERSIONS,
     "CONFIG",
     "LEASE",
@@ -31,6 +32,8 @@ pub const NAMES: [&str; 21] = [
     "NEIGHBOURS",
     "PEERS",
     "VIPS",
+    "SPREAD",
+    "CLIENTS",
     "SERVICES",
     "TABLE",
     "BACKENDS",
@@ -106,6 +109,8 @@ pub fn max_entries(name: &str, sizes: &Sizes, cpus: u32) -> Option<u32> {
         "PEERS" => sizes.peers,
         "VIPS" => sizes.vips,
         "VIP_STATS" => sizes.vip_stats(),
+        "SPREAD" => sizes.spread,
+        "CLIENTS" => sizes.clients,
         "SERVICES" | "SERVICE_STATS" => sizes.services,
         "TABLE" => sizes.table,
         "BACKENDS" | "BACKEND_STATS" => sizes.backends,
@@ -152,7 +157,7 @@ impl<T> AsPod<T> {
     }
 }
 
-type Hash<K, V> = HashMap<MapData, AsPod<K>, AsPod<V>>;
+pub(super) type Hash<K, V> = HashMap<MapData, AsPod<K>, AsPod<V>>;
 
 /// All maps, typed.
 pub struct Tables {
@@ -163,6 +168,8 @@ pub struct Tables {
     neighbours: ArrayMap<Neighbour>,
     peers: Hash<PeerKey, Peer>,
     vips: Hash<Addr, Vip>,
+    spread: Hash<SpreadKey, Spread>,
+    clients: Hash<ClientKey, Client>,
     services: Hash<ServiceKey, Service>,
     table: ArrayMap<Row>,
     backends: ArrayMap<Backend>,
@@ -189,6 +196,8 @@ impl Tables {
             neighbours: ArrayMap::new("NEIGHBOURS", take("NEIGHBOURS")?)?,
             peers: typed("PEERS", take("PEERS")?)?,
             vips: typed("VIPS", take("VIPS")?)?,
+            spread: typed("SPREAD", take("SPREAD")?)?,
+            clients: typed("CLIENTS", take("CLIENTS")?)?,
             services: typed("SERVICES", take("SERVICES")?)?,
             table: ArrayMap::new("TABLE", take("TABLE")?)?,
             backends: ArrayMap::new("BACKENDS", take("BACKENDS")?)?,
@@ -235,6 +244,7 @@ impl Tables {
             neighbours: self.neighbours.read()?,
             peers: entries("PEERS", &self.peers)?,
             vips: entries("VIPS", &self.vips)?,
+            spread: entries("SPREAD", &self.spread)?,
             services: entries("SERVICES", &self.services)?,
             table: self.table.read()?,
             backends: self.backends.read()?,
@@ -258,6 +268,8 @@ impl Tables {
             Op::RemovePeer(key) => remove("PEERS", &mut self.peers, key),
             Op::SetVip(key, value) => set("VIPS", &mut self.vips, key, value),
             Op::RemoveVip(key) => remove("VIPS", &mut self.vips, key),
+            Op::SetSpread(key, value) => set("SPREAD", &mut self.spread, key, value),
+            Op::RemoveSpread(key) => remove("SPREAD", &mut self.spread, key),
             Op::SetService(key, value) => set("SERVICES", &mut self.services, key, value),
             Op::RemoveService(key) => remove("SERVICES", &mut self.services, key),
             Op::WriteRows { offset, rows } => self.table.write(*offset, rows),
@@ -331,6 +343,14 @@ impl Tables {
         entries("REVERSE", &self.reverse)
     }
 
+    /// `CLIENTS`. Entries that come and go while it is read may be missing.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn clients(&self) -> Result<BTreeMap<ClientKey, Client>, Error> {
+        entries("CLIENTS", &self.clients)
+    }
+
     /// Puts a connection into `CONNS`.
     ///
     /// # Errors
@@ -375,11 +395,14 @@ impl Tables {
     }
 }
 
-fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Result<T, Error> {
+pub(super) fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Result<T, Error> {
     T::try_from(map).map_err(|source| Error::Map { map: name, source })
 }
 
-fn entries<K: Plain + Ord, V: Plain>(name: &'static str, map: &Hash<K, V>) -> Result<BTreeMap<K, V>, Error> {
+pub(super) fn entries<K: Plain + Ord, V: Plain>(
+    name: &'static str,
+    map: &Hash<K, V>,
+) -> Result<BTreeMap<K, V>, Error> {
     let mut all = BTreeMap::new();
     for entry in map.iter() {
         let (key, value) = entry.map_err(|source| Error::Map { map: name, source })?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::layout::{Addr, Mac};
-use lb_core::announce::{Announcements, Place, frame};
+use lb_core::announce::{Announcements, Place, Recipient, frame};
 
 use super::raw::RawSocket;
 
@@ -44,10 +44,20 @@ impl Announcer {
         self.announcements.repeat_all();
     }
 
+    /// Tells single clients.
+    pub(super) fn tell(&mut self, words: Vec<(Place, Recipient)>, now: Instant) {
+        self.announcements.tell(words, now);
+    }
+
+    /// Stops telling clients that this node does not have any more.
+    pub(super) fn retain_told(&mut self, is_ours: impl Fn(&Place, &Recipient) -> bool) {
+        self.announcements.retain_told(is_ours);
+    }
+
     /// Says what is due.
     pub(super) fn run(&mut self, now: Instant) {
-        while let Some((address, ifindex)) = self.announcements.poll_transmit(now) {
-            if let Err(error) = self.say(address, ifindex) {
+        while let Some(((address, ifindex), to)) = self.announcements.poll_transmit(now) {
+            if let Err(error) = self.say(address, ifindex, to) {
                 tracing::warn!(vip = super::address(address.to_ip()), ifindex, %error, "not announced; it is tried again");
             }
         }
@@ -67,9 +77,9 @@ impl Announcer {
         self.sent.retain(|address, _| is_vip(address));
     }
 
-    fn say(&mut self, address: Addr, ifindex: u32) -> io::Result<()> {
+    fn say(&mut self, address: Addr, ifindex: u32, to: Option<Recipient>) -> io::Result<()> {
         let Some(mac) = self.macs.get(&ifindex) else { return Ok(()) };
-        self.socket.send(ifindex, &frame(address.to_ip(), *mac))?;
+        self.socket.send(ifindex, &frame(address.to_ip(), *mac, to))?;
         *self.sent.entry(address).or_default() += 1;
         Ok(())
     }

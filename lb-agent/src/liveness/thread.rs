@@ -7,12 +7,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::layout::{Addr, Mac, Neighbour, Vip};
+use lb_common::layout::{Addr, ClientKey, Mac, Neighbour, Vip, vip_flags};
 use lb_core::{
     announce::Place,
     liveness::{Leg, Liveness, Message, Standing, Transmit},
     model::NodeName,
     moves::{self, Moves},
+    spread::{Own, clients_of, gained, is_among},
 };
 use mio::{Events, Poll, Token, Waker};
 use tokio::sync::watch;
@@ -75,6 +76,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
         next_renewal: now,
         next_resync: now + RESYNC,
         has_orders: false,
+        told: Own::new(),
         silent: 0,
         snapshots: snapshots.clone(),
         next_snapshot: now,
@@ -89,6 +91,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
 struct Written {
     neighbours: BTreeMap<u32, Neighbour>,
     vips: BTreeMap<Addr, Vip>,
+    spread: Own,
 }
 
 struct Thread {
@@ -115,6 +118,8 @@ struct Thread {
     next_renewal: Instant,
     next_resync: Instant,
     has_orders: bool,
+    /// Shares whose clients know, or are being told, that this node answers them.
+    told: Own,
     /// Legs that were silent when this thread last acted.
     silent: usize,
     snapshots: Snapshots,
@@ -290,15 +295,18 @@ impl Thread {
     /// Writes what the maps should hold as nodes stand, announces, and tells the driver.
     fn act(&mut self, now: Instant) {
         let standing = self.liveness.standing(now);
-        self.write(&standing);
+        let spread: Own = self.orders.armed.spread(&standing).collect();
+        self.write(&standing, &spread);
         self.announce(&standing);
         self.moves.observe(&self.orders.armed, &standing, now);
         // Somebody is heard again: whoever was cut off, this node or the other, may have missed what was said.
         let silent = standing.silent();
         if silent < self.silent {
             self.announcer.repeat_all();
+            self.told.clear();
         }
         self.silent = silent;
+        self.tell(spread, now);
         self.announcer.run(Instant::now());
         // Before the driver hears of it: it looks there.
         self.publish(now);
@@ -342,7 +350,7 @@ impl Thread {
         }
     }
 
-    fn write(&mut self, standing: &Standing) {
+    fn write(&mut self, standing: &Standing, spread: &Own) {
         for (place, neighbour) in self.orders.armed.neighbours(standing) {
             if self.written.neighbours.get(&place) != Some(&neighbour) {
                 match self.maps.set_neighbour(place, neighbour) {
@@ -350,6 +358,18 @@ impl Thread {
                         self.written.neighbours.insert(place, neighbour);
                     }
                     Err(error) => tracing::error!(%error, "a node's state is not written; it is tried again"),
+                }
+            }
+        }
+        for (key, shares) in spread {
+            if self.written.spread.get(key) != Some(shares) {
+                match self.maps.set_spread(*key, *shares) {
+                    Ok(()) => {
+                        self.written.spread.insert(*key, *shares);
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "a VIP's shares are not written; it is tried again");
+                    }
                 }
             }
         }
@@ -368,7 +388,8 @@ impl Thread {
     fn announce(&mut self, standing: &Standing) {
         let segments = &self.orders.armed.segments;
         let mut owned: BTreeSet<Place> = BTreeSet::new();
-        for (address, vip) in self.orders.armed.vips(standing) {
+        let alone = |(_, vip): &(Addr, Vip)| vip.flags & vip_flags::SPREAD == 0;
+        for (address, vip) in self.orders.armed.vips(standing).filter(alone) {
             for (_, segment) in segments.iter().filter(|(segment, _)| vip.owned >> **segment & 1 == 1) {
                 owned.extend(segment.links.keys().map(|ifindex| (address, *ifindex)));
             }
@@ -377,11 +398,38 @@ impl Thread {
         self.announcer.set(&owned, macs);
     }
 
+    /// Tells the clients of shares that this node has taken over.
+    fn tell(&mut self, spread: Own, now: Instant) {
+        let segments = &self.orders.armed.segments;
+        self.announcer.retain_told(|(vip, ifindex), recipient| {
+            let of_link = segments.iter().filter(|(_, segment)| segment.links.contains_key(ifindex));
+            let key = ClientKey { client: recipient.address, vip: *vip };
+            of_link.map(|(segment, _)| *segment).any(|segment| is_among(&spread, u32::from(segment), &key))
+        });
+        let gained = gained(&self.told, &spread);
+        if !gained.is_empty() {
+            match self.maps.clients() {
+                Ok(clients) => self.announcer.tell(clients_of(&gained, &clients), now),
+                Err(error) => {
+                    tracing::error!(%error, "clients are not told of their node; it is tried again");
+                    return;
+                }
+            }
+        }
+        self.told = spread;
+    }
+
     fn read_back(&mut self) {
-        match self.maps.read() {
-            Ok((neighbours, vips)) => {
-                self.written.neighbours = (0..).zip(neighbours).collect();
-                self.written.vips = vips;
+        let read = || {
+            Ok::<_, crate::dataplane::Error>((
+                self.maps.neighbours()?,
+                self.maps.vips()?,
+                self.maps.spread()?,
+            ))
+        };
+        match read() {
+            Ok((neighbours, vips, spread)) => {
+                self.written = Written { neighbours: (0..).zip(neighbours).collect(), vips, spread };
             }
             Err(error) => tracing::error!(%error, "the maps cannot be read back; it is tried again"),
         }

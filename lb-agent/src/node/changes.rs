@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::output::{DrainStatus, ForwardingStatus, NodeStatus, ServiceStatus};
+use crate::output::{DrainStatus, ForwardingStatus, NodeStatus, ServiceStatus, VipStatus};
 
 /// Says what is different.
 pub fn log(before: &NodeStatus, now: &NodeStatus) {
@@ -37,14 +37,8 @@ pub fn log(before: &NodeStatus, now: &NodeStatus) {
     for (address, vip, known) in changed(&before.vips, &now.vips) {
         match vip {
             Some(vip) => {
-                let was = known.and_then(|known| known.owner.as_deref());
-                tracing::info!(
-                    vip = address,
-                    service = vip.service,
-                    owner = vip.owner.as_deref(),
-                    was,
-                    "VIP"
-                );
+                let was = known.map(VipStatus::answers);
+                tracing::info!(vip = address, service = vip.service, owner = vip.answers(), was, "VIP");
             }
             None => tracing::info!(vip = address, "VIP withdrawn"),
         }

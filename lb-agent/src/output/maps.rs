@@ -24,6 +24,9 @@ pub struct MapsView {
     pub peers: BTreeMap<String, String>,
     /// `VIPS`, by address.
     pub vips: BTreeMap<String, String>,
+    /// `SPREAD`, by address and segment: this node's shares, their number and the words of their bits.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub spread: BTreeMap<String, String>,
     /// `SERVICES`, by `address:port/protocol`.
     pub services: BTreeMap<String, String>,
     /// `TABLE`, the rows of each service.
@@ -88,6 +91,17 @@ pub fn view(maps: &Maps) -> MapsView {
             })
             .collect(),
         vips: maps.vips.iter().map(|(address, vip)| (address.to_ip().to_string(), vip_line(vip))).collect(),
+        spread: maps
+            .spread
+            .iter()
+            .map(|(key, spread)| {
+                let words: String = spread.words.iter().map(|word| format!(" {word:016x}")).collect();
+                (
+                    format!("{} segment {}", key.vip.to_ip(), key.segment),
+                    format!("{}:{words}", spread.count()),
+                )
+            })
+            .collect(),
         table: services
             .iter()
             .filter(|(_, service)| service.table_length > 0)
@@ -160,7 +174,8 @@ fn vip_line(vip: &Vip) -> String {
             .join(",")
     };
     let echo = if vip.flags & vip_flags::ECHO == 0 { "silent" } else { "answered" };
-    format!("announced [{}] owned [{}] echo {echo}", bits(vip.announced), bits(vip.owned))
+    let spread = if vip.flags & vip_flags::SPREAD == 0 { "" } else { " spread" };
+    format!("announced [{}] owned [{}] echo {echo}{spread}", bits(vip.announced), bits(vip.owned))
 }
 
 fn service_line(service: &Service) -> String {

@@ -213,6 +213,9 @@ fn owner(segment: &ArmedSegment, place: u16, vip: &ArmedVip, standing: &Standing
     let Some(owner) = standing.owner(ranked) else {
         return (None, "no node that may own it has an address here".to_owned());
     };
+    if vip.tables.contains_key(&place) {
+        return (None, format!("spread over {} nodes, each for a share of the clients", ranked.len()));
+    }
     let before = ranked.iter().take_while(|leg| **leg != owner);
     let passed: Vec<String> =
         before.map(|leg| format!("{} is {}", name(leg), condition_name(standing.condition(*leg)))).collect();

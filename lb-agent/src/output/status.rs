@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_api::Settled;
 use lb_core::{
-    liveness::{Condition, Standing},
+    liveness::{Condition, Leg, Standing},
     place::Placed,
     plan::{KernelReason, Plan, ServicePlan},
 };
@@ -118,11 +118,30 @@ impl PeerStatus {
 pub struct VipStatus {
     /// The Service.
     pub service: String,
-    /// Who answers ARP and NDP for it.
+    /// Who answers ARP and NDP for it; none of one that is spread over nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// Of one that is spread over nodes: how many shares of the clients each node answers, of 1,024.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shares: BTreeMap<String, u32>,
     /// Segments in which it is announced.
     pub segments: Vec<String>,
+}
+
+impl VipStatus {
+    /// Who answers, in words: the owner, or each node with its shares.
+    pub fn answers(&self) -> String {
+        if self.shares.is_empty() {
+            return self.owner.clone().unwrap_or("none".to_owned());
+        }
+        let shares: Vec<String> = self.shares.iter().map(|(node, count)| format!("{node} {count}")).collect();
+        format!("spread: {}", shares.join(", "))
+    }
+
+    /// Whether a node answers, any client at all.
+    pub fn is_answered_by(&self, node: &str) -> bool {
+        self.owner.as_deref() == Some(node) || self.shares.get(node).is_some_and(|count| *count > 0)
+    }
 }
 
 /// A port of a Service.
@@ -213,6 +232,7 @@ impl NodeStatus {
             let status = VipStatus {
                 service: vip.service.to_string(),
                 owner: owner(placed, *address, standing),
+                shares: shares(placed, *address, standing),
                 segments: vip.segments.iter().cloned().collect(),
             };
             (address.to_string(), status)
@@ -287,6 +307,15 @@ fn owner(placed: &Placed, address: IpAddr, standing: &Standing) -> Option<String
     let owners = placed.armed.owners(address.into(), standing);
     let (segment, leg) = owners.first_key_value()?;
     placed.armed.segments.get(segment)?.legs.get(leg).map(ToString::to_string)
+}
+
+/// How many shares each node has, in the first of this node's segments in which an address is spread over nodes.
+fn shares(placed: &Placed, address: IpAddr, standing: &Standing) -> BTreeMap<String, u32> {
+    let counts = placed.armed.share_counts(address.into(), standing);
+    let Some((segment, counts)) = counts.first_key_value() else { return BTreeMap::new() };
+    let legs = placed.armed.segments.get(segment).map(|segment| &segment.legs);
+    let named = |(leg, count): (&Leg, &u32)| Some((legs?.get(leg)?.to_string(), *count));
+    counts.iter().filter_map(named).collect()
 }
 
 /// Six bytes in hexadecimal, with colons between.

@@ -1,6 +1,6 @@
 use lb_core::{
     drain::{Limit, Reason},
-    model::{EndpointCondition, Family, Forwarding, TableSize},
+    model::{EndpointCondition, Family, Forwarding, L2Mode, TableSize},
 };
 use proptest::prelude::*;
 
@@ -83,6 +83,21 @@ fn good_objects_become_a_snapshot() {
 }
 
 #[test]
+fn spreading_is_asked_for_by_service_and_by_advertisement() {
+    let modes = |text: &str| {
+        let snapshot = decode_one(text).snapshot;
+        (snapshot.services.values().next().and_then(|web| web.l2), snapshot.l2_advertisements["all"].l2)
+    };
+    assert_eq!(modes(GOOD), (None, None));
+    let text = GOOD.replacen("magnetite.io/forwarding: dsr", "magnetite.io/l2: owner", 1).replacen(
+        "metadata: {name: all, namespace: metallb-system}",
+        "metadata: {name: all, namespace: metallb-system, annotations: {magnetite.io/l2: spread}}",
+        1,
+    );
+    assert_eq!(modes(&text), (Some(L2Mode::Owner), Some(L2Mode::Spread)));
+}
+
+#[test]
 fn json_and_lists_are_read_too() {
     let json = r#"{"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}},
@@ -150,7 +165,24 @@ fn what_is_wrong_is_said_with_file_object_and_field() {
             "magnetite.io/forwarding: dsr",
             "magnetite.io/fowarding: dsr, example.com/forwarding: dsr",
             "warning: objects.yaml: Service default/web: metadata.annotations[magnetite.io/fowarding]: is none of the annotations \
-             that are read, magnetite.io/forwarding, magnetite.io/echo, magnetite.io/table-size: check its spelling",
+             that are read, magnetite.io/forwarding, magnetite.io/echo, magnetite.io/table-size, magnetite.io/l2: check its spelling",
+        ),
+        (
+            "forwarding: dsr",
+            "l2: spraed",
+            "error: objects.yaml: Service default/web: metadata.annotations[magnetite.io/l2]: \"spraed\" is not owner or spread",
+        ),
+        (
+            "metadata: {name: all, namespace: metallb-system}",
+            "metadata: {name: all, namespace: metallb-system, annotations: {magnetite.io/l2: \"\"}}",
+            "error: objects.yaml: L2Advertisement metallb-system/all: metadata.annotations[magnetite.io/l2]: \"\" is not owner or \
+             spread",
+        ),
+        (
+            "metadata: {name: all, namespace: metallb-system}",
+            "metadata: {name: all, namespace: metallb-system, annotations: {magnetite.io/echo: ready}}",
+            "warning: objects.yaml: L2Advertisement metallb-system/all: metadata.annotations[magnetite.io/echo]: is none of the \
+             annotations that are read, magnetite.io/l2: check its spelling",
         ),
         (
             "protocol: UDP",

@@ -2,13 +2,14 @@
 
 use super::{Arrival, Decision, Learn, Lookup, Verdict};
 use crate::{
-    layout::{PeerKey, vip_flags},
+    layout::{Addr, PeerKey, SpreadKey, vip_flags},
     meta::{Kind, Meta},
     reason::Reason,
+    spread::share_of,
 };
 
-/// ARP request or neighbour solicitation: answered if this node owns the VIP in the segment. The other nodes' kernels must not
-/// answer for a VIP that some proxy has bound there, so theirs are dropped.
+/// ARP request or neighbour solicitation: answered if this node owns the VIP in the segment, or of a spread VIP the client's share.
+/// The other nodes' kernels must not answer for a VIP that some proxy has bound there, so theirs are dropped.
 #[inline(always)]
 pub(super) fn resolve(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
     let Some(vip) = maps.vip(&meta.destination) else {
@@ -31,8 +32,20 @@ pub(super) fn resolve(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) 
         return decision.drop(if is_peer { Reason::PeerAnnounced } else { Reason::ForeignClaim });
     }
     decision.vip = vip.stats;
+    let is_spread = vip.flags & vip_flags::SPREAD != 0;
+    let is_probe = meta.source.is_unspecified() || meta.source == Addr::from_v4_wire(0);
+    if is_spread && !is_probe {
+        // Answered here or not: this node may be the next to answer.
+        decision.learn = Learn::Client { segment: link.segment };
+    }
     if vip.owned & segment == 0 {
         return decision.drop(Reason::NotOwner);
+    }
+    if is_spread {
+        let key = SpreadKey { vip: meta.destination, segment: link.segment as u32 };
+        if !maps.has_share(&key, share_of(&meta.destination, &meta.source)) {
+            return decision.drop(Reason::NotOwnShare);
+        }
     }
     let reason = match meta.kind {
         Kind::ArpRequest => Reason::ArpAnswered,

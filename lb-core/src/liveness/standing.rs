@@ -15,7 +15,7 @@ pub struct Standing {
 impl Standing {
     /// `conditions` are of the legs that are not simply answering, those first that have been so for longest; of all `legs`, this
     /// node's own among them, no more than half are avoided, for the others could not carry it.
-    pub(super) fn new(conditions: &[(Leg, Condition)], gone: BTreeSet<Leg>, legs: usize) -> Self {
+    pub fn new(conditions: &[(Leg, Condition)], gone: BTreeSet<Leg>, legs: usize) -> Self {
         let troubled = conditions.iter().filter(|(_, condition)| !condition.is_present());
         Self {
             conditions: conditions.iter().copied().collect(),

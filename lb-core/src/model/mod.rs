@@ -123,6 +123,8 @@ pub struct Service {
     pub echo: Echo,
     /// `magnetite.io/table-size`.
     pub table_size: Option<TableSize>,
+    /// `magnetite.io/l2`; none leaves it to the advertisements.
+    pub l2: Option<L2Mode>,
     /// The endpoints behind each port, by the port's place in [`Self::ports`].
     pub endpoints: Vec<BTreeSet<Endpoint>>,
 }
@@ -212,6 +214,15 @@ pub enum Echo {
     Always,
     /// While an endpoint of a service at the address is ready.
     Ready,
+}
+
+/// `magnetite.io/l2`: who answers ARP and NDP for a VIP. Of two that are asked for the lesser holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum L2Mode {
+    /// One node, as with MetalLB.
+    Owner,
+    /// Each node that may, for a share of the clients.
+    Spread,
 }
 
 /// Length of a table, a power of two (`magnetite.io/table-size`).
@@ -337,6 +348,8 @@ pub struct L2Advertisement {
     pub interfaces: BTreeSet<String>,
     /// Selectors of Services; none means all.
     pub service_selectors: Vec<Selector>,
+    /// `magnetite.io/l2`.
+    pub l2: Option<L2Mode>,
 }
 
 /// A Kubernetes label selector: all requirements must hold.

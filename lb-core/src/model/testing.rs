@@ -50,6 +50,7 @@ pub fn service() -> Service {
         forwarding: Forwarding::Auto,
         echo: Echo::Always,
         table_size: None,
+        l2: None,
         endpoints: vec![BTreeSet::new()],
     }
 }

@@ -3,16 +3,17 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use lb_common::layout::NO_CANDIDATE;
+use lb_common::layout::{NO_CANDIDATE, SHARES, Spread};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     allocate::allocate,
     diff::diff,
+    liveness::Condition,
     maps::{Op, StatsPlace},
     model::{
-        Endpoint, EndpointCondition, L2Advertisement, Network, NodeLink, Snapshot,
+        Endpoint, EndpointCondition, L2Advertisement, L2Mode, Network, NodeLink, Snapshot,
         testing::{endpoint, name, node, pool, service},
     },
     plan::plan,
@@ -189,18 +190,85 @@ fn services_without_endpoints_or_room_say_so() {
 #[test]
 fn whatever_finds_no_room_is_said() {
     let mut snapshot = snapshot(1..=6);
+    snapshot.services.values_mut().for_each(|web| web.l2 = Some(L2Mode::Spread));
     snapshot.services.insert(name("other"), snapshot.services[&name("web")].clone());
     let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network());
-    let sizes = Sizes { vips: 1, nodes: 2, sources: 1, local_ports: 1, peers: 1, ..local(0).sizes };
+    let sizes =
+        Sizes { vips: 1, spread: 0, nodes: 2, sources: 1, local_ports: 1, peers: 1, ..local(0).sizes };
     let small = Local { sizes, ..local(0) };
     let placed = place(&plan, &Maps::empty(&small.sizes), &small);
     assert_eq!(placed.without_room.values().collect::<Vec<_>>(), [&KernelReason::NoRoom { map: "VIPS" }]);
-    let left_out = [("LOCAL_PORTS", 1), ("NEIGHBOURS", 1), ("SOURCES", 2)];
+    let left_out = [("LOCAL_PORTS", 1), ("NEIGHBOURS", 1), ("SOURCES", 2), ("SPREAD", 1)];
     assert_eq!(placed.left_out, left_out.into());
     let maps = placed.maps;
     let entries = [maps.vips.len(), maps.local_ports.len(), maps.sources.len(), maps.peers.len()];
     assert_eq!(entries, [1; 4]);
+    let flags: Vec<u32> = maps.vips.values().map(|vip| vip.flags & vip_flags::SPREAD).collect();
+    assert_eq!((flags, maps.spread.len()), (vec![0], 0), "without room it has one owner");
     assert_eq!(only_service(&maps).backend_length, 16, "the service without a VIP is not there");
+}
+
+/// The same cluster, of which this is another node.
+fn placed_on(number: u8, snapshot: &Snapshot, standing: Standing) -> Placed {
+    let prefixes = format!("192.0.2.{}/24", 10 + number).parse().into_iter().collect();
+    let link = NodeLink { ifindex: 7, vlan: 0, mac: [2, 0, 0, 0, 0, number], mtu: 1500, prefixes };
+    let network = Network { links: [("eth0".to_owned(), link)].into(), ..Network::default() };
+    let plan = plan(snapshot, &allocate(snapshot), &NodeName(format!("n{number}")), &network);
+    place(&plan, &Maps::empty(&local(0).sizes), &Local { standing, ..local(0) })
+}
+
+#[test]
+fn a_vip_is_spread_if_the_service_says_so_or_else_all_of_its_advertisements_that_say_anything() {
+    use L2Mode::{Owner, Spread};
+    for (service, first, second, expected) in [
+        (None, None, None, false),
+        (Some(Spread), None, None, true),
+        (Some(Owner), Some(Spread), None, false),
+        (Some(Spread), Some(Owner), None, true),
+        (None, Some(Spread), None, true),
+        (None, Some(Spread), Some(Owner), false),
+    ] {
+        let mut snapshot = snapshot(1..=6);
+        snapshot.services.values_mut().for_each(|web| web.l2 = service);
+        for (name, l2) in [("all", first), ("again", second)] {
+            let advertisement = L2Advertisement { l2, ..L2Advertisement::default() };
+            snapshot.l2_advertisements.insert(name.to_owned(), advertisement);
+        }
+        let maps = placed(&snapshot, &Maps::empty(&local(0).sizes), 0).maps;
+        let is_spread = maps.vips.values().all(|vip| vip.flags & vip_flags::SPREAD != 0);
+        assert_eq!(is_spread, expected, "{service:?} {first:?} {second:?}");
+        assert_eq!(maps.spread.len(), usize::from(expected));
+    }
+}
+
+#[test]
+fn nodes_divide_the_shares_of_a_spread_vip_and_take_those_of_the_dead() {
+    let mut snapshot = snapshot(1..=6);
+    snapshot.services.values_mut().for_each(|web| web.l2 = Some(L2Mode::Spread));
+    let dead: Leg = Ipv4Addr::new(192, 0, 2, 11).into();
+    let silent = Standing::new(&[(dead, Condition::Silent)], BTreeSet::new(), 3);
+    for (standing, expected) in [(Standing::default(), vec![0, 1, 2]), (silent, vec![0, 2])] {
+        let placed: Vec<Placed> =
+            expected.iter().map(|number| placed_on(*number, &snapshot, standing.clone())).collect();
+        let mut seen = Spread::default();
+        for placed in &placed {
+            let vips: Vec<&Vip> = placed.maps.vips.values().collect();
+            assert_eq!(vips.iter().map(|vip| (vip.announced, vip.owned)).collect::<Vec<_>>(), [(1, 1)]);
+            let Some(own) = placed.maps.spread.values().next() else { panic!("no shares") };
+            for (seen, own) in seen.words.iter_mut().zip(own.words) {
+                assert_eq!(*seen & own, 0);
+                *seen |= own;
+            }
+            let vip = Addr::from(IpAddr::from([192, 0, 2, 100]));
+            assert_eq!(placed.armed.owners(vip, &standing), BTreeMap::new(), "nobody alone");
+            let counts = placed.armed.share_counts(vip, &standing).remove(&0).unwrap_or_default();
+            let own_leg = placed.armed.segments[&0].own.unwrap_or(dead);
+            assert_eq!(counts.len(), 3, "who has none is counted too");
+            assert_eq!(counts.values().sum::<u32>(), SHARES);
+            assert_eq!(counts[&own_leg], own.count());
+        }
+        assert_eq!(seen.count(), SHARES);
+    }
 }
 
 /// A packet at any moment finds, behind a service, its rows, and behind its rows, backends that are there, one of them for what

@@ -65,7 +65,8 @@ impl Source {
         let ranked = |vip: Addr| {
             let ranked = ownership::ranked(vip.to_ip(), names.keys());
             let legs = ranked.iter().map(|name| names[name]).collect();
-            (vip, ArmedVip { entry: Vip { announced: 1, ..Vip::default() }, ranked: [(0, legs)].into() })
+            let entry = Vip { announced: 1, ..Vip::default() };
+            (vip, ArmedVip { entry, ranked: [(0, legs)].into(), tables: BTreeMap::new() })
         };
         Self { legs: names.values().copied().collect(), vips: (0..vips).map(vip).map(ranked).collect() }
     }

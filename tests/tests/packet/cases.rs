@@ -43,14 +43,14 @@ fn ways(port: u16) -> [Way; 2] {
     [way((CLIENT4.into(), VIP4.into())), way((CLIENT6.into(), VIP6.into()))]
 }
 
-fn expect(node: &mut dyn Machine, outcome: &Outcome, action: u32, reason: Reason) -> Result<()> {
+pub fn expect(node: &mut dyn Machine, outcome: &Outcome, action: u32, reason: Reason) -> Result<()> {
     let reasons = node.reasons()?;
     ensure!(reasons == [reason], "counted {reasons:?} instead of {reason:?}");
     ensure!(outcome.action == action, "action {} instead of {action}", outcome.action);
     Ok(())
 }
 
-fn untouched(node: &mut dyn Machine, frame: &[u8], action: u32, reason: Reason) -> Result<()> {
+pub fn untouched(node: &mut dyn Machine, frame: &[u8], action: u32, reason: Reason) -> Result<()> {
     let outcome = node.arrive(frame)?;
     expect(node, &outcome, action, reason)?;
     ensure!(outcome.frame == frame, "the frame was changed");

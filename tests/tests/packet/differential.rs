@@ -1,6 +1,6 @@
 //! The same packets through the decision on the host and in the kernel: same action, same bytes, same memory.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Result, ensure};
 use lb_agent::dataplane::{Entry, LinkMode};
@@ -8,7 +8,8 @@ use lb_core::liveness::PROBE_PORT;
 use magnetite_tests::{
     fixture::{
         BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, KERNEL, NO_ENDPOINTS, NODE, NODE4, NODE6,
-        OFF_SEGMENT, OTHER_VIP4, PEER, PEER4, POD_PORT, POD4, POD6, UNKNOWN, VIP4, VIP6,
+        OFF_SEGMENT, OTHER_VIP4, PEER, PEER4, POD_PORT, POD4, POD6, SPREAD_VIP4, SPREAD_VIP6, UNKNOWN, VIP4,
+        VIP6,
     },
     frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, probe, tcp, udp},
 };
@@ -48,6 +49,7 @@ fn agree(mode: LinkMode, seed: u64) -> Result<()> {
     let mut reverse = tables.reverse()?;
     reverse.values_mut().for_each(|reverse| reverse.time = 0);
     ensure!(reverse == host.maps().reverse, "REVERSE differ");
+    ensure!(node.clients()? == host.clients()?, "CLIENTS differ");
     Ok(())
 }
 
@@ -56,8 +58,16 @@ fn random_frame(random: &mut fastrand::Rng, mode: LinkMode) -> (Entry, Vec<u8>) 
     let length = random.usize(..40);
     let payload: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
     let mut frame = match random.u8(..20) {
-        0 => arp_request(CLIENT, CLIENT4, *pick(random, &[VIP4, OTHER_VIP4, PEER4])),
-        1 => neighbour_solicitation(CLIENT, CLIENT6, *pick(random, &[VIP6, CLIENT6]), random.bool()),
+        0 => {
+            let sender = Ipv4Addr::from_bits(CLIENT4.to_bits() + u32::from(random.u8(..8)));
+            let sender = *pick(random, &[sender, sender, Ipv4Addr::UNSPECIFIED]);
+            arp_request(CLIENT, sender, *pick(random, &[VIP4, OTHER_VIP4, PEER4, SPREAD_VIP4, SPREAD_VIP4]))
+        }
+        1 => {
+            let sender = Ipv6Addr::from_bits(CLIENT6.to_bits() + u128::from(random.u8(..8)));
+            let target = *pick(random, &[VIP6, CLIENT6, SPREAD_VIP6, SPREAD_VIP6]);
+            neighbour_solicitation(CLIENT, sender, target, random.bool())
+        }
         2 => echo_request(&way, &payload),
         3 => {
             let own: (IpAddr, IpAddr) = if way.addresses.0.is_ipv4() {

@@ -1,8 +1,15 @@
 //! What frames are put to: the loaded programs, or the same functions on the host.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use lb_agent::dataplane::{Entry, LinkMode};
-use lb_common::{Action, InPlace, Reason, apply, decide, decide_reply, packet::Frame, parse};
+use lb_common::{
+    Action, InPlace, Reason, apply, decide, decide_reply,
+    layout::{Client, ClientKey},
+    packet::Frame,
+    parse,
+};
 use lb_core::{host::HostMaps, maps::Maps};
 use magnetite_tests::fixture::{self, IFINDEX};
 
@@ -13,6 +20,9 @@ pub trait Machine {
 
     /// Whether the agent is there, as far as the data path knows; at the beginning it is not.
     fn set_lease(&mut self, holds: bool) -> Result<()>;
+
+    /// `CLIENTS`, without times.
+    fn clients(&mut self) -> Result<BTreeMap<ClientKey, Client>>;
 
     /// Reasons counted since the last call.
     fn reasons(&mut self) -> Result<Vec<Reason>>;
@@ -97,6 +107,10 @@ impl Machine for HostNode {
     fn set_lease(&mut self, holds: bool) -> Result<()> {
         self.maps.lease_holds = holds;
         Ok(())
+    }
+
+    fn clients(&mut self) -> Result<BTreeMap<ClientKey, Client>> {
+        Ok(self.maps.clients.clone())
     }
 
     fn reasons(&mut self) -> Result<Vec<Reason>> {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use lb_agent::dataplane::{Dataplane, EgressMode, Entry, Options};
-use lb_common::Reason;
+use lb_common::{
+    Reason,
+    layout::{Client, ClientKey},
+};
 use lb_core::maps::Sizes;
 use magnetite_tests::fixture;
 
@@ -77,6 +80,12 @@ impl Machine for Node {
 
     fn set_lease(&mut self, holds: bool) -> anyhow::Result<()> {
         Ok(self.dataplane.renew_lease(if holds { Duration::from_secs(600) } else { Duration::ZERO })?)
+    }
+
+    fn clients(&mut self) -> anyhow::Result<BTreeMap<ClientKey, Client>> {
+        let mut clients = self.dataplane.tables().clients()?;
+        clients.values_mut().for_each(|client| client.time = 0);
+        Ok(clients)
     }
 
     fn reasons(&mut self) -> anyhow::Result<Vec<Reason>> {

@@ -1,0 +1,62 @@
+//! How often VIPs may move with a node that comes and goes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use lb_common::{
+    hash::HashKey,
+    layout::{Addr, Mac, Vip},
+};
+use lb_core::{
+    armed::{Armed, ArmedSegment, ArmedVip},
+    liveness::{Condition, Leg, Standing},
+    moves::{Moves, WINDOW},
+    spread::Shares,
+};
+
+fn leg(host: u8) -> Leg {
+    Leg::from([10, 0, 0, host])
+}
+
+/// A VIP for which this node, with leg 2, ranks after leg 1.
+fn armed(is_spread: bool) -> Armed {
+    let ranked = vec![leg(1), leg(2), leg(3)];
+    let shares = Shares::new(&HashKey::default(), &ranked);
+    let tables = if is_spread { [(0, 0)].into() } else { BTreeMap::new() };
+    let vip = ArmedVip { entry: Vip::default(), ranked: [(0, ranked)].into(), tables };
+    let segment = ArmedSegment {
+        name: "lan".to_owned(),
+        own: Some(leg(2)),
+        legs: BTreeMap::new(),
+        links: [(1, Mac::default())].into(),
+    };
+    Armed {
+        vips: [(Addr::default(), vip)].into(),
+        segments: [(0, segment)].into(),
+        tables: vec![(0, shares)],
+        ..Armed::default()
+    }
+}
+
+/// Whether a node that falls and returns twice may return for the third time at once.
+fn returns_at_once(is_spread: bool) -> bool {
+    let armed = armed(is_spread);
+    let begin = Instant::now();
+    let mut moves = Moves::new(begin);
+    let well = Standing::default();
+    let away = Standing::new(&[(leg(2), Condition::Returning)], BTreeSet::new(), 3);
+    let begin = begin + WINDOW;
+    for (second, standing) in (0..).zip([&well, &away, &well, &away]) {
+        moves.observe(&armed, standing, begin + Duration::from_secs(second));
+    }
+    let now = begin + Duration::from_secs(4);
+    moves.earliest_return(&armed, &away, leg(2), |_| 0, now).is_none()
+}
+
+#[test]
+fn the_shares_of_a_node_move_with_it_whatever_its_rank() {
+    assert!(returns_at_once(false), "it moves nothing: another ranks before it");
+    assert!(!returns_at_once(true), "its shares have moved three times");
+}
