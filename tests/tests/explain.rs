@@ -7,10 +7,13 @@ use lb_agent::{
     commands::{Flow, FlowError, Known, explain},
     output::{ForwardingStatus, NodeStatus, ServiceStatus},
 };
-use lb_common::{decide, packet::Frame, parse};
+use lb_common::{decide, packet::Frame, parse, spread::share_of};
 use lb_core::{host::HostMaps, maps::Maps, model::Protocol};
 use magnetite_tests::{
-    fixture::{self, BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, IFINDEX, KERNEL, NODE, UNKNOWN, VIP4},
+    fixture::{
+        self, BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, IFINDEX, KERNEL, NODE, SPREAD_VIP4, UNKNOWN,
+        VIP4, is_own_share,
+    },
     frames::{Flags, Way, tcp},
 };
 
@@ -100,6 +103,15 @@ fn a_service_that_is_left_in_part_is_said_to_be_and_why() -> Result<()> {
     let flow = Flow::new(client, SocketAddr::new(VIP4.into(), BOTH), Protocol::Tcp)?;
     let text = explain(&after(BOTH, &[])?, &flow, Some(&status));
     expect(&text, &["forwarding partly, because 1 of 2 ready endpoints: its node n9 is unknown"]);
+    Ok(())
+}
+
+#[test]
+fn who_answers_a_client_of_a_spread_vip_is_said() -> Result<()> {
+    let share = share_of(&SPREAD_VIP4.into(), &CLIENT4.into());
+    let who = if is_own_share(share) { "this node" } else { "another node" };
+    let line = format!("share     {share} of 1024, which {who} answers in segment 0");
+    expect(&asked(&after(HERE, &[])?, SPREAD_VIP4.into(), HERE)?, &[&line]);
     Ok(())
 }
 
