@@ -217,6 +217,12 @@ impl Node {
         Ok(self.tables()?.reasons()?.get(&reason).map_or(0, |count| count.packets))
     }
 
+    /// Bytes of the packets that were counted with any of these reasons.
+    pub fn bytes(&self, of: &[Reason]) -> Result<u64> {
+        let reasons = self.tables()?.reasons()?;
+        Ok(of.iter().filter_map(|reason| reasons.get(reason)).map(|count| count.bytes).sum())
+    }
+
     /// `lb-agent` with these arguments, in the node's namespace.
     pub fn ask(&self, arguments: &[&str]) -> Result<String> {
         let program = agent_program()?;

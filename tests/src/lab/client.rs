@@ -120,6 +120,16 @@ impl Client {
         self.namespace.ip(&format!("neigh del {address} dev eth0"))
     }
 
+    /// Believes the MACs that it has until it is told others: asks for none a second time.
+    pub fn never_doubt(&self) -> Result<()> {
+        for family in ["ipv4", "ipv6"] {
+            for (key, value) in [("delay_first_probe_time", "3600"), ("base_reachable_time_ms", "3600000")] {
+                self.namespace.sysctl(&format!("net/{family}/neigh/eth0/{key}"), value)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The MAC that the client has for an address.
     pub fn neighbour(&self, address: IpAddr) -> Result<Option<String>> {
         let entries = self.namespace.ip_json(&format!("neigh show {address}"))?;

@@ -147,6 +147,27 @@ impl Lab {
         &self.topology.clients
     }
 
+    /// More clients on the LAN, with consecutive addresses; they go with the lab, or are removed.
+    pub fn add_clients(&self, count: u8) -> Result<Vec<Client>> {
+        let first = u8::try_from(self.topology.clients.len() + 1)?;
+        (first..first + count).map(|number| self.topology.add_client(self.run.machines(), number)).collect()
+    }
+
+    /// Spreads `web` over all nodes, or gives it back to one, and waits until all nodes know.
+    pub fn set_spread(&mut self, is_spread: bool) -> Result<()> {
+        let mode = if is_spread { "spread" } else { "owner" };
+        self.objects.put(&objects::service("web", &[WEB, WEB_V6], &[("magnetite.io/l2", mode)]))?;
+        self.wait_all("the other way to own", |status| {
+            let vips = [WEB, WEB_V6].map(|vip| status.vips.get(&vip.to_string()));
+            vips.into_iter().all(|vip| vip.is_some_and(|vip| vip.shares.is_empty() != is_spread))
+        })
+    }
+
+    /// The name of the node with this MAC.
+    pub fn node_with_mac(&self, mac: &str) -> Option<&str> {
+        self.nodes.iter().find(|node| node.mac == mac).map(|node| &*node.name)
+    }
+
     /// The node of this name.
     pub fn node(&self, name: &str) -> Result<&Node> {
         self.nodes.iter().find(|node| node.name == name).with_context(|| format!("no node {name}"))

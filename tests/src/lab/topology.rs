@@ -161,17 +161,27 @@ impl Topology {
             pod_routes(&router, to)?;
         }
 
-        let mut clients = Vec::new();
-        for (name, side, host) in [("c1", Side::Lan, 101), ("c2", Side::Lan, 102), ("c3", Side::Wan, 103)] {
-            let namespace = create(name)?;
-            join(switch(side), name, &namespace, side, host)?;
-            gateway(&namespace, side)?;
-            let (v4, v6) = (side.v4(host).into(), side.v6(host).into());
-            clients.push(Client { name: name.to_owned(), namespace, v4, v6 });
-        }
+        let clients = [(1, Side::Lan), (2, Side::Lan), (3, Side::Wan)];
+        let clients = clients.map(|(number, side)| client(names, switch(side), number, side));
+        let clients = clients.into_iter().collect::<Result<_>>()?;
         let pass = pass_on(&lan, hosts.iter().filter(|host| host.side == Side::Lan).map(|host| &*host.name))?;
         Ok(Self { lan, router, hosts, clients, _pass: pass })
     }
+}
+
+impl Topology {
+    /// One more client on the LAN, with this number.
+    pub fn add_client(&self, names: Machines<'_>, number: u8) -> Result<Client> {
+        client(names, (&self.lan, "lan"), number, Side::Lan)
+    }
+}
+
+fn client(names: Machines<'_>, switch: (&Namespace, &str), number: u8, side: Side) -> Result<Client> {
+    let (name, host) = (format!("c{number}"), 100 + number);
+    let namespace = Namespace::create(&names.namespace(&name))?;
+    join(switch, &name, &namespace, side, host)?;
+    gateway(&namespace, side)?;
+    Ok(Client { name, namespace, v4: side.v4(host).into(), v6: side.v6(host).into() })
 }
 
 /// Forwards as a Kubernetes node does, with the strictest check of sources.

@@ -13,6 +13,7 @@ mod replies;
 mod restart;
 mod rolling;
 mod rows;
+mod shares;
 mod spread;
 pub mod traffic;
 
@@ -130,6 +131,12 @@ pub const ALL: &[Scenario] = &[
         done: "the owner's cable is pulled under 120 open connections and UDP every millisecond, and put back after six seconds",
         expected: "another node owns the VIPs; nothing is lost that goes to pods elsewhere but UDP for a moment; new connections avoid its pods",
         run: death::owner_dies,
+    },
+    Scenario {
+        name: "clients_over_nodes",
+        done: "with magnetite.io/l2: spread eight clients on the LAN, which ask for no MAC a second time, use the VIPs; the cable of the first one's node is pulled",
+        expected: "each node carries clients of both families; those of the dead node are told another, and no connection is lost that goes to pods elsewhere",
+        run: shares::clients_over_nodes,
     },
     Scenario {
         name: "explain",
