@@ -33,6 +33,7 @@ pub fn bench(arguments: &[String]) -> Result<u8> {
     run(&mut programs())?;
     match arguments.split_first() {
         Some((first, rest)) if first == "failover" => program("magnetite-failover", rest),
+        Some((first, rest)) if first == "spread" => program("magnetite-spread", rest),
         _ => program("magnetite-bench", arguments),
     }
 }
