@@ -56,6 +56,8 @@ pub trait Lookup {
     fn source(&self, service: u32, address: &Addr) -> bool;
     /// `ECHO_BUDGET` of this CPU.
     fn echo_budget(&self) -> EchoBudget;
+    /// `EVENT_BUDGET` of this CPU, for a kind of events.
+    fn event_budget(&self, kind: u16) -> EchoBudget;
     /// `LEASE` against the clock: whether the agent's promise to be there holds.
     fn lease_holds(&self) -> bool;
 }
@@ -82,6 +84,10 @@ pub trait Store {
     fn put_client(&mut self, key: &ClientKey, client: &Client);
     /// Counts an echo reply of this CPU.
     fn spend_echo(&mut self, budget: EchoBudget);
+    /// Takes this node's owner bit of a segment out of `VIPS`.
+    fn disown(&mut self, vip: &Addr, segment: u16);
+    /// Tells user space of a claim by the packet's sender, and counts that.
+    fn tell(&mut self, meta: &Meta, segment: u16, node: u16, budget: EchoBudget);
 }
 
 /// What happens to a packet, why, and what is learned from it.
@@ -207,6 +213,17 @@ pub enum Learn {
         /// Replies in this tick, with this one.
         spent: u32,
     },
+    /// `EVENTS`, `VIPS`: the sender says that it has the VIP that is the packet's source.
+    Claim {
+        /// The segment in which it says so.
+        segment: u16,
+        /// The sender's index, [`NO_NODE`] for a stranger.
+        node: u16,
+        /// Events of the kind in this tick, with this one; 0 if they are spent and nobody is told.
+        spent: u32,
+        /// This node owns it no more in the segment.
+        disowns: bool,
+    },
 }
 
 /// Decides on a packet that arrives from the network.
@@ -222,7 +239,9 @@ pub fn decide(meta: &Meta, maps: &impl Lookup) -> Decision {
 pub fn decide_into(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
     match meta.kind {
         Kind::Tcp | Kind::Udp => balance(meta, maps, decision),
-        Kind::ArpRequest | Kind::NeighbourSolicitation => discovery::resolve(meta, maps, decision),
+        Kind::ArpRequest | Kind::ArpReply | Kind::NeighbourSolicitation | Kind::NeighbourAdvertisement => {
+            discovery::resolve(meta, maps, decision);
+        }
         Kind::EchoRequest => discovery::echo(meta, maps, decision),
         Kind::Fragment => unbalanced(meta, maps, Reason::Fragment, decision),
         Kind::ExtensionHeader => unbalanced(meta, maps, Reason::ExtensionHeader, decision),
@@ -438,6 +457,14 @@ impl Decision {
                 store.put_client(meta.client_key(), &Client { mac, segment, ifindex, time: tick });
             }
             Learn::Echo { spent } => store.spend_echo(EchoBudget { tick, spent }),
+            Learn::Claim { segment, node, spent, disowns } => {
+                if disowns {
+                    store.disown(&meta.source, segment);
+                }
+                if spent != 0 {
+                    store.tell(meta, segment, node, EchoBudget { tick, spent });
+                }
+            }
         }
     }
 

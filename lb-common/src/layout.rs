@@ -8,6 +8,7 @@ use crate::hash::HashKey;
 pub use crate::{
     address::{Addr, Mac, Port},
     counts::{ReasonCount, Stats, VipStats},
+    events::{ClaimEvent, EVENT_LIMIT, event_kind},
     plain::Plain,
 };
 
@@ -541,13 +542,13 @@ pub struct Source {
     pub allow: u32,
 }
 
-/// `ECHO_BUDGET[0]`, per CPU: echo replies in the current tick.
+/// `ECHO_BUDGET[0]`, per CPU: echo replies in the current tick. `EVENT_BUDGET[kind]`: events, likewise.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EchoBudget {
     /// The tick.
     pub tick: u32,
-    /// Replies in it.
+    /// Replies, or events, in it.
     pub spent: u32,
 }
 
@@ -582,7 +583,7 @@ plain! {
     Versions: 8, Addr: 16, Mac: 6, Port: 2, HashKey: 128,
     Config: 296, Lease: 8, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 16, SpreadKey: 20, Spread: 128, ClientKey: 32, Client: 16, ServiceKey: 20, ServiceId: 4, Service: 24,
     Row: 8, Backend: 28, BackendRef: 4, FlowSlot: 16, FlowLine: 64, ConnKey: 40, Conn: 28, ReverseKey: 40, Reverse: 32,
-    LocalPortKey: 20, LocalPort: 4, SourceKey: 24, SourcePrefix: 20, Source: 4, ReasonCount: 16, Stats: 48, VipStats: 24, EchoBudget: 8, NameKey: 8, Name: 256,
+    LocalPortKey: 20, LocalPort: 4, SourceKey: 24, SourcePrefix: 20, Source: 4, ReasonCount: 16, Stats: 48, VipStats: 24, EchoBudget: 8, NameKey: 8, Name: 256, ClaimEvent: 40,
 }
 
 offsets! {
@@ -608,5 +609,6 @@ offsets! {
     LocalPortKey { address: 0, port: 16, protocol: 18, pad: 19 }
     SourceKey { prefix_length: 0, service: 4, address: 8 }
     VipStats { requests: 0, answers: 8, left: 16 }
+    ClaimEvent { time: 0, address: 8, ifindex: 24, segment: 28, kind: 30, node: 32, mac: 34 }
     Stats { packets: 0, bytes: 8, new_flows: 16, delivered: 24, answered: 32, completed: 40 }
 }

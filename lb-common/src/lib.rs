@@ -13,6 +13,7 @@ pub mod apply;
 pub mod checksum;
 mod counts;
 pub mod decide;
+mod events;
 pub mod flows;
 pub mod hash;
 pub mod layout;

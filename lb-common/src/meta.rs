@@ -11,9 +11,9 @@ use crate::layout::{
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
-    /// IP source; the sender of an ARP request.
+    /// IP source; the sender of ARP; the target of a neighbour advertisement: the address that is told of.
     pub source: Addr,
-    /// IP destination; the target of an ARP request or neighbour solicitation.
+    /// IP destination; the target of ARP or of a neighbour solicitation: the address that is asked for.
     pub destination: Addr,
     /// Source port of TCP and UDP, else 0.
     pub source_port: Port,
@@ -68,14 +68,18 @@ const _: () = {
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Neither IP nor an ARP request: none of our business.
+    /// Neither IP nor ARP for IPv4: none of our business.
     Other,
     /// Cut off, or its lengths contradict each other. The addresses are zero if they could not be read.
     Malformed,
     /// ARP request for an IPv4 address.
     ArpRequest,
+    /// ARP reply: somebody has an IPv4 address.
+    ArpReply,
     /// Neighbour solicitation that a node must answer (RFC 4861 7.1.1).
     NeighbourSolicitation,
+    /// Neighbour advertisement (RFC 4861 7.1.2): somebody has an IPv6 address.
+    NeighbourAdvertisement,
     /// ICMP or ICMPv6 echo request.
     EchoRequest,
     /// ICMP or ICMPv6 error.

@@ -53,12 +53,16 @@ fn arp(packet: &impl Packet, meta: &mut Meta) -> Option<Kind> {
     let for_ipv4 = header.hardware == 1_u16.to_be()
         && header.protocol == ethertype::IPV4.to_be()
         && header.lengths == 0x0604_u16.to_be();
-    if !for_ipv4 || header.operation != 1_u16.to_be() {
+    if !for_ipv4 {
         return Some(Kind::Other);
     }
     meta.source = Addr::from_v4_wire(header.sender);
     meta.destination = Addr::from_v4_wire(header.target);
-    Some(Kind::ArpRequest)
+    Some(match u16::from_be(header.operation) {
+        1 => Kind::ArpRequest,
+        2 => Kind::ArpReply,
+        _ => Kind::Other,
+    })
 }
 
 #[inline(always)]
@@ -176,20 +180,27 @@ fn icmpv6(packet: &impl Packet, meta: &mut Meta, length: usize) -> Option<Kind> 
     }
     match header.type_and_code {
         [icmp_type::V6_ECHO_REQUEST, 0] => Some(Kind::EchoRequest),
-        [icmp_type::NEIGHBOUR_SOLICITATION, 0] => neighbour_solicitation(packet, meta, length),
+        [icmp_type::NEIGHBOUR_SOLICITATION | icmp_type::NEIGHBOUR_ADVERTISEMENT, 0] => {
+            neighbour(packet, meta, length, header.type_and_code[0])
+        }
         [kind, _] if kind < icmp_type::V6_FIRST_INFORMATIONAL => Some(Kind::IcmpError),
         _ => Some(Kind::OtherProtocol),
     }
 }
 
-/// The checks of RFC 4861 7.1.1 that need no sum over the packet: the answer tells nothing that a wrong checksum could change.
+/// The checks of RFC 4861 7.1.1 and 7.1.2 that need no sum over the packet: the answer to a solicitation tells nothing that a wrong
+/// checksum could change, and an advertisement is only heard.
 #[inline(always)]
-fn neighbour_solicitation(packet: &impl Packet, meta: &mut Meta, length: usize) -> Option<Kind> {
+fn neighbour(packet: &impl Packet, meta: &mut Meta, length: usize, icmp_type: u8) -> Option<Kind> {
     let body: NeighbourTarget = packet.load(meta.l4 as usize + 8)?;
     let target = Addr { words: body.target };
     let is_multicast = target.words[0].to_ne_bytes()[0] == 0xff;
     if meta.ttl != 255 || length < 24 || is_multicast || target.is_v4() {
         return None;
+    }
+    if icmp_type == icmp_type::NEIGHBOUR_ADVERTISEMENT {
+        meta.source = target;
+        return Some(Kind::NeighbourAdvertisement);
     }
     meta.destination = target;
     Some(Kind::NeighbourSolicitation)

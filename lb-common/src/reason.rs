@@ -25,7 +25,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Neither IP nor an ARP request.
+    /// Neither IP nor ARP for IPv4.
     NotIp => "not-ip",
     /// Cut off, or with lengths that contradict each other; left to the kernel.
     Malformed => "malformed",
@@ -45,9 +45,9 @@ reasons! {
     NotOwnShare => "not-own-share",
     /// ARP request or neighbour solicitation for a VIP that is not announced in this segment.
     NotAnnounced => "not-announced",
-    /// A node announces by ARP that it has a VIP; dropped.
+    /// A node says by ARP or NDP that it has a VIP.
     PeerAnnounced => "peer-announced",
-    /// Somebody who is no node announces by ARP that it has a VIP; dropped.
+    /// Somebody who is no node says by ARP or NDP that it has a VIP; dropped, unless it asks for something.
     ForeignClaim => "foreign-claim",
     /// Echo request to a VIP, answered.
     EchoAnswered => "echo-answered",

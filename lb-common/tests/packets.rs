@@ -1,6 +1,6 @@
 //! What is read of packets, and that no packet makes the parser or a rewrite read or write past its end.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::{
     Action, InPlace, Meta, apply,
@@ -95,6 +95,44 @@ fn a_destination_that_is_replaced_and_put_back_leaves_every_byte() {
         assert_eq!((meta.destination, meta.destination_port), (addr(address), Port::new(port)));
     }
     assert_eq!(packet.0.bytes(), before);
+}
+
+/// `source`, `destination` and kind, where an address is told of or asked for.
+#[test]
+fn what_tells_of_an_address_has_it_as_its_source() {
+    let arp = |operation: u8| {
+        let mut frame = vec![0xff; 6];
+        frame.extend([2, 0, 0, 0, 1, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, operation]);
+        for address in [VIP, CLIENT] {
+            frame.extend([2, 0, 0, 0, 1, 1]);
+            frame.extend(address.octets());
+        }
+        read(&frame).map(|meta| (meta.kind, meta.source, meta.destination))
+    };
+    assert_eq!(arp(1), Some((Kind::ArpRequest, addr(VIP), addr(CLIENT))));
+    assert_eq!(arp(2), Some((Kind::ArpReply, addr(VIP), addr(CLIENT))));
+    assert_eq!(arp(3).map(|(kind, ..)| kind), Some(Kind::Other));
+
+    let (source, target) =
+        (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9), Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1));
+    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let advertisement = |hop_limit: u8, target: Ipv6Addr| {
+        let mut frame =
+            vec![0x33, 0x33, 0, 0, 0, 1, 2, 0, 0, 0, 1, 1, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, hop_limit];
+        frame.extend(source.octets());
+        frame.extend(all_nodes.octets());
+        frame.extend([136, 0, 0, 0, 0x20, 0, 0, 0]);
+        frame.extend(target.octets());
+        read(&frame).map(|meta| (meta.kind, meta.source))
+    };
+    assert_eq!(advertisement(255, target), Some((Kind::NeighbourAdvertisement, target.into())));
+    for (hop_limit, target) in [(254, target), (255, all_nodes)] {
+        assert_eq!(
+            advertisement(hop_limit, target).map(|(kind, _)| kind),
+            Some(Kind::Malformed),
+            "{hop_limit} {target}"
+        );
+    }
 }
 
 /// Every verdict is tried on every packet, also where the decision would never come to it.

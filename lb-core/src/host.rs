@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use lb_common::{
-    Lookup,
+    Lookup, Meta,
     decide::Store,
     flows::{self, FlowHash},
     layout::{
-        Addr, Backend, Client, ClientKey, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS, FlowLine, FlowSlot,
-        Link, LinkKey, LocalPortKey, MAX_SEGMENTS, Neighbour, PeerKey, Reverse, ReverseKey, Row, Service,
-        ServiceId, ServiceKey, SourceKey, SpreadKey, Vip,
+        Addr, Backend, ClaimEvent, Client, ClientKey, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS,
+        FlowLine, FlowSlot, Link, LinkKey, LocalPortKey, MAX_SEGMENTS, NO_NODE, Neighbour, PeerKey, Reverse,
+        ReverseKey, Row, Service, ServiceId, ServiceKey, SourceKey, SpreadKey, Vip, event_kind,
     },
 };
 
@@ -32,6 +32,10 @@ pub struct HostMaps {
     pub clients: BTreeMap<ClientKey, Client>,
     /// `ECHO_BUDGET`.
     pub echo_budget: EchoBudget,
+    /// `EVENT_BUDGET`.
+    pub event_budgets: [EchoBudget; event_kind::COUNT],
+    /// `EVENTS`, without their times: bounded by the budget alone.
+    pub events: Vec<ClaimEvent>,
     /// Whether `LEASE` holds.
     pub lease_holds: bool,
     /// The current tick.
@@ -49,6 +53,8 @@ impl HostMaps {
             reverse: BTreeMap::new(),
             clients: BTreeMap::new(),
             echo_budget: EchoBudget::default(),
+            event_budgets: [EchoBudget::default(); _],
+            events: Vec::new(),
             lease_holds: false,
             tick: 0,
         }
@@ -130,6 +136,10 @@ impl Lookup for HostMaps {
         self.echo_budget
     }
 
+    fn event_budget(&self, kind: u16) -> EchoBudget {
+        self.event_budgets.get(usize::from(kind)).copied().unwrap_or_default()
+    }
+
     fn lease_holds(&self) -> bool {
         self.lease_holds
     }
@@ -190,6 +200,19 @@ impl Store for HostMaps {
 
     fn spend_echo(&mut self, budget: EchoBudget) {
         self.echo_budget = budget;
+    }
+
+    fn disown(&mut self, vip: &Addr, segment: u16) {
+        if let Some(vip) = self.maps.vips.get_mut(vip) {
+            vip.owned &= !1_u32.wrapping_shl(u32::from(segment));
+        }
+    }
+
+    fn tell(&mut self, meta: &Meta, segment: u16, node: u16, budget: EchoBudget) {
+        let kind = if node == NO_NODE { event_kind::FOREIGN_CLAIM } else { event_kind::PEER_CLAIM };
+        self.event_budgets[usize::from(kind)] = budget;
+        let (address, mac, ifindex) = (meta.source, meta.source_mac, meta.ifindex);
+        self.events.push(ClaimEvent { time: 0, address, ifindex, segment, kind, node, mac });
     }
 }
 

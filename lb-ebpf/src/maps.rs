@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
     helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns},
     macros::btf_map,
 };
@@ -11,10 +11,10 @@ use lb_common::{
     decide::{Store, event},
     flows::{self, FlowHash},
     layout::{
-        Addr, Backend, BackendRef, Client, ClientKey, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS,
-        FlowLine, FlowSlot, Lease, Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, Name, NameKey,
-        Neighbour, Peer, PeerKey, ReasonCount, Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey,
-        Source, SourcePrefix, Spread, SpreadKey, Stats, Versions, Vip, VipStats,
+        Addr, Backend, BackendRef, ClaimEvent, Client, ClientKey, Config, Conn, ConnKey, EchoBudget,
+        FLOW_SLOTS, FlowLine, FlowSlot, Lease, Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, NO_NODE,
+        Name, NameKey, Neighbour, Peer, PeerKey, ReasonCount, Reverse, ReverseKey, Row, Service, ServiceId,
+        ServiceKey, Source, SourcePrefix, Spread, SpreadKey, Stats, Versions, Vip, VipStats, event_kind,
     },
 };
 
@@ -63,6 +63,11 @@ static BACKEND_STATS: PerCpuArray<Stats, 32768> = PerCpuArray::new();
 static VIP_STATS: PerCpuArray<VipStats, 8193> = PerCpuArray::new();
 #[btf_map]
 static ECHO_BUDGET: PerCpuArray<EchoBudget, 1> = PerCpuArray::new();
+/// Of [`ClaimEvent`]s; libbpf takes no ring buffer that says so. 65,536 is a whole number of pages on every machine.
+#[btf_map]
+static EVENTS: RingBuf<(), 65536> = RingBuf::new();
+#[btf_map]
+static EVENT_BUDGET: PerCpuArray<EchoBudget, { event_kind::COUNT }> = PerCpuArray::new();
 /// Where a packet's [`Work`] is done: place 0 on arrival, 1 on departure, which may interrupt each other.
 #[btf_map]
 static SCRATCH: PerCpuArray<[u64; SCRATCH_WORDS], 2> = PerCpuArray::new();
@@ -296,6 +301,11 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
+    fn event_budget(&self, kind: u16) -> EchoBudget {
+        EVENT_BUDGET.get(kind as u32).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
     fn lease_holds(&self) -> bool {
         // SAFETY: the helper takes no arguments (kernel 5.8).
         LEASE.get(0).is_some_and(|lease| unsafe { bpf_ktime_get_boot_ns() } < lease.deadline)
@@ -393,5 +403,37 @@ impl Store for Maps {
             // SAFETY: the value is this CPU's.
             unsafe { *place = budget };
         }
+    }
+
+    #[inline(always)]
+    fn disown(&mut self, vip: &Addr, segment: u16) {
+        if let Some(vip) = VIPS.get_ptr_mut(vip) {
+            // SAFETY: a single integer is written. Who else would write it is the agent, and that is gone.
+            unsafe { (*vip).owned &= !1_u32.wrapping_shl(segment as u32) };
+        }
+    }
+
+    #[inline(always)]
+    fn tell(&mut self, meta: &Meta, segment: u16, node: u16, budget: EchoBudget) {
+        let kind = if node == NO_NODE { event_kind::FOREIGN_CLAIM } else { event_kind::PEER_CLAIM };
+        if let Some(place) = EVENT_BUDGET.get_ptr_mut(kind as u32) {
+            // SAFETY: the value is this CPU's.
+            unsafe { *place = budget };
+        }
+        // Full if nobody reads it: then there is nobody to be told.
+        let Some(mut entry) = EVENTS.reserve_untyped::<ClaimEvent>(0) else { return };
+        let event = entry.as_mut_ptr();
+        // SAFETY: the entry is as large as an event, and nobody else sees it before it is submitted; all its fields are written. The
+        // helper takes no arguments.
+        unsafe {
+            (&raw mut (*event).time).write(bpf_ktime_get_boot_ns());
+            (&raw mut (*event).address).write(meta.source);
+            (&raw mut (*event).ifindex).write(meta.ifindex);
+            (&raw mut (*event).segment).write(segment);
+            (&raw mut (*event).kind).write(kind);
+            (&raw mut (*event).node).write(node);
+            (&raw mut (*event).mac).write(meta.source_mac);
+        }
+        entry.submit(0);
     }
 }

@@ -100,13 +100,39 @@ pub fn echo_request(way: &Way, payload: &[u8]) -> Vec<u8> {
 
 /// Who has `target`? Broadcast, padded to the least length of a frame.
 pub fn arp_request(mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-    let mut frame = ethernet(mac, [0xff; 6], EtherType::ARP);
-    frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend(mac);
-    frame.extend(sender.octets());
-    frame.extend([0; 6]);
-    frame.extend(target.octets());
+    arp(1, (mac, sender), ([0; 6], target), [0xff; 6])
+}
+
+/// `sender` is at `mac`: the answer to `to`.
+pub fn arp_reply(mac: [u8; 6], sender: Ipv4Addr, to: ([u8; 6], Ipv4Addr)) -> Vec<u8> {
+    arp(2, (mac, sender), to, to.0)
+}
+
+fn arp(
+    operation: u8,
+    sender: ([u8; 6], Ipv4Addr),
+    target: ([u8; 6], Ipv4Addr),
+    destination: [u8; 6],
+) -> Vec<u8> {
+    let mut frame = ethernet(sender.0, destination, EtherType::ARP);
+    frame.extend([0, 1, 8, 0, 6, 4, 0, operation]);
+    for (mac, address) in [sender, target] {
+        frame.extend(mac);
+        frame.extend(address.octets());
+    }
     frame.resize(60, 0);
+    frame
+}
+
+/// `target` is at `mac`: to all nodes, with the override flag and the target's link-layer address, by a source of the sender's.
+pub fn neighbour_advertisement(mac: [u8; 6], source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let body = [target.octets().as_slice(), &[2, 1], &mac].concat();
+    let message = etherparse::Icmpv6Type::Unknown { type_u8: 136, code_u8: 0, bytes5to8: [0x20, 0, 0, 0] };
+    let all_nodes = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let mut frame = Vec::new();
+    let builder = PacketBuilder::ethernet2(mac, [0x33, 0x33, 0, 0, 0, 1]);
+    let written = builder.ipv6(source.octets(), all_nodes, 255).icmpv6(message).write(&mut frame, &body);
+    assert!(written.is_ok(), "an advertisement fits");
     frame
 }
 

@@ -24,7 +24,7 @@ use lb_core::maps::{Maps, Op, Sizes};
 use super::{array::ArrayMap, counters::Counters, error::Error};
 
 /// Names of the maps that are pinned.
-pub const NAMES: [&str; 23] = [
+pub const NAMES: [&str; 25] = [
     VERSIONS,
     "CONFIG",
     "LEASE",
@@ -48,6 +48,8 @@ pub const NAMES: [&str; 23] = [
     "BACKEND_STATS",
     "VIP_STATS",
     "ECHO_BUDGET",
+    "EVENTS",
+    "EVENT_BUDGET",
 ];
 
 /// The map that says how the others are to be read.
@@ -62,6 +64,8 @@ pub enum Group {
     Flows,
     /// `CONNS` and `REVERSE`, the truth about connections.
     Connections,
+    /// `EVENTS` and their budget, which name nothing by index that a reader could not find out.
+    Events,
     /// All that a plan says, and the counters by its indexes.
     Config,
 }
@@ -73,6 +77,7 @@ impl Group {
             VERSIONS => Self::Versions,
             "FLOWS" => Self::Flows,
             "CONNS" | "REVERSE" => Self::Connections,
+            "EVENTS" | "EVENT_BUDGET" => Self::Events,
             _ => Self::Config,
         }
     }
@@ -82,7 +87,7 @@ impl Group {
         match self {
             Self::Versions => true,
             Self::Flows | Self::Connections => made_with.state == STATE_VERSION,
-            Self::Config => made_with.config == CONFIG_VERSION,
+            Self::Events | Self::Config => made_with.config == CONFIG_VERSION,
         }
     }
 }

@@ -2,19 +2,32 @@
 
 use super::{Arrival, Decision, Learn, Lookup, Verdict};
 use crate::{
-    layout::{Addr, PeerKey, SpreadKey, vip_flags},
+    layout::{Addr, EVENT_LIMIT, NO_NODE, PeerKey, SpreadKey, Vip, event_kind, vip_flags},
     meta::{Kind, Meta},
     reason::Reason,
     spread::share_of,
 };
 
-/// ARP request or neighbour solicitation: answered if this node owns the VIP in the segment, or of a spread VIP the client's share.
-/// The other nodes' kernels must not answer for a VIP that some proxy has bound there, so theirs are dropped.
+/// ARP and NDP: a question for a VIP is answered, or what is said of one is noted.
 #[inline(always)]
 pub(super) fn resolve(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) {
-    let Some(vip) = maps.vip(&meta.destination) else {
-        return decision.pass(Reason::NotVip);
+    let asks = match meta.kind {
+        // A request of an address for itself tells, and asks nothing (RFC 5227 2.3).
+        Kind::ArpRequest => meta.source != meta.destination,
+        Kind::NeighbourSolicitation => true,
+        _ => false,
     };
+    let asked = if asks { maps.vip(&meta.destination) } else { None };
+    match asked {
+        Some(vip) => answer(meta, maps, &vip, decision),
+        None => claim(meta, maps, asks, decision),
+    }
+}
+
+/// Answered if this node owns the VIP in the segment, or of a spread VIP the client's share. The other nodes' kernels must not
+/// answer for a VIP that some proxy has bound there, so theirs are dropped.
+#[inline(always)]
+fn answer(meta: &Meta, maps: &impl Lookup, vip: &Vip, decision: &mut Decision) {
     let Some(link) = maps.link(&meta.link_key()) else {
         return decision.pass(Reason::NotOurLink);
     };
@@ -24,12 +37,6 @@ pub(super) fn resolve(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) 
     let segment = 1_u32.wrapping_shl(link.segment as u32);
     if vip.announced & segment == 0 {
         return decision.pass(Reason::NotAnnounced);
-    }
-    if matches!(meta.kind, Kind::ArpRequest) && meta.source == meta.destination {
-        // A request of an address for itself tells, and asks nothing (RFC 5227 2.3).
-        let from = PeerKey { segment: link.segment, mac: meta.source_mac };
-        let is_peer = maps.peer(&from).is_some();
-        return decision.drop(if is_peer { Reason::PeerAnnounced } else { Reason::ForeignClaim });
     }
     decision.vip = vip.stats;
     let is_spread = vip.flags & vip_flags::SPREAD != 0;
@@ -52,6 +59,50 @@ pub(super) fn resolve(meta: &Meta, maps: &impl Lookup, decision: &mut Decision) 
         _ => Reason::NdpAnswered,
     };
     decision.set(Verdict::Advertise { mac: link.mac }, reason);
+}
+
+/// The sender has a VIP as its address (RFC 5227 2.4). A probe has none, and claims nothing. A node that only asks says nothing of
+/// itself either: its kernel may have bound the VIP for a proxy.
+#[inline(always)]
+fn claim(meta: &Meta, maps: &impl Lookup, asks: bool, decision: &mut Decision) {
+    let Some(vip) = maps.vip(&meta.source) else {
+        return decision.pass(Reason::NotVip);
+    };
+    let Some(link) = maps.link(&meta.link_key()) else {
+        return decision.pass(Reason::NotOurLink);
+    };
+    let segment = 1_u32.wrapping_shl(link.segment as u32);
+    if vip.announced & segment == 0 {
+        return decision.pass(Reason::NotAnnounced);
+    }
+    let peer = maps.peer(&PeerKey { segment: link.segment, mac: meta.source_mac });
+    let is_node = peer.is_some() || meta.source_mac == link.mac;
+    if is_node && asks {
+        return decision.pass(Reason::NotVip);
+    }
+    let (kind, reason) = if is_node {
+        (event_kind::PEER_CLAIM, Reason::PeerAnnounced)
+    } else {
+        (event_kind::FOREIGN_CLAIM, Reason::ForeignClaim)
+    };
+    // A node's answer is for this node's kernel, which has asked. A stranger's is not: it would be believed.
+    let passes = asks || is_node && !matches!(meta.kind, Kind::ArpRequest);
+    decision.set(if passes { Verdict::Pass } else { Verdict::Drop }, reason);
+    if meta.source_mac == link.mac {
+        return;
+    }
+    let (tick, budget) = (maps.tick(), maps.event_budget(kind));
+    let spent = if budget.tick == tick { budget.spent } else { 0 };
+    decision.learn = Learn::Claim {
+        segment: link.segment,
+        node: peer.unwrap_or(NO_NODE),
+        spent: if spent < EVENT_LIMIT { spent + 1 } else { 0 },
+        // With the agent gone, whoever has taken over is the owner. Of a spread VIP each node has a part.
+        disowns: is_node
+            && vip.owned & segment != 0
+            && vip.flags & vip_flags::SPREAD == 0
+            && !maps.lease_holds(),
+    };
 }
 
 /// Echo request: answered by whichever node it reaches, so that any of them can be asked.

@@ -11,7 +11,10 @@ use magnetite_tests::{
         OFF_SEGMENT, OTHER_VIP4, PEER, PEER4, POD_PORT, POD4, POD6, SPREAD_VIP4, SPREAD_VIP6, UNKNOWN, VIP4,
         VIP6,
     },
-    frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, probe, tcp, udp},
+    frames::{
+        Flags, Way, arp_reply, arp_request, echo_request, neighbour_advertisement, neighbour_solicitation,
+        probe, tcp, udp,
+    },
 };
 
 use crate::{
@@ -42,6 +45,10 @@ fn agree(mode: LinkMode, seed: u64) -> Result<()> {
             "packet {number} of seed {seed}, {entry:?} {frame:02x?}\nprogram {outcome:02x?}\nhost {expected:02x?}"
         );
     }
+    ensure!(node.claims()? == host.claims()?, "EVENTS differ");
+    for vip in [IpAddr::from(VIP4), OTHER_VIP4.into(), VIP6.into()] {
+        ensure!(node.vip(vip)? == host.vip(vip)?, "VIPS differ");
+    }
     let tables = node.dataplane().tables();
     let mut conns = tables.conns()?;
     conns.values_mut().for_each(|conn| conn.time = 0);
@@ -68,6 +75,12 @@ fn random_frame(random: &mut fastrand::Rng, mode: LinkMode) -> (Entry, Vec<u8>) 
             let target = *pick(random, &[VIP6, CLIENT6, SPREAD_VIP6, SPREAD_VIP6]);
             neighbour_solicitation(CLIENT, sender, target, random.bool())
         }
+        4 => neighbour_advertisement(
+            *pick(random, &[CLIENT, PEER, NODE]),
+            VIP6,
+            *pick(random, &[VIP6, CLIENT6]),
+        ),
+        5 => random_arp(random),
         2 => echo_request(&way, &payload),
         3 => {
             let own: (IpAddr, IpAddr) = if way.addresses.0.is_ipv4() {
@@ -78,7 +91,7 @@ fn random_frame(random: &mut fastrand::Rng, mode: LinkMode) -> (Entry, Vec<u8>) 
             let asked = Way { addresses: own, ports: (way.ports.0, PROBE_PORT), ..way };
             probe(&asked, *pick(random, &[*b"MgPr", *b"MgPr", *b"MgPx"]), random.u64(..))
         }
-        4..9 => udp(&way, &payload),
+        6..9 => udp(&way, &payload),
         _ => {
             let [syn, ack, fin, rst] = [(); 4].map(|()| random.u8(..4) == 0);
             tcp(&way, Flags { syn, ack, fin, rst }, &payload)
@@ -97,6 +110,14 @@ fn random_frame(random: &mut fastrand::Rng, mode: LinkMode) -> (Entry, Vec<u8>) 
     }
     let entry = if is_reply { Entry::Departure } else { Entry::Arrival(mode) };
     (entry, frame)
+}
+
+/// Questions, answers and announcements, of and for VIPs.
+fn random_arp(random: &mut fastrand::Rng) -> Vec<u8> {
+    let mac = *pick(random, &[CLIENT, PEER, NODE]);
+    let sender = *pick(random, &[CLIENT4, VIP4, OTHER_VIP4, Ipv4Addr::UNSPECIFIED]);
+    let target = *pick(random, &[VIP4, OTHER_VIP4, PEER4]);
+    if random.bool() { arp_request(mac, sender, target) } else { arp_reply(mac, sender, (NODE, target)) }
 }
 
 /// Few clients, so that many packets belong to known connections.

@@ -1,12 +1,12 @@
 //! What frames are put to: the loaded programs, or the same functions on the host.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use lb_agent::dataplane::{Entry, LinkMode};
 use lb_common::{
     Action, InPlace, Reason, apply, decide, decide_reply,
-    layout::{Client, ClientKey},
+    layout::{ClaimEvent, Client, ClientKey, Vip},
     packet::Frame,
     parse,
 };
@@ -23,6 +23,12 @@ pub trait Machine {
 
     /// `CLIENTS`, without times.
     fn clients(&mut self) -> Result<BTreeMap<ClientKey, Client>>;
+
+    /// The entry of a VIP.
+    fn vip(&mut self, address: IpAddr) -> Result<Vip>;
+
+    /// Claims that were told of since the last call, without their times.
+    fn claims(&mut self) -> Result<Vec<ClaimEvent>>;
 
     /// Reasons counted since the last call.
     fn reasons(&mut self) -> Result<Vec<Reason>>;
@@ -111,6 +117,14 @@ impl Machine for HostNode {
 
     fn clients(&mut self) -> Result<BTreeMap<ClientKey, Client>> {
         Ok(self.maps.clients.clone())
+    }
+
+    fn vip(&mut self, address: IpAddr) -> Result<Vip> {
+        self.maps.maps.vips.get(&address.into()).copied().context("no such VIP")
+    }
+
+    fn claims(&mut self) -> Result<Vec<ClaimEvent>> {
+        Ok(std::mem::take(&mut self.maps.events))
     }
 
     fn reasons(&mut self) -> Result<Vec<Reason>> {

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod cases;
+mod claims;
 mod counts;
 mod differential;
 mod machine;
@@ -15,7 +16,7 @@ fn main() {
     // The programs' state is one CPU's.
     arguments.test_threads = Some(1);
     let cannot_run = node::cannot_run();
-    let cases = cases::cases().into_iter().chain(spread::cases());
+    let cases = cases::cases().into_iter().chain(claims::cases()).chain(spread::cases());
     let loaded =
         cases.clone().map(|(name, case)| (name, Box::new(move || case(&mut node::Node::new()?)) as Run));
     let others = differential::trials().into_iter().chain(adoption::trials()).chain(counts::trials());

@@ -3,15 +3,17 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    net::IpAddr,
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
-use lb_agent::dataplane::{Dataplane, EgressMode, Entry, Options};
+use anyhow::Context;
+use lb_agent::dataplane::{Dataplane, EgressMode, Entry, Events, Options};
 use lb_common::{
     Reason,
-    layout::{Client, ClientKey},
+    layout::{ClaimEvent, Client, ClientKey, Vip},
 };
 use lb_core::maps::Sizes;
 use magnetite_tests::fixture;
@@ -86,6 +88,15 @@ impl Machine for Node {
         let mut clients = self.dataplane.tables().clients()?;
         clients.values_mut().for_each(|client| client.time = 0);
         Ok(clients)
+    }
+
+    fn vip(&mut self, address: IpAddr) -> anyhow::Result<Vip> {
+        self.dataplane.tables().read()?.vips.get(&address.into()).copied().context("no such VIP")
+    }
+
+    fn claims(&mut self) -> anyhow::Result<Vec<ClaimEvent>> {
+        let mut events = Events::pinned(&self.pins.0)?;
+        Ok(std::iter::from_fn(|| events.take()).map(|event| ClaimEvent { time: 0, ..event }).collect())
     }
 
     fn reasons(&mut self) -> anyhow::Result<Vec<Reason>> {
