@@ -97,6 +97,16 @@ impl Announcements {
         }
     }
 
+    /// Says something again as soon as there is time for it: somebody else has said that it has it.
+    pub fn repeat(&mut self, place: Place, now: Instant) {
+        let Some(owned) = self.owned.get_mut(&place) else { return };
+        // What was never said is said at once anyway.
+        let Some(due) = owned.due.filter(|due| *due > now) else { return };
+        owned.due = Some(now);
+        self.repeats.remove(&(due, place));
+        self.repeats.insert((now, place));
+    }
+
     /// Tells single clients, as soon as the pace allows, and a few times again; those that were told before are told anew.
     pub fn tell(&mut self, words: impl IntoIterator<Item = (Place, Recipient)>, now: Instant) {
         for word in words {

@@ -5,6 +5,7 @@
 pub mod allocate;
 pub mod announce;
 pub mod armed;
+pub mod claims;
 pub mod diff;
 pub mod drain;
 pub mod host;
@@ -15,5 +16,6 @@ pub mod moves;
 pub mod ownership;
 pub mod place;
 pub mod plan;
+pub mod probing;
 pub mod rows;
 pub mod spread;

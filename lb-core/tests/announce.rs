@@ -43,6 +43,20 @@ fn what_is_new_is_said_at_once_and_again_and_then_for_ever() {
 }
 
 #[test]
+fn what_others_claim_is_said_again_once_and_in_its_turn() {
+    let (mut announcements, begin) = (Announcements::default(), Instant::now());
+    let all = places(100);
+    announcements.set(&all);
+    said_until(&mut announcements, begin, begin + Duration::from_secs(10));
+    let now = begin + Duration::from_secs(10);
+    all.iter().for_each(|place| announcements.repeat(*place, now));
+    announcements.repeat(places(101).last().copied().unwrap_or_default(), now);
+    let said = said_until(&mut announcements, now, now + Duration::from_secs(59));
+    let times: Vec<u128> = said.iter().map(|(at, _)| at.as_millis()).collect();
+    assert_eq!(times, (0..100).map(|number| 5 * number).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_thousand_are_said_at_once_and_repeated_within_the_budget() {
     let (mut announcements, begin) = (Announcements::default(), Instant::now());
     announcements.set(&places(1_000));
