@@ -47,6 +47,8 @@ pub struct Local {
     pub now: u32,
     /// How nodes stand.
     pub standing: Standing,
+    /// Somebody else decides when this node begins to own a VIP: entries only lose owner bits.
+    pub is_watched: bool,
 }
 
 /// Contents of the maps, and what found no room.
@@ -89,7 +91,12 @@ pub fn place(plan: &Plan, current: &Maps, local: &Local) -> Placed {
     placer.place_shares();
     placer.place_local_ports();
     placer.bound_peers();
-    placer.maps.vips = placer.armed.vips(&local.standing).collect();
+    let vips = placer.armed.vips(&local.standing).map(|(address, vip)| {
+        let owned_now = current.vips.get(&address).map_or(0, |vip| vip.owned);
+        let owned = if local.is_watched { vip.owned & owned_now } else { vip.owned };
+        (address, Vip { owned, ..vip })
+    });
+    placer.maps.vips = vips.collect();
     placer.maps.spread = placer.armed.spread(&local.standing).collect();
     for (place, neighbour) in placer.armed.neighbours(&local.standing) {
         placer.maps.neighbours[place as usize] = neighbour;

@@ -135,11 +135,13 @@ fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool
         [name.clone(), state, macs]
     });
     columns(out, ["NODE", "STATE", "SEGMENTS AND MACS"], nodes)?;
-    let vips = status
-        .vips
-        .iter()
-        .map(|(address, vip)| [address.clone(), vip.service.clone(), vip.answers(), vip.segments.join(",")]);
+    let vips = status.vips.iter().map(|(address, vip)| {
+        let withheld: String =
+            vip.withheld.iter().map(|(segment, why)| format!("; not on {segment}: {why}")).collect();
+        [address.clone(), vip.service.clone(), vip.answers(), format!("{}{withheld}", vip.segments.join(","))]
+    });
     columns(out, ["VIP", "SERVICE", "OWNER", "SEGMENTS"], vips)?;
+    write_conflicts(out, status)?;
     let services = status.services.iter().map(|(frontend, service)| {
         let ready = service.endpoints.values().filter(|endpoint| endpoint.ready).count();
         [
@@ -166,6 +168,29 @@ fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool
         writeln!(out, "{problem}")?;
     }
     Ok(())
+}
+
+/// Others who say that they have a VIP.
+fn write_conflicts(out: &mut String, status: &NodeStatus) -> std::fmt::Result {
+    let mut rows = Vec::new();
+    for (address, segments) in &status.conflicts {
+        for (segment, conflict) in segments {
+            let row = |who: String, times: u64, since: String, until: String| {
+                [address.clone(), segment.clone(), who, times.to_string(), since, until]
+            };
+            if conflict.two_owners > 0 {
+                rows.push(row("another node".to_owned(), conflict.two_owners, String::new(), String::new()));
+            }
+            let strangers = conflict.strangers.iter();
+            rows.extend(strangers.map(|(mac, stranger)| {
+                row(mac.clone(), stranger.claims, stranger.first.to_string(), stranger.last.to_string())
+            }));
+        }
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    columns(out, ["VIP CLAIMED TOO", "SEGMENT", "BY", "TIMES", "FIRST", "LAST"], rows.into_iter())
 }
 
 #[cfg(test)]

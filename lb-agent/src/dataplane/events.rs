@@ -3,12 +3,13 @@
 use std::{
     os::fd::{AsRawFd, RawFd},
     path::Path,
+    time::Duration,
 };
 
 use aya::maps::{Map, MapData, RingBuf};
 use lb_common::layout::{ClaimEvent, Plain};
 
-use super::error::Error;
+use super::{clock::boot_time, error::Error};
 
 /// `EVENTS`, read. There is one reader: what it has taken is gone.
 pub struct Events {
@@ -24,6 +25,14 @@ impl Events {
         let failed = |source| Error::Map { map: "EVENTS", source };
         let map = MapData::from_pin(dir.join("EVENTS")).and_then(Map::from_map_data).map_err(failed)?;
         Ok(Self { ring: map.try_into().map_err(failed)? })
+    }
+
+    /// How long ago an event was.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn age(event: &ClaimEvent) -> Result<Duration, Error> {
+        Ok(boot_time()?.saturating_sub(Duration::from_nanos(event.time)))
     }
 
     /// The next that was not taken yet.

@@ -7,7 +7,10 @@ use std::{
 };
 
 use lb_common::layout::{Addr, Mac};
-use lb_core::announce::{Announcements, Place, Recipient, frame};
+use lb_core::{
+    announce::{Announcements, Place, Recipient, frame},
+    probing,
+};
 
 use super::raw::RawSocket;
 
@@ -52,6 +55,19 @@ impl Announcer {
     /// Stops telling clients that this node does not have any more.
     pub(super) fn retain_told(&mut self, is_ours: impl Fn(&Place, &Recipient) -> bool) {
         self.announcements.retain_told(is_ours);
+    }
+
+    /// Says something again soon.
+    pub(super) fn repeat(&mut self, place: Place, now: Instant) {
+        self.announcements.repeat(place, now);
+    }
+
+    /// Asks on a link whether anybody has the address.
+    pub(super) fn probe(&self, address: Addr, ifindex: u32) {
+        let Some(mac) = self.macs.get(&ifindex) else { return };
+        if let Err(error) = self.socket.send(ifindex, &probing::frame(address.to_ip(), *mac)) {
+            tracing::warn!(vip = super::address(address.to_ip()), ifindex, %error, "not probed for");
+        }
     }
 
     /// Says what is due.

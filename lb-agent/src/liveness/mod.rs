@@ -5,6 +5,7 @@
 //! is told how nodes stand ([`Seen`]).
 
 mod announcer;
+mod claims;
 mod envelope;
 mod raw;
 mod snapshot;
@@ -23,6 +24,7 @@ use std::{
 use lb_common::layout::Mac;
 use lb_core::{
     armed::Armed,
+    claims::Report,
     liveness::{Counts, Description, Leg, Profile, Standing},
     model::{GossipSecret, NodeName},
 };
@@ -71,6 +73,8 @@ pub struct Seen {
     pub descriptions: BTreeMap<NodeName, Description>,
     /// Algorithm that all nodes use, if they talk.
     pub algorithm: Option<u32>,
+    /// What others say of VIPs.
+    pub claims: Report,
 }
 
 impl Seen {

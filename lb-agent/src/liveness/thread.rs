@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use super::{
     Error, Handle, Inbox, Options, Orders, Seen, Shared,
     announcer::Announcer,
+    claims::Hearer,
     envelope::{OpenError, Opener, Sealer},
     raw::RawSocket,
     snapshot::{self, Ownership, Snapshot, Snapshots},
@@ -48,6 +49,8 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
     }
     let maps = LiveMaps::pinned(&options.pin_dir)?;
     maps.renew_lease(options.profile.lease)?;
+    let hearer = Hearer::new(&options.pin_dir, &maps.vips()?)?;
+    hearer.register(poll.registry()).map_err(failed("events"))?;
     let announcer = Announcer::new().map_err(failed("a packet socket"))?;
     let raw = RawSocket::new().map_err(failed("a packet socket"))?;
     let now = Instant::now();
@@ -63,6 +66,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
         poll,
         sockets: Sockets::default(),
         maps,
+        hearer,
         announcer,
         raw,
         orders: Orders::default(),
@@ -101,6 +105,7 @@ struct Thread {
     poll: Poll,
     sockets: Sockets,
     maps: LiveMaps,
+    hearer: Hearer,
     announcer: Announcer,
     raw: RawSocket,
     liveness: Liveness,
@@ -146,6 +151,8 @@ impl Thread {
                 None => {}
             }
             is_drained = self.receive();
+            let standing = || self.liveness.standing(Instant::now());
+            is_drained &= self.hearer.hear(&self.orders.armed, standing);
             let now = Instant::now();
             if self.liveness.poll_timeout().is_some_and(|due| due <= now) {
                 self.liveness.handle_timeout(now);
@@ -154,6 +161,12 @@ impl Thread {
             self.transmit();
             if self.liveness.poll_change() {
                 self.act(now);
+            }
+            self.hearer.run(&self.orders.armed, &mut self.announcer, now);
+            if self.hearer.claims().poll_change() {
+                self.act(now);
+            } else if self.hearer.claims().poll_news(now) {
+                self.report(self.liveness.standing(now));
             }
             self.announcer.run(now);
             self.renew(now);
@@ -175,8 +188,9 @@ impl Thread {
         }
     }
 
-    fn poll_timeout(&self) -> Option<Instant> {
+    fn poll_timeout(&mut self) -> Option<Instant> {
         let all = [
+            self.hearer.claims().poll_timeout(),
             self.liveness.poll_timeout(),
             self.announcer.poll_timeout(),
             Some(self.next_renewal),
@@ -295,6 +309,7 @@ impl Thread {
     /// Writes what the maps should hold as nodes stand, announces, and tells the driver.
     fn act(&mut self, now: Instant) {
         let standing = self.liveness.standing(now);
+        self.hearer.claims().set(&self.orders.armed, &standing, now);
         let spread: Own = self.orders.armed.spread(&standing).collect();
         self.write(&standing, &spread);
         self.announce(&standing);
@@ -310,6 +325,11 @@ impl Thread {
         self.announcer.run(Instant::now());
         // Before the driver hears of it: it looks there.
         self.publish(now);
+        self.report(standing);
+    }
+
+    /// Tells the driver how nodes stand.
+    fn report(&mut self, standing: Standing) {
         let described = self.members.iter().filter_map(|(leg, node)| {
             let description = self.liveness.description(*leg)?;
             Some((node.clone(), description.clone()))
@@ -321,10 +341,12 @@ impl Thread {
             proven: self.liveness.proven(),
             descriptions: described.collect(),
             algorithm: self.opener.is_some().then(|| self.liveness.algorithm()),
+            claims: self.hearer.claims().report(),
         };
         self.seen.send_if_modified(|known| {
-            let has_changed =
-                known.standing != seen.standing || known.neighbourhood() != seen.neighbourhood();
+            let has_changed = known.standing != seen.standing
+                || known.neighbourhood() != seen.neighbourhood()
+                || known.claims != seen.claims;
             *known = seen;
             has_changed
         });
@@ -373,7 +395,7 @@ impl Thread {
                 }
             }
         }
-        for (address, vip) in self.orders.armed.vips(standing) {
+        for (address, vip) in self.hearer.masked(self.orders.armed.vips(standing)) {
             if self.written.vips.get(&address) != Some(&vip) {
                 match self.maps.set_vip(address, vip) {
                     Ok(()) => {
@@ -389,7 +411,7 @@ impl Thread {
         let segments = &self.orders.armed.segments;
         let mut owned: BTreeSet<Place> = BTreeSet::new();
         let alone = |(_, vip): &(Addr, Vip)| vip.flags & vip_flags::SPREAD == 0;
-        for (address, vip) in self.orders.armed.vips(standing).filter(alone) {
+        for (address, vip) in self.hearer.masked(self.orders.armed.vips(standing)).filter(alone) {
             for (_, segment) in segments.iter().filter(|(segment, _)| vip.owned >> **segment & 1 == 1) {
                 owned.extend(segment.links.keys().map(|ifindex| (address, *ifindex)));
             }
@@ -437,9 +459,15 @@ impl Thread {
 
     fn renew(&mut self, now: Instant) {
         if self.next_renewal <= now {
+            let is_back = now >= self.next_renewal + self.options.profile.lease * 2 / 3;
             self.next_renewal = now + self.options.profile.lease / 3;
             if let Err(error) = self.maps.renew_lease(self.options.profile.lease) {
                 tracing::error!(%error, "the lease is not renewed; it is tried again");
+            }
+            if is_back && self.has_orders {
+                // Without a lease the data path gives VIPs up to nodes that claim them.
+                self.read_back();
+                self.act(now);
             }
         }
         if self.next_resync <= now {

@@ -1,6 +1,6 @@
 //! The log: one line for each thing that changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::output::{DrainStatus, ForwardingStatus, NodeStatus, ServiceStatus, VipStatus};
 
@@ -38,11 +38,20 @@ pub fn log(before: &NodeStatus, now: &NodeStatus) {
         match vip {
             Some(vip) => {
                 let was = known.map(VipStatus::answers);
-                tracing::info!(vip = address, service = vip.service, owner = vip.answers(), was, "VIP");
+                let withheld = (!vip.withheld.is_empty()).then(|| tracing::field::debug(&vip.withheld));
+                tracing::info!(
+                    vip = address,
+                    service = vip.service,
+                    owner = vip.answers(),
+                    was,
+                    withheld,
+                    "VIP"
+                );
             }
             None => tracing::info!(vip = address, "VIP withdrawn"),
         }
     }
+    log_strangers(before, now);
     for (frontend, service, known) in changed(&before.services, &now.services) {
         match service {
             Some(service) => log_service(frontend, service, known),
@@ -74,6 +83,26 @@ fn log_drain(before: Option<&DrainStatus>, now: Option<&DrainStatus>) {
     }
     if now.overdue && before.is_none_or(|before| !before.overdue) {
         tracing::warn!("{}", now.line());
+    }
+}
+
+/// Machines that are no nodes, and have VIPs as their addresses.
+fn log_strangers(before: &NodeStatus, now: &NodeStatus) {
+    let all = |status: &NodeStatus| -> BTreeSet<(String, String, String)> {
+        let of_segments = status.conflicts.iter().flat_map(|(vip, segments)| {
+            segments.iter().map(move |(segment, conflict)| (vip, segment, conflict))
+        });
+        let macs = of_segments.flat_map(|(vip, segment, conflict)| {
+            conflict.strangers.keys().map(move |mac| (vip.clone(), segment.clone(), mac.clone()))
+        });
+        macs.collect()
+    };
+    let (before, now) = (all(before), all(now));
+    for (vip, segment, mac) in &now - &before {
+        tracing::warn!(vip, segment, mac, "another machine says that it has this VIP");
+    }
+    for (vip, segment, mac) in &before - &now {
+        tracing::info!(vip, segment, mac, "the other machine does not say any more that it has this VIP");
     }
 }
 

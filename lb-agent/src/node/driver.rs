@@ -14,6 +14,7 @@ use lb_common::{
     layout::{ALGORITHM_VERSION, CONFIG_VERSION, STATE_VERSION},
 };
 use lb_core::{
+    claims::Report,
     liveness::{Profile, Standing},
     maps::{Maps, Sizes},
     model::{Network, NodeName},
@@ -213,11 +214,18 @@ pub fn dry_run(
 ) -> Result<Vec<Document>, Error> {
     let settled = Memory::default().settle(&source::read(source)?);
     let standing = Standing::default();
-    let local =
-        Local { sizes, flow_key: HashKey::default(), flow_queues: 1, tick_shift: 8, now: 0, standing };
+    let local = Local {
+        sizes,
+        flow_key: HashKey::default(),
+        flow_queues: 1,
+        tick_shift: 8,
+        now: 0,
+        standing,
+        is_watched: false,
+    };
     let Pass { plan, placed, ops: _ } = pass(&settled, node, network, &Maps::empty(&sizes), &local);
     let status = NodeStatus::of(&plan, &placed, &local.standing, &BTreeMap::new(), &settled);
-    let owned = owned(&settled, &placed.armed, &local.standing);
+    let owned = owned(&settled, &placed.armed, &local.standing, &Report::default());
     Ok(documents(&plan, &settled, status, &owned, Some(&view(&placed.maps))))
 }
 
@@ -359,6 +367,7 @@ impl Driver {
             tick_shift: self.dataplane.clock().tick_shift,
             now: self.dataplane.seconds()?,
             standing: self.liveness.seen().standing,
+            is_watched: !self.options.once,
         };
         self.meet();
         let mut network = self.network.clone();
@@ -382,8 +391,10 @@ impl Driver {
     /// Writes the status: what was planned last, as nodes stand now.
     fn tell(&mut self) -> Result<(), Error> {
         let Some((plan, placed)) = &self.planned else { return Ok(()) };
-        let standing = self.liveness.seen().standing;
+        let seen = self.liveness.seen();
+        let standing = seen.standing;
         let mut status = NodeStatus::of(plan, placed, &standing, self.dataplane.attached(), &self.settled);
+        status.add_claims(&placed.armed, &seen.claims);
         let map_bytes = self.dataplane.map_bytes()?;
         status.agent = Some(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -399,7 +410,7 @@ impl Driver {
         changes::log(&self.status, &status);
         self.status = status.clone();
         let (now, armed) = (Moment::now(), &placed.armed);
-        let owned = owned(&self.settled, armed, &standing);
+        let owned = owned(&self.settled, armed, &standing, &seen.claims);
         self.events.observe(&self.settled, facts(&self.settled, &plan.node, &self.network, &owned), now.time);
         if let Some(metrics) = &self.metrics {
             let facts = Facts::of(plan, placed, &self.settled, &owned, map_bytes);

@@ -12,7 +12,7 @@ use lb_core::{
 };
 use serde_json::{Value, json};
 
-use super::{maps::MapsView, owned::Owned, status::NodeStatus};
+use super::{conflicts::conditions, maps::MapsView, owned::Owned, status::NodeStatus};
 
 /// An object to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +51,7 @@ pub fn documents(
         })
         .collect();
     documents.extend(announced(plan, owned));
+    documents.extend(conditions(plan, &status));
     documents.push(configuration(node, settled));
     let name = &node.0;
     documents.push(document(node, "NodeStatus", "", name, json!(status.object(name))));

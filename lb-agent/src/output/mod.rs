@@ -1,6 +1,7 @@
 //! What the agent says: status as YAML files, where a cluster would have it in its API.
 
 mod claims;
+mod conflicts;
 mod documents;
 mod drain;
 mod events;
@@ -11,6 +12,7 @@ mod owned;
 mod status;
 mod writer;
 
+pub use conflicts::{ADDRESS_CONFLICT, ConflictStatus, StrangerStatus};
 pub use documents::{Document, documents};
 pub use drain::{DrainRequest, DrainRequests, DrainStatus, FlowsStatus, timestamp};
 pub use events::{Events, facts};

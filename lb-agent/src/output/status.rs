@@ -10,6 +10,7 @@ use lb_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::conflicts::ConflictStatus;
 use super::drain::DrainStatus;
 use super::members::condition_name;
 use crate::dataplane::LinkMode;
@@ -49,6 +50,9 @@ pub struct NodeStatus {
     pub vips: BTreeMap<String, VipStatus>,
     /// By `address:port/protocol`.
     pub services: BTreeMap<String, ServiceStatus>,
+    /// What others say of VIPs, by address and segment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub conflicts: BTreeMap<String, BTreeMap<String, ConflictStatus>>,
     /// What is wrong, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -126,6 +130,9 @@ pub struct VipStatus {
     pub shares: BTreeMap<String, u32>,
     /// Segments in which it is announced.
     pub segments: Vec<String>,
+    /// Segments in which this node does not answer for it, though it is to, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub withheld: BTreeMap<String, String>,
 }
 
 impl VipStatus {
@@ -234,6 +241,7 @@ impl NodeStatus {
                 owner: owner(placed, *address, standing),
                 shares: shares(placed, *address, standing),
                 segments: vip.segments.iter().cloned().collect(),
+                withheld: BTreeMap::new(),
             };
             (address.to_string(), status)
         });
@@ -265,6 +273,7 @@ impl NodeStatus {
             nodes: nodes.collect(),
             vips: vips.collect(),
             services: services.collect(),
+            conflicts: BTreeMap::new(),
             problems: settled
                 .problems
                 .iter()

@@ -28,6 +28,7 @@ fn local(now: u32) -> Local {
         tick_shift: 8,
         now,
         standing: Standing::default(),
+        is_watched: false,
     }
 }
 

@@ -3,10 +3,14 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
 };
 
 use anyhow::{Context, Result};
-use lb_agent::output::{NodeStatus, ServiceStatus};
+use lb_agent::{
+    dataplane::LiveMaps,
+    output::{NodeStatus, ServiceStatus},
+};
 use lb_common::Reason;
 use lb_core::model::GossipSecret;
 
@@ -306,12 +310,33 @@ impl Lab {
         self.nodes.iter_mut().try_for_each(|node| node.wait(what, &is_met).map(drop))
     }
 
-    /// Waits until all nodes have found each other and serve their links.
+    /// Waits until all nodes have found each other, serve their links, and answer for the VIPs that they own.
     pub fn wait_for_nodes(&mut self) -> Result<()> {
         self.wait_all("the MACs of all nodes, and its programs", |status| {
             let reachable = status.nodes.values().filter(|node| !node.macs.is_empty()).count();
             reachable >= NODES && status.links.values().all(|link| link.mode != "none")
-        })
+        })?;
+        for node in &mut self.nodes {
+            let (name, pins) = (node.name.clone(), node.pins.clone());
+            let owns = |address: &String| answers(&pins, address.parse()?);
+            node.wait("its VIPs to be its own", |status| {
+                let owned = status.vips.iter().filter(|(_, vip)| vip.is_answered_by(&name));
+                status.vips.values().all(|vip| vip.withheld.is_empty())
+                    && owned.map(|(address, _)| address).all(|address| owns(address).unwrap_or(false))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether a node's data path answers ARP and NDP for an address, be its agent there or not.
+    pub fn answers(&self, node: &str, vip: IpAddr) -> Result<bool> {
+        answers(&self.node(node)?.pins, vip)
+    }
+
+    /// One more Service, with these VIPs and the pods of `web`.
+    pub fn serve(&self, name: &str, vips: &[IpAddr]) -> Result<()> {
+        self.put_slices(name, &self.web)?;
+        self.objects.put(&objects::service(name, vips, &[]))
     }
 
     /// Packets that all nodes have counted, by reason.
@@ -368,6 +393,12 @@ impl Lab {
         let is_here = host.number <= NODES;
         Ok(objects::node(name, &host.addresses(), &host.pod_cidrs(), if is_here { "lan" } else { "wan" }))
     }
+}
+
+/// Whether a data path answers for an address.
+fn answers(pins: &Path, address: IpAddr) -> Result<bool> {
+    let vips = LiveMaps::pinned(pins)?.vips()?;
+    Ok(vips.get(&address.into()).is_some_and(|vip| vip.owned != 0))
 }
 
 fn ready(service: &ServiceStatus) -> impl Iterator<Item = &String> {

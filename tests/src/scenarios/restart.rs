@@ -75,6 +75,8 @@ pub fn frozen(lab: &mut Lab) -> Result<Outcome> {
         );
     }
     thread::sleep(FROZEN);
+    let answers = [WEB, WEB_V6].map(|vip| lab.answers(&owner, vip).unwrap_or(true));
+    outcome.check(answers == [false; 2], format!("{owner} has heard it: it answers {answers:?}"));
     let (lost, line) = traffic::ask(&mut connections, "frozen");
     outcome.check(lost.is_empty() && there > 0, format!("TCP, {there} to pods of {owner}: {line}"));
     let fresh = traffic::connections(lab, 60)?;

@@ -1,6 +1,7 @@
 //! Clusters in network namespaces: the real agents, the kernel's own TCP, UDP and ICMP.
 
 mod agent;
+mod claims;
 mod drain;
 mod gossip;
 mod lab;
@@ -20,6 +21,7 @@ fn main() {
     let scenarios = ALL.iter().map(|scenario| (scenario.name, Box::new(|| play(scenario)) as Run));
     let agents = agent::TESTS
         .iter()
+        .chain(claims::TESTS)
         .chain(drain::TESTS)
         .chain(gossip::TESTS)
         .chain(seen::TESTS)
