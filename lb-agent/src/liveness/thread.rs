@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::layout::{Addr, ClientKey, Mac, Neighbour, Vip, vip_flags};
+use lb_common::layout::{Addr, ClientKey, Mac, Neighbour, SpreadKey, Vip, vip_flags};
 use lb_core::{
     announce::Place,
     liveness::{Leg, Liveness, Message, Standing, Transmit},
@@ -310,7 +310,7 @@ impl Thread {
     fn act(&mut self, now: Instant) {
         let standing = self.liveness.standing(now);
         self.hearer.claims().set(&self.orders.armed, &standing, now);
-        let spread: Own = self.orders.armed.spread(&standing).collect();
+        let spread = self.own_shares(&standing);
         self.write(&standing, &spread);
         self.announce(&standing);
         self.moves.observe(&self.orders.armed, &standing, now);
@@ -321,11 +321,19 @@ impl Thread {
             self.told.clear();
         }
         self.silent = silent;
-        self.tell(spread, now);
+        self.tell_clients(spread, now);
         self.announcer.run(Instant::now());
         // Before the driver hears of it: it looks there.
         self.publish(now);
         self.report(standing);
+    }
+
+    /// Shares of spread VIPs that this node answers, but for those that somebody else has as an address of its own.
+    fn own_shares(&self, standing: &Standing) -> Own {
+        let vips: BTreeMap<Addr, Vip> = self.hearer.masked(self.orders.armed.vips(standing)).collect();
+        let is_owned =
+            |key: &SpreadKey| vips.get(&key.vip).is_some_and(|vip| vip.owned >> key.segment & 1 == 1);
+        self.orders.armed.spread(standing).filter(|(key, _)| is_owned(key)).collect()
     }
 
     /// Tells the driver how nodes stand.
@@ -421,7 +429,7 @@ impl Thread {
     }
 
     /// Tells the clients of shares that this node has taken over.
-    fn tell(&mut self, spread: Own, now: Instant) {
+    fn tell_clients(&mut self, spread: Own, now: Instant) {
         let segments = &self.orders.armed.segments;
         self.announcer.retain_told(|(vip, ifindex), recipient| {
             let of_link = segments.iter().filter(|(_, segment)| segment.links.contains_key(ifindex));

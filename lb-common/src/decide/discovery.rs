@@ -75,8 +75,9 @@ fn claim(meta: &Meta, maps: &impl Lookup, asks: bool, decision: &mut Decision) {
     if vip.announced & segment == 0 {
         return decision.pass(Reason::NotAnnounced);
     }
-    let peer = maps.peer(&PeerKey { segment: link.segment, mac: meta.source_mac });
-    let is_node = peer.is_some() || meta.source_mac == link.mac;
+    // An integer at once: an `Option` would be kept in two registers, of which the verifier finds one unwritten.
+    let node = maps.peer(&PeerKey { segment: link.segment, mac: meta.source_mac }).unwrap_or(NO_NODE);
+    let is_node = node != NO_NODE || meta.source_mac == link.mac;
     if is_node && asks {
         return decision.pass(Reason::NotVip);
     }
@@ -95,7 +96,7 @@ fn claim(meta: &Meta, maps: &impl Lookup, asks: bool, decision: &mut Decision) {
     let spent = if budget.tick == tick { budget.spent } else { 0 };
     decision.learn = Learn::Claim {
         segment: link.segment,
-        node: peer.unwrap_or(NO_NODE),
+        node,
         spent: if spent < EVENT_LIMIT { spent + 1 } else { 0 },
         // With the agent gone, whoever has taken over is the owner. Of a spread VIP each node has a part.
         disowns: is_node
