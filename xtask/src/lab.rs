@@ -34,6 +34,7 @@ pub fn bench(arguments: &[String]) -> Result<u8> {
     match arguments.split_first() {
         Some((first, rest)) if first == "failover" => program("magnetite-failover", rest),
         Some((first, rest)) if first == "spread" => program("magnetite-spread", rest),
+        Some((first, rest)) if first == "cost" => program("magnetite-cost", rest),
         _ => program("magnetite-bench", arguments),
     }
 }

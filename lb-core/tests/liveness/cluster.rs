@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::layout::{Addr, Mac};
 use lb_core::{
-    liveness::{Condition, Leg, Profile, Transmit},
+    liveness::{Condition, Leg, Message, Profile, Transmit},
     moves,
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
@@ -31,6 +31,14 @@ pub struct Faults {
     pub lossy: BTreeMap<NodeNumber, f64>,
 }
 
+/// What a node has for the one that is not simulated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outgoing {
+    Probe { nonce: u64 },
+    Answer { nonce: u64, lease_holds: bool },
+    Message(Message),
+}
+
 pub struct Cluster {
     profile: Profile,
     begin: Instant,
@@ -45,6 +53,9 @@ pub struct Cluster {
     /// As frames on the wire, without preamble and gap.
     bytes: u64,
     counted_since: Instant,
+    /// A node that is a real one, and what others have for it.
+    external: Option<NodeNumber>,
+    outbox: Vec<(NodeNumber, Outgoing)>,
     /// Generations of agents so far.
     starts: u64,
     source: Source,
@@ -105,6 +116,8 @@ impl Cluster {
             bytes: 0,
             counted_since: begin,
             random: StdRng::seed_from_u64(random.next_u64()),
+            external: None,
+            outbox: Vec::new(),
             starts: 1,
             owners: BTreeMap::new(),
             moved: BTreeMap::new(),
@@ -156,6 +169,31 @@ impl Cluster {
         self.nodes[node] = Node::new(node, &self.source, self.profile, seed, self.starts, self.now);
         self.renew(node);
         self.carry_out(node);
+    }
+
+    /// A node is a real one from now on, all others say that they are at this MAC.
+    pub fn set_external(&mut self, node: NodeNumber, mac: Mac) {
+        self.kill(node);
+        self.external = Some(node);
+        (0..self.nodes.len()).filter(|other| *other != node).for_each(|other| self.change_mac(other, mac));
+    }
+
+    /// What nodes have for the real one.
+    pub fn take_outbox(&mut self) -> Vec<(NodeNumber, Outgoing)> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// What the real one has for a node arrives.
+    pub fn arrive(&mut self, to: NodeNumber, outgoing: Outgoing) {
+        let Some(from) = self.external else { return };
+        let what = match outgoing {
+            Outgoing::Probe { nonce } => What::Probe { from, nonce },
+            Outgoing::Answer { nonce, lease_holds } => {
+                What::Input(Input::Answer { from: leg(from), nonce, lease_holds })
+            }
+            Outgoing::Message(message) => What::Input(Input::Message { from: leg(from), message }),
+        };
+        self.push(self.now, to, what);
     }
 
     /// A node's clock jumps.
@@ -323,6 +361,11 @@ impl Cluster {
         text
     }
 
+    /// How many nodes there are.
+    pub fn size(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// How many nodes run.
     pub fn runs(&self) -> usize {
         self.running().count()
@@ -398,7 +441,7 @@ impl Cluster {
                     self.transmit(node, number(to), What::Probe { from: node, nonce });
                 }
                 Transmit::Proof { to, mac, nonce } => {
-                    if mac == self.nodes[number(to)].mac {
+                    if mac == self.nodes[number(to)].mac || self.external == Some(number(to)) {
                         self.transmit(node, number(to), What::Probe { from: node, nonce });
                     }
                 }
@@ -474,6 +517,17 @@ impl Cluster {
     }
 
     fn transmit(&mut self, from: NodeNumber, to: NodeNumber, what: What) {
+        if self.external == Some(to) {
+            self.outbox.push(match what {
+                What::Probe { nonce, .. } => (from, Outgoing::Probe { nonce }),
+                What::Input(Input::Answer { nonce, lease_holds, .. }) => {
+                    (from, Outgoing::Answer { nonce, lease_holds })
+                }
+                What::Input(Input::Message { message, .. }) => (from, Outgoing::Message(message)),
+                What::Timer | What::Renew => return,
+            });
+            return;
+        }
         self.sent += 1;
         self.bytes += match &what {
             What::Probe { .. } | What::Input(Input::Answer { .. }) => PROBE_BYTES,

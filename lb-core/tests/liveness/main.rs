@@ -1,5 +1,6 @@
 //! Who is alive, found out by clusters of the real state machine on a virtual clock.
 
+#[allow(dead_code, reason = "benchmarks use the rest")]
 mod cluster;
 mod node;
 mod owners;

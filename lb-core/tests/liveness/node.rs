@@ -20,13 +20,15 @@ use lb_core::{
 /// A node by its number.
 pub type NodeNumber = usize;
 
+/// Hosts of 10.0.0.0/16, from 1.
 pub fn leg(node: NodeNumber) -> Leg {
-    IpAddr::from([10, 0, (node >> 8) as u8, node as u8])
+    let host = node + 1;
+    IpAddr::from([10, 0, (host >> 8) as u8, host as u8])
 }
 
 pub fn number(leg: Leg) -> NodeNumber {
     match leg {
-        IpAddr::V4(v4) => usize::from(v4.octets()[2]) << 8 | usize::from(v4.octets()[3]),
+        IpAddr::V4(v4) => (usize::from(v4.octets()[2]) << 8 | usize::from(v4.octets()[3])) - 1,
         IpAddr::V6(_) => unreachable!("legs here are IPv4"),
     }
 }

@@ -13,6 +13,7 @@
 mod agent;
 mod client;
 mod cluster;
+mod crowd;
 mod kube_proxy;
 mod namespace;
 mod objects;
@@ -23,7 +24,8 @@ mod topology;
 pub use agent::{Node, agent_program, last_lines};
 pub use client::{Answer, Client, Connection, lost};
 pub use cluster::{EMPTY, KERNEL, Lab, REMOTE, WEB, WEB_V6, frontend};
+pub use crowd::{CROWD_MACS, Crowd};
 pub use namespace::{Namespace, ip, run};
-pub use objects::{Endpoint, Objects, memberlist};
+pub use objects::{Endpoint, Objects, SECRET, memberlist};
 pub use pod::Pod;
 pub use runs::{Machines, Run, clean, early_log, runs};

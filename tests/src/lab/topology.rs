@@ -238,7 +238,7 @@ fn mac(host: u8) -> String {
 }
 
 /// What XDP sends arrives at the other end of a veth pair only if that end has a program too.
-fn pass_on<'a>(switch: &Namespace, ports: impl Iterator<Item = &'a str> + Send) -> Result<Ebpf> {
+pub(super) fn pass_on<'a>(switch: &Namespace, ports: impl Iterator<Item = &'a str> + Send) -> Result<Ebpf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/magnetite-testing.o");
     let mut object = Ebpf::load_file(&path)
         .with_context(|| format!("loading {}: cargo xtask build-ebpf makes it", path.display()))?;
