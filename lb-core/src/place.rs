@@ -1,5 +1,6 @@
 //! From names to indexes: a plan becomes the contents of maps, with everything that lives keeping its place.
 
+mod room;
 mod shares;
 
 use std::{
@@ -19,6 +20,8 @@ use lb_common::{
     },
     packet::protocol,
 };
+
+use room::Used;
 
 use crate::{
     armed::{Armed, ArmedNeighbour, ArmedSegment, ArmedVip},
@@ -526,56 +529,6 @@ impl Placer<'_> {
             self.maps.local_ports.pop_last();
         }
     }
-}
-
-/// Parts of the maps that are taken.
-struct Used {
-    tables: Vec<Range<u32>>,
-    blocks: Vec<Range<u32>>,
-    ids: BTreeSet<u32>,
-}
-
-impl Used {
-    fn id(&mut self, local: &Local) -> Option<ServiceId> {
-        let index = (0..local.sizes.services.min(1 << 16)).find(|index| !self.ids.contains(index))?;
-        self.ids.insert(index);
-        // Another second, another generation: nobody remembers flows for a day.
-        Some(ServiceId::new(index as u16, (local.now % u32::from(u16::MAX)) as u16 + 1))
-    }
-
-    fn table(&mut self, sizes: &Sizes, length: u32) -> Option<u32> {
-        let free = first_fit(&mut self.tables, sizes.table, length)?;
-        Some(free.start)
-    }
-
-    /// A run of free places.
-    fn block(&mut self, backends: &[Backend], length: u32) -> Option<Range<u32>> {
-        let mut taken = self.blocks.clone();
-        let busy = |(_, backend): &(usize, &Backend)| backend.state != backend_state::FREE;
-        taken.extend(
-            backends.iter().enumerate().filter(busy).map(|(index, _)| index as u32..index as u32 + 1),
-        );
-        let free = first_fit(&mut taken, backends.len() as u32, length)?;
-        self.blocks.push(free.clone());
-        Some(free)
-    }
-}
-
-/// The first gap that is long enough; it is taken then.
-fn first_fit(taken: &mut Vec<Range<u32>>, end: u32, length: u32) -> Option<Range<u32>> {
-    taken.sort_unstable_by_key(|range| range.start);
-    let mut start = 0;
-    for range in taken.iter().filter(|range| !range.is_empty()) {
-        if range.start >= start + length {
-            break;
-        }
-        start = start.max(range.end);
-    }
-    let free = start..start.checked_add(length)?;
-    (free.end <= end).then(|| {
-        taken.push(free.clone());
-        free
-    })
 }
 
 fn identity((address, port): &(IpAddr, NonZeroU16)) -> (Addr, Port) {
