@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, net::IpAddr, num::NonZero};
 
 use ipnet::IpNet;
-use lb_core::model::{AddressRange, L2Advertisement, Labels, Pool, ServiceAllocation};
+use lb_core::model::{AddressRange, L2Advertisement, Labels, Pool, PreferredNodes, ServiceAllocation};
 
 use crate::{
     annotations::{Annotations, L2, L2_EXPECTED, L2_MODES},
     crd,
     problem::{ObjectKey, ProblemKind, Report, Severity},
-    selector::selectors,
+    selector::{selector, selectors},
 };
 
 pub(crate) fn pool(
@@ -95,10 +95,17 @@ pub(crate) fn l2_advertisement(
     annotations.report_unknown(&[L2], report);
     let l2 = annotations.one_of(L2, &L2_MODES, L2_EXPECTED, report)?;
     let spec = object.spec;
-    if !spec.preferred_node_selectors.is_empty() {
-        let instead = "all nodes that may announce are preferred alike";
-        let kind = ProblemKind::NotCarriedOut { instead };
-        report.add(Severity::Warning, "spec.preferredNodeSelectors", kind);
+    let mut preferred = Vec::new();
+    for (i, crd::PreferredNodeSelector { weight, preference }) in
+        spec.preferred_node_selectors.into_iter().enumerate()
+    {
+        let field = format!("spec.preferredNodeSelectors[{i}]");
+        let nodes = selector(&format!("{field}.preference"), preference, report)?;
+        let Some(nodes) = PreferredNodes::new(weight, nodes) else {
+            report.bad_value(format!("{field}.weight"), weight.to_string(), "a weight from 1 to 100");
+            return None;
+        };
+        preferred.push(nodes);
     }
     Some(L2Advertisement {
         pools: spec.ip_address_pools.into_iter().collect(),
@@ -107,6 +114,7 @@ pub(crate) fn l2_advertisement(
         interfaces: spec.interfaces.into_iter().collect(),
         service_selectors: selectors("spec.serviceSelectors", spec.service_selectors, report)?,
         l2,
+        preferred,
     })
 }
 

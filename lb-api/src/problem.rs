@@ -111,12 +111,6 @@ pub enum ProblemKind {
         /// Those that mean something.
         known: &'static [&'static str],
     },
-    /// A field of MetalLB's whose meaning is not carried out.
-    #[error("is not carried out yet: {instead}")]
-    NotCarriedOut {
-        /// What happens instead.
-        instead: &'static str,
-    },
     /// A selector of namespaces that none of the source's Namespaces meets.
     #[error(
         "selects no Namespace of the source: by it no Service gets an address; add the Namespaces to the source, or name them in spec.serviceAllocation.namespaces"

@@ -12,10 +12,11 @@ pub(crate) fn selectors(
     report: &mut Report<'_>,
 ) -> Option<Vec<Selector>> {
     let numbered = selectors.into_iter().enumerate();
-    numbered.map(|(i, selector)| one(&format!("{field}[{i}]"), selector, report)).collect()
+    numbered.map(|(i, one)| selector(&format!("{field}[{i}]"), one, report)).collect()
 }
 
-fn one(field: &str, selector: LabelSelector, report: &mut Report<'_>) -> Option<Selector> {
+/// `None` if an operator is unknown.
+pub(crate) fn selector(field: &str, selector: LabelSelector, report: &mut Report<'_>) -> Option<Selector> {
     let mut requirements = Vec::new();
     for (key, value) in selector.match_labels.unwrap_or_default() {
         requirements.push(Requirement { key, operator: Operator::In([value].into()) });

@@ -6,6 +6,7 @@ use lb_common::layout::{Addr, Mac, Neighbour, Spread, SpreadKey, Vip, node_state
 
 use crate::{
     liveness::{Leg, Standing},
+    model::NodeName,
     spread::Shares,
 };
 
@@ -36,7 +37,7 @@ pub struct ArmedNeighbour {
 pub struct ArmedVip {
     /// The entry; nothing is owned in it.
     pub entry: Vip,
-    /// By segment in which it is announced: the legs of those that may own it, best first.
+    /// By segment in which it is announced: the legs of those that may own it, or what stands for them, best first.
     pub ranked: BTreeMap<u16, Vec<Leg>>,
     /// Of one that is spread over nodes, by the same segments: the place in [`Armed::tables`].
     pub tables: BTreeMap<u16, usize>,
@@ -47,12 +48,23 @@ pub struct ArmedVip {
 pub struct ArmedSegment {
     /// Its name in the plan.
     pub name: String,
-    /// This node's leg; none if this node is not in the source.
+    /// This node's leg; none if this node is not in the source, or nobody else can know of it.
     pub own: Option<Leg>,
+    /// What this node claims VIPs as: its leg, or what stands for it.
+    pub claims_as: Option<Leg>,
     /// All legs with their nodes' names.
-    pub legs: BTreeMap<Leg, crate::model::NodeName>,
+    pub legs: BTreeMap<Leg, NodeName>,
+    /// What stands for nodes whose legs here are not known, with their names: legs that they have elsewhere.
+    pub stand_ins: BTreeMap<Leg, NodeName>,
     /// Links on which VIPs are announced, by interface index.
     pub links: BTreeMap<u32, Mac>,
+}
+
+impl ArmedSegment {
+    /// Whose leg it is, or for whom it stands here.
+    pub fn node_of(&self, leg: Leg) -> Option<&NodeName> {
+        self.legs.get(&leg).or_else(|| self.stand_ins.get(&leg))
+    }
 }
 
 impl Armed {
@@ -75,7 +87,7 @@ impl Armed {
             let is_owned = |(segment, ranked): &(&u16, &Vec<Leg>)| match armed.tables.get(segment) {
                 Some(table) => own.get(*table).is_some_and(|own| *own != Spread::default()),
                 None => {
-                    let own = self.segments.get(segment).and_then(|segment| segment.own);
+                    let own = self.segments.get(segment).and_then(|segment| segment.claims_as);
                     own.is_some() && standing.owner(ranked) == own
                 }
             };
@@ -83,6 +95,11 @@ impl Armed {
                 armed.ranked.iter().filter(is_owned).fold(0, |bits, (segment, _)| bits | 1 << segment);
             (*address, Vip { owned, ..armed.entry })
         })
+    }
+
+    /// Whose leg it is in a segment, or for whom it stands there.
+    pub fn node_of(&self, segment: u16, leg: Leg) -> Option<&NodeName> {
+        self.segments.get(&segment)?.node_of(leg)
     }
 
     /// What `SPREAD` holds, as nodes stand.
@@ -100,7 +117,7 @@ impl Armed {
     /// This node's shares, by table.
     fn own_shares(&self, standing: &Standing) -> Vec<Spread> {
         let own = |(segment, shares): &(u16, Shares)| {
-            let own = self.segments.get(segment).and_then(|segment| segment.own);
+            let own = self.segments.get(segment).and_then(|segment| segment.claims_as);
             own.map(|own| shares.of(own, standing)).unwrap_or_default()
         };
         self.tables.iter().map(own).collect()

@@ -1,51 +1,229 @@
 //! Who answers ARP and NDP for a VIP.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use sha2::{Digest, Sha256};
 
-use crate::model::{
-    EndpointCondition, L2Advertisement, Node, NodeName, Pool, Service, Snapshot, TrafficPolicy,
+use crate::{
+    legs::{Interfaces, Legs},
+    model::{EndpointCondition, L2Advertisement, Node, NodeName, Pool, Service, Snapshot, TrafficPolicy},
+    plan::NodePlan,
 };
 
-/// Nodes in the order in which they own an address: MetalLB's, by SHA-256 of `node#address` (`speaker/layer2_controller.go`), where
-/// the address is the first of the Service. A pure function: whoever knows the same nodes comes to the same order.
-pub fn ranked<'a>(first_address: IpAddr, nodes: impl IntoIterator<Item = &'a NodeName>) -> Vec<NodeName> {
-    let mut ranked: Vec<NodeName> = nodes.into_iter().cloned().collect();
-    ranked.sort_by_cached_key(|node| Sha256::digest(format!("{node}#{first_address}").as_bytes()));
-    ranked
+/// Why a node does not own a VIP, or not in some segment. Shown in MetalLB's words where it has them (`speaker/layer2_controller.go`,
+/// `speaker/bgp_controller.go`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum LeftOut {
+    /// No endpoint of the Service serves, on whichever node.
+    #[error("noEndpoints")]
+    NoEndpoints,
+    /// No advertisement of the Service selects the node.
+    #[error("noMatchingAdvertisement")]
+    NoMatchingAdvertisement,
+    /// The node has the condition NetworkUnavailable.
+    #[error("nodeNetworkUnavailable")]
+    NetworkUnavailable,
+    /// The node has the label `node.kubernetes.io/exclude-from-external-load-balancers`.
+    #[error("nodeLabeledExcludeBalancers")]
+    Excluded,
+    /// The node leaves on purpose.
+    #[error("nodeLeaving")]
+    Leaving,
+    /// `externalTrafficPolicy: Local`, and no endpoint on the node serves.
+    #[error("noLocalEndpoints")]
+    NoLocalEndpoints,
+    /// The node has none of the interfaces that its advertisements name. With MetalLB it could still win, and nobody would answer (event
+    /// `announceFailed`).
+    #[error("noAdvertisedInterface")]
+    NoInterface,
+    /// Its link in this segment is none of those that its advertisements name.
+    #[error("notAdvertisedInSegment")]
+    NotAdvertised {
+        /// The segment.
+        segment: String,
+    },
+    /// It has no link in this segment.
+    #[error("noLinkInSegment")]
+    NoLeg {
+        /// The segment.
+        segment: String,
+    },
 }
 
-/// Nodes that may own a Service's addresses: those that an advertisement of its pool selects, that are neither excluded nor
-/// without network nor leave on purpose, and with `externalTrafficPolicy: Local` those that run a serving endpoint.
+impl LeftOut {
+    /// The segment in which alone it is left out; `None` if it is everywhere.
+    pub fn segment(&self) -> Option<&str> {
+        match self {
+            Self::NotAdvertised { segment } | Self::NoLeg { segment } => Some(segment),
+            Self::NoEndpoints
+            | Self::NoMatchingAdvertisement
+            | Self::NetworkUnavailable
+            | Self::Excluded
+            | Self::Leaving
+            | Self::NoLocalEndpoints
+            | Self::NoInterface => None,
+        }
+    }
+}
+
+/// What a Service's advertisements make of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contender<'a> {
+    /// The higher, the rather it owns.
+    pub score: u32,
+    /// Where it may announce.
+    pub interfaces: Interfaces<'a>,
+}
+
+/// Nodes in the order in which they own an address: those with a higher score first, then MetalLB's order, by SHA-256 of `node#address`
+/// (`speaker/layer2_controller.go`), where the address is the first of the Service. A pure function: whoever knows the same nodes
+/// comes to the same order.
+pub fn ranked<'a>(
+    first_address: IpAddr,
+    nodes: impl IntoIterator<Item = (&'a NodeName, u32)>,
+) -> Vec<&'a NodeName> {
+    let mut ranked: Vec<(&NodeName, u32)> = nodes.into_iter().collect();
+    ranked.sort_by_cached_key(|(node, score)| {
+        (Reverse(*score), Sha256::digest(format!("{node}#{first_address}").as_bytes()))
+    });
+    ranked.into_iter().map(|(node, _)| node).collect()
+}
+
+/// Of each node, whether it may own a Service's addresses, or the first rule that leaves it out, in MetalLB's order. A node that is
+/// not ready or cordoned may own, as with MetalLB.
 pub fn eligible<'a>(
     snapshot: &'a Snapshot,
     service: &Service,
-    advertisements: &[&L2Advertisement],
-) -> BTreeSet<&'a NodeName> {
-    let serving =
-        || service.endpoints.iter().flatten().filter(|e| e.condition != EndpointCondition::NotReady);
-    if serving().next().is_none() {
-        return BTreeSet::new();
+    advertisements: &[&'a L2Advertisement],
+) -> BTreeMap<&'a NodeName, Result<Contender<'a>, LeftOut>> {
+    let serving = service.endpoints.iter().flatten().filter(|e| e.condition != EndpointCondition::NotReady);
+    let serving: Vec<Option<&NodeName>> = serving.map(|endpoint| endpoint.node.as_ref()).collect();
+    let on_nodes: BTreeSet<&NodeName> = serving.iter().copied().flatten().collect();
+    let judge = |name: &NodeName, node: &Node| {
+        if serving.is_empty() {
+            return Err(LeftOut::NoEndpoints);
+        }
+        let contender = contender(advertisements, node).ok_or(LeftOut::NoMatchingAdvertisement)?;
+        if node.network_unavailable {
+            return Err(LeftOut::NetworkUnavailable);
+        }
+        if node.excluded {
+            return Err(LeftOut::Excluded);
+        }
+        if !node.leaving.is_empty() {
+            return Err(LeftOut::Leaving);
+        }
+        match service.policy {
+            TrafficPolicy::Local if !on_nodes.contains(name) => Err(LeftOut::NoLocalEndpoints),
+            TrafficPolicy::Local | TrafficPolicy::Cluster => Ok(contender),
+        }
+    };
+    snapshot.nodes.iter().map(|(name, node)| (name, judge(name, node))).collect()
+}
+
+/// `None` for a node that none of the advertisements selects. An advertisement's interfaces and preferences hold for the nodes that it
+/// selects; of several, interfaces are united and scores added.
+pub fn contender<'a>(advertisements: &[&'a L2Advertisement], node: &Node) -> Option<Contender<'a>> {
+    let selecting: Vec<&L2Advertisement> =
+        advertisements.iter().copied().filter(|advertisement| advertisement.selects(&node.labels)).collect();
+    if selecting.is_empty() {
+        return None;
     }
-    let is_selected = |node: &Node| {
-        advertisements.iter().any(|advertisement| {
-            advertisement.node_selectors.is_empty()
-                || advertisement.node_selectors.iter().any(|selector| selector.matches(&node.labels))
-        })
+    let interfaces = if selecting.iter().any(|advertisement| advertisement.interfaces.is_empty()) {
+        Interfaces::All
+    } else {
+        let names = selecting.iter().flat_map(|advertisement| &advertisement.interfaces);
+        Interfaces::Named(names.map(String::as_str).collect())
     };
-    let has_endpoint = |name: &NodeName| match service.policy {
-        TrafficPolicy::Cluster => true,
-        TrafficPolicy::Local => serving().any(|endpoint| endpoint.node.as_ref() == Some(name)),
-    };
-    let is_eligible = |(name, node): &(&NodeName, &Node)| {
-        !node.excluded
-            && !node.network_unavailable
-            && node.leaving.is_empty()
-            && is_selected(node)
-            && has_endpoint(name)
-    };
-    snapshot.nodes.iter().filter(is_eligible).map(|(name, _)| name).collect()
+    let score = selecting.iter().map(|advertisement| advertisement.score(&node.labels)).sum();
+    Some(Contender { score, interfaces })
+}
+
+/// Who may own a Service's addresses where, and who may not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims<'a> {
+    /// By segment of this node's in which the addresses are announced: who may own there, best first.
+    pub segments: BTreeMap<&'a str, Vec<&'a NodeName>>,
+    /// All others of the source, by the first rule that leaves them out.
+    pub left_out: BTreeMap<LeftOut, BTreeSet<&'a NodeName>>,
+}
+
+impl<'a> Claims<'a> {
+    /// Of a Service whose first address is `first_address`.
+    pub fn new(
+        snapshot: &'a Snapshot,
+        service: &Service,
+        first_address: IpAddr,
+        advertisements: &[&'a L2Advertisement],
+        legs: &Legs<'a>,
+        nodes: &BTreeMap<NodeName, NodePlan>,
+    ) -> Self {
+        let mut claims = Self::default();
+        let has_leg = |name: &NodeName, segment: &str| {
+            nodes.get(name).is_some_and(|planned| legs.has_leg(name, planned, segment))
+        };
+        // Where somebody could answer, the others keep silent, whether anybody may at present or not.
+        for (name, node) in &snapshot.nodes {
+            let Some(contender) = contender(advertisements, node) else { continue };
+            for segment in legs.segments().filter(|segment| has_leg(name, segment)) {
+                if legs.is_advertised(name, segment, &contender.interfaces) {
+                    claims.segments.entry(segment).or_default();
+                }
+            }
+        }
+        let mut contenders = BTreeMap::new();
+        for (name, judged) in eligible(snapshot, service, advertisements) {
+            match judged {
+                Ok(contender) if legs.has_interface(name, &contender.interfaces) => {
+                    contenders.insert(name, contender);
+                }
+                Ok(_) => claims.leave_out(LeftOut::NoInterface, name),
+                Err(reason) => claims.leave_out(reason, name),
+            }
+        }
+        let scores = contenders.iter().map(|(name, contender)| (*name, contender.score));
+        let mut left_out = Vec::new();
+        for name in ranked(first_address, scores) {
+            for (segment, owners) in &mut claims.segments {
+                if !has_leg(name, segment) {
+                    left_out.push((LeftOut::NoLeg { segment: (*segment).to_owned() }, name));
+                } else if !legs.is_advertised(name, segment, &contenders[name].interfaces) {
+                    left_out.push((LeftOut::NotAdvertised { segment: (*segment).to_owned() }, name));
+                } else {
+                    owners.push(name);
+                }
+            }
+        }
+        left_out.into_iter().for_each(|(reason, name)| claims.leave_out(reason, name));
+        claims
+    }
+
+    fn leave_out(&mut self, reason: LeftOut, node: &'a NodeName) {
+        self.left_out.entry(reason).or_default().insert(node);
+    }
+
+    /// Who may own one of the addresses, by segment, best first: those whose leg there is known before those who have said nothing, and
+    /// among them those with a link in the address's subnet before the others. If none has one, all come alike, as with MetalLB.
+    pub fn of(
+        &self,
+        address: &IpAddr,
+        legs: &Legs<'_>,
+        nodes: &BTreeMap<NodeName, NodePlan>,
+    ) -> BTreeMap<String, Vec<NodeName>> {
+        let near = legs.near_to(address);
+        let ordered = self.segments.iter().map(|(segment, owners)| {
+            let is_known =
+                |owner| nodes.get(owner).is_some_and(|planned| planned.addresses.contains_key(*segment));
+            let mut owners = owners.clone();
+            owners.sort_by_key(|owner| Reverse((is_known(owner), near.contains(owner))));
+            ((*segment).to_owned(), owners.into_iter().cloned().collect())
+        });
+        ordered.collect()
+    }
 }
 
 /// The advertisements that select a pool and a Service; one without names and selectors selects all.
@@ -70,68 +248,4 @@ pub fn advertisements<'a>(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-    use crate::{
-        drain::{Limit, Reason},
-        model::{
-            Operator, Requirement, Selector,
-            testing::{endpoint, node, pool, service},
-        },
-    };
-
-    fn names(names: &[&str]) -> Vec<NodeName> {
-        names.iter().map(|name| NodeName((*name).to_owned())).collect()
-    }
-
-    /// In the order of `sha256sum` over `a#192.0.2.1` and the others.
-    #[test]
-    fn owners_follow_metallbs_order() {
-        let address = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1));
-        let order = ranked(address, &names(&["a", "b", "c", "d", "e"]));
-        assert_eq!(order, names(&["c", "a", "b", "e", "d"]));
-    }
-
-    #[test]
-    fn an_advertisement_selects_services_by_label() {
-        let selector = Selector {
-            requirements: vec![Requirement { key: "open".to_owned(), operator: Operator::Exists }],
-        };
-        let open = L2Advertisement { service_selectors: vec![selector], ..L2Advertisement::default() };
-        let snapshot =
-            Snapshot { l2_advertisements: [("open".to_owned(), open)].into(), ..Snapshot::default() };
-        let main = pool("192.0.2.1-192.0.2.9");
-        let labels = [("open".to_owned(), String::new())].into();
-        assert_eq!(advertisements(&snapshot, "main", &main, &Service { labels, ..service() }).len(), 1);
-        assert_eq!(advertisements(&snapshot, "main", &main, &service()).len(), 0);
-    }
-
-    #[test]
-    fn nodes_are_eligible_that_are_selected_and_serve() {
-        let address = IpAddr::from(Ipv4Addr::new(10, 0, 0, 1));
-        let mut snapshot = Snapshot::default();
-        for name in names(&["a", "b", "c"]) {
-            snapshot.nodes.insert(name, node(address));
-        }
-        if let Some(node) = snapshot.nodes.get_mut(&NodeName("b".to_owned())) {
-            node.excluded = true;
-        }
-        snapshot.nodes.insert(NodeName("d".to_owned()), node(address));
-        if let Some(node) = snapshot.nodes.get_mut(&NodeName("d".to_owned())) {
-            node.leaving.insert(Reason::Annotation, Limit::Unlimited);
-        }
-        let everywhere = L2Advertisement::default();
-        let mut served = service();
-        assert!(eligible(&snapshot, &served, &[&everywhere]).is_empty(), "no endpoint serves");
-        served.endpoints[0].insert(endpoint(address, "c"));
-        let eligible = |service: &Service, ads: &[&L2Advertisement]| {
-            eligible(&snapshot, service, ads).into_iter().map(|name| name.0.clone()).collect::<Vec<_>>()
-        };
-        assert_eq!(eligible(&served, &[&everywhere]), ["a", "c"]);
-        assert_eq!(eligible(&served, &[]), Vec::<String>::new());
-        let local = Service { policy: TrafficPolicy::Local, ..served };
-        assert_eq!(eligible(&local, &[&everywhere]), ["c"]);
-    }
-}
+mod tests;

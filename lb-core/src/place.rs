@@ -165,7 +165,22 @@ impl Placer<'_> {
                 };
                 let legs: BTreeMap<Leg, NodeName> = self.plan.nodes.iter().filter_map(has_leg).collect();
                 let own = legs.iter().find(|(_, node)| **node == self.plan.node).map(|(leg, _)| *leg);
-                ArmedSegment { name: link.segment.clone(), own, legs, links: BTreeMap::new() }
+                let stands_in = |(name, node): (&NodeName, &NodePlan)| {
+                    let has_leg = node.addresses.contains_key(&link.segment);
+                    node.stand_in.filter(|_| !has_leg).map(|stand_in| (stand_in, name.clone()))
+                };
+                ArmedSegment {
+                    name: link.segment.clone(),
+                    own,
+                    claims_as: self
+                        .plan
+                        .nodes
+                        .get(&self.plan.node)
+                        .and_then(|own| own.claims_as(&link.segment)),
+                    legs,
+                    stand_ins: self.plan.nodes.iter().filter_map(stands_in).collect(),
+                    links: BTreeMap::new(),
+                }
             });
             armed.links.insert(link.ifindex, link.mac.into());
         }
@@ -482,11 +497,11 @@ impl Placer<'_> {
             let mask = |bits, segment: &String| {
                 bits | self.segments.get(segment).map_or(0, |segment| 1_u32 << segment)
             };
-            let announced = planned.segments.iter().fold(0, mask);
+            let announced = planned.segments.keys().fold(0, mask);
             let flags = if planned.echo { vip_flags::ECHO } else { 0 };
-            let ranked = |name: &String| {
-                let in_segment = |node: &NodeName| self.plan.nodes.get(node)?.addresses.get(name).copied();
-                Some((*self.segments.get(name)?, planned.candidates.iter().filter_map(in_segment).collect()))
+            let ranked = |(name, owners): (&String, &Vec<NodeName>)| {
+                let claims_as = |node: &NodeName| self.plan.nodes.get(node)?.claims_as(name);
+                Some((*self.segments.get(name)?, owners.iter().filter_map(claims_as).collect()))
             };
             let known = self.current.vips.get(&(*address).into()).map(|vip| vip.stats);
             let stats = known.filter(|place| *place != 0).or_else(|| free.next()).unwrap_or(0);

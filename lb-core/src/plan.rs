@@ -11,12 +11,13 @@ use ipnet::IpNet;
 
 use crate::{
     allocate::Allocation,
+    legs::{Legs, is_link_local},
     liveness::{Description, LinkDescription, MAX_ADDRESSES, MAX_LINKS},
     model::{
         Echo, EndpointCondition, Family, Forwarding, L2Mode, Network, NodeName, ObjectName, Protocol,
         Service, Snapshot, TableSize, TrafficPolicy,
     },
-    ownership,
+    ownership::{self, Claims, LeftOut},
     rows::{MAX_BACKENDS, ladder},
 };
 
@@ -87,8 +88,18 @@ pub struct NodePlan {
     pub in_source: bool,
     /// Its MAC in the segments where it has a leg that is known.
     pub legs: BTreeMap<String, [u8; 6]>,
-    /// Its address in each segment of this node where the source says that it has one.
+    /// Its address in each segment of this node where the source, or the node itself, says that it has one.
     pub addresses: BTreeMap<String, IpAddr>,
+    /// What stands for it where its address is not known: its lowest address by the source, of those in segments of this node if there
+    /// are any.
+    pub stand_in: Option<IpAddr>,
+}
+
+impl NodePlan {
+    /// What it claims VIPs in a segment as: its leg, or what stands for it.
+    pub fn claims_as(&self, segment: &str) -> Option<IpAddr> {
+        self.addresses.get(segment).copied().or(self.stand_in)
+    }
 }
 
 /// A VIP.
@@ -96,10 +107,10 @@ pub struct NodePlan {
 pub struct VipPlan {
     /// The Service that has it.
     pub service: ObjectName,
-    /// Who may answer ARP and NDP for it, best first; nobody if it is not announced.
-    pub candidates: Vec<NodeName>,
-    /// Segments in which it is announced.
-    pub segments: BTreeSet<String>,
+    /// By segment in which it is announced: who may answer ARP and NDP for it, best first.
+    pub segments: BTreeMap<String, Vec<NodeName>>,
+    /// Nodes that may not, by the first rule that leaves them out.
+    pub left_out: BTreeMap<LeftOut, BTreeSet<NodeName>>,
     /// Whether echo requests are answered.
     pub echo: bool,
     /// Whether each of the candidates answers for a share of the clients, and not the best one for all.
@@ -178,12 +189,12 @@ pub enum EndpointReason {
 /// The plan for a node.
 pub fn plan(snapshot: &Snapshot, allocation: &Allocation, node: &NodeName, network: &Network) -> Plan {
     let links = links(snapshot, network);
-    let nodes = nodes(snapshot, node, network, &links);
+    let legs = Legs::new(snapshot, node, network, &links);
     let mut plan = Plan {
         node: node.clone(),
         cluster_uid: snapshot.cluster_uid.clone(),
-        links,
-        nodes,
+        links: links.clone(),
+        nodes: legs.nodes(),
         vips: BTreeMap::new(),
         services: BTreeMap::new(),
         probed: BTreeSet::new(),
@@ -193,26 +204,31 @@ pub fn plan(snapshot: &Snapshot, allocation: &Allocation, node: &NodeName, netwo
     plan.probed = served.filter(|prefix| !is_link_local(prefix)).map(IpNet::addr).collect();
     for (name, addresses) in &allocation.addresses {
         if let Some(service) = snapshot.services.get(name) {
-            plan.add(snapshot, name, service, addresses);
+            plan.add(snapshot, name, service, addresses, &legs);
         }
     }
     plan
 }
 
 impl Plan {
-    fn add(&mut self, snapshot: &Snapshot, name: &ObjectName, service: &Service, addresses: &[IpAddr]) {
+    fn add(
+        &mut self,
+        snapshot: &Snapshot,
+        name: &ObjectName,
+        service: &Service,
+        addresses: &[IpAddr],
+        legs: &Legs<'_>,
+    ) {
         let Some(first) = addresses.first() else { return };
         let holds = |pool: &crate::model::Pool| pool.ranges.iter().any(|range| range.contains(first));
         let pool = snapshot.pools.iter().find(|(_, pool)| holds(pool));
         let advertisements = pool
             .map(|(name, pool)| ownership::advertisements(snapshot, name, pool, service))
             .unwrap_or_default();
-        let eligible = ownership::eligible(snapshot, service, &advertisements);
-        let candidates = ownership::ranked(*first, eligible);
-        let segments = self.links.iter().filter(|(link, _)| {
-            advertisements.iter().any(|ad| ad.interfaces.is_empty() || ad.interfaces.contains(*link))
-        });
-        let segments: BTreeSet<String> = segments.map(|(_, link)| link.segment.clone()).collect();
+        let claims = Claims::new(snapshot, service, *first, &advertisements, legs, &self.nodes);
+        let names = |nodes: &BTreeSet<&NodeName>| nodes.iter().map(|node| (*node).clone()).collect();
+        let left_out: BTreeMap<LeftOut, BTreeSet<NodeName>> =
+            claims.left_out.iter().map(|(reason, nodes)| (reason.clone(), names(nodes))).collect();
         // The Service has the last word; of advertisements that contradict each other, the one that asks for less.
         let l2 = service.l2.or_else(|| advertisements.iter().filter_map(|ad| ad.l2).min());
         let is_any_ready =
@@ -220,8 +236,8 @@ impl Plan {
         for address in addresses {
             let vip = VipPlan {
                 service: name.clone(),
-                candidates: candidates.clone(),
-                segments: segments.clone(),
+                segments: claims.of(address, legs, &self.nodes),
+                left_out: left_out.clone(),
                 echo: service.echo == Echo::Always || is_any_ready,
                 spread: l2 == Some(L2Mode::Spread),
             };
@@ -328,43 +344,6 @@ impl Plan {
         let links = self.links.iter().take(MAX_LINKS).map(describe).collect();
         Description { links, ..Description::default() }
     }
-}
-
-fn is_link_local(prefix: &IpNet) -> bool {
-    matches!(prefix, IpNet::V6(v6) if v6.addr().is_unicast_link_local())
-}
-
-fn nodes(
-    snapshot: &Snapshot,
-    this: &NodeName,
-    network: &Network,
-    links: &BTreeMap<String, LinkPlan>,
-) -> BTreeMap<NodeName, NodePlan> {
-    let mut nodes = BTreeMap::new();
-    for (name, node) in &snapshot.nodes {
-        let mut legs = BTreeMap::new();
-        let mut addresses: BTreeMap<String, IpAddr> = BTreeMap::new();
-        for (link_name, link) in links {
-            let prefixes = &network.links[link_name].prefixes;
-            let on_link = node
-                .addresses
-                .iter()
-                .filter(|address| prefixes.iter().any(|prefix| prefix.contains(*address)));
-            if let Some(lowest) = on_link.clone().min() {
-                let known = addresses.entry(link.segment.clone()).or_insert(*lowest);
-                *known = (*known).min(*lowest);
-            }
-            let mut macs =
-                on_link.filter_map(|address| network.neighbours.get(&(link_name.clone(), *address)));
-            if let Some(mac) = macs.next() {
-                legs.entry(link.segment.clone()).or_insert(*mac);
-            }
-        }
-        nodes.insert(name.clone(), NodePlan { in_source: true, legs, addresses });
-    }
-    let own = nodes.entry(this.clone()).or_default();
-    own.legs = links.values().rev().map(|link| (link.segment.clone(), link.mac)).collect();
-    nodes
 }
 
 fn own(snapshot: &Snapshot) -> BTreeSet<IpNet> {

@@ -1,4 +1,5 @@
-//! `--links FILE`: what each node's network looks like, for plans without that network.
+//! `--links FILE`: what each node's network looks like, for plans without that network. What stands there of other nodes is what they
+//! would say of their links.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -90,6 +91,8 @@ pub fn read(path: &Path, node: &NodeName) -> Result<Network, FileError> {
         }
         network.links.insert(name, NodeLink { ifindex, vlan, mac: mac.0, mtu, prefixes });
     }
+    let said = |node: Node| node.links.into_iter().map(|(name, link)| (name, link.prefixes)).collect();
+    network.peers = links.nodes.into_iter().map(|(peer, node)| (NodeName(peer), said(node))).collect();
     Ok(network)
 }
 
@@ -136,6 +139,9 @@ nodes:
         mac: 02:00:00:00:00:01
         prefixes: [192.0.2.11/24]
         neighbours: {192.0.2.12: 02:00:00:00:00:02}
+  n2:
+    links:
+      bond0.100: {ifindex: 5, vlan: 100, mac: 02:00:00:00:00:02, prefixes: [192.0.2.12/24]}
 ";
 
     fn read_text(text: &str, node: &str) -> Result<Network, FileError> {
@@ -154,6 +160,8 @@ nodes:
         assert_eq!(link.prefixes, BTreeSet::from(["192.0.2.11/24".parse()?]));
         let peer = network.neighbours[&("eth0".into(), "192.0.2.12".parse()?)];
         assert_eq!(peer, [2, 0, 0, 0, 0, 2]);
+        let said = [("bond0.100".to_owned(), BTreeSet::from(["192.0.2.12/24".parse()?]))].into();
+        assert_eq!(network.peers, [(NodeName("n2".to_owned()), said)].into());
         Ok(())
     }
 
@@ -161,7 +169,7 @@ nodes:
     fn what_is_wrong_is_said_with_its_place() {
         let unknown_node = read_text(LINKS, "n9").map(|_| ()).map_err(|error| error.to_string());
         assert!(
-            unknown_node.is_err_and(|error| error.ends_with("has no links of node n9: its nodes are n1"))
+            unknown_node.is_err_and(|error| error.ends_with("has no links of node n9: its nodes are n1, n2"))
         );
         for (from, to, expected) in [
             ("mac: 02:00:00:00:00:01", "mac: 02:00", "is not a MAC"),

@@ -458,7 +458,7 @@ impl Driver {
 
     fn join(&mut self, plan: &Plan) {
         let memberships = plan.vips.iter().flat_map(|(address, vip)| {
-            let links = plan.links.values().filter(|link| vip.segments.contains(&link.segment));
+            let links = plan.links.values().filter(|link| vip.segments.contains_key(&link.segment));
             links.filter_map(|link| match address {
                 IpAddr::V6(v6) => Some((*v6, link.ifindex)),
                 IpAddr::V4(_) => None,

@@ -13,7 +13,8 @@ use std::{
 use jiff::Timestamp;
 use lb_api::{ObjectKey, Settled};
 use lb_core::{
-    model::{L2Advertisement, Network, NodeName, ObjectName},
+    legs::Interfaces,
+    model::{Network, NodeName, ObjectName},
     ownership,
 };
 use serde::{Deserialize, Serialize};
@@ -184,21 +185,17 @@ fn without_interface(
     let holds = |pool: &lb_core::model::Pool| pool.ranges.iter().any(|range| range.contains(&first));
     let (pool_name, pool) = snapshot.pools.iter().find(|(_, pool)| holds(pool))?;
     let advertisements = ownership::advertisements(snapshot, pool_name, pool, service);
-    let eligible = ownership::eligible(snapshot, service, &advertisements);
-    if ownership::ranked(first, eligible).first() != Some(node) {
+    let mut eligible = ownership::eligible(snapshot, service, &advertisements);
+    let scores = eligible.iter().filter_map(|(name, judged)| Some((*name, judged.as_ref().ok()?.score)));
+    if ownership::ranked(first, scores).first() != Some(&node) {
         return None;
     }
-    let labels = &snapshot.nodes.get(node)?.labels;
-    let is_for_us = |advertisement: &&&L2Advertisement| {
-        advertisement.node_selectors.is_empty()
-            || advertisement.node_selectors.iter().any(|selector| selector.matches(labels))
-    };
-    let has_interface = |advertisement: &L2Advertisement| {
-        advertisement.interfaces.is_empty()
-            || advertisement.interfaces.iter().any(|interface| network.links.contains_key(interface))
-    };
-    let mut ours = advertisements.iter().filter(is_for_us);
-    (!ours.any(|advertisement| has_interface(advertisement))).then_some(first)
+    match eligible.remove(node)?.ok()?.interfaces {
+        Interfaces::All => None,
+        named @ Interfaces::Named(_) => {
+            (!network.links.keys().any(|link| named.contains(link))).then_some(first)
+        }
+    }
 }
 
 #[cfg(test)]

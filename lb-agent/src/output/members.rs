@@ -181,7 +181,7 @@ impl Members {
                     snapshot.owners.get(&((*address).into(), *place)).filter(|seen| Some(seen.leg) == owner);
                 let status = OwnerStatus {
                     service: vip.service.to_string(),
-                    owner: owner.and_then(|leg| Some(segment.legs.get(&leg)?.to_string())),
+                    owner: owner.and_then(|leg| Some(segment.node_of(leg)?.to_string())),
                     since: seen.and_then(|seen| before(seen.since)),
                     why,
                 };
@@ -209,7 +209,7 @@ fn knowledge(
 /// Who owns a VIP in a segment, and by which rule.
 fn owner(segment: &ArmedSegment, place: u16, vip: &ArmedVip, standing: &Standing) -> (Option<Leg>, String) {
     let ranked = vip.ranked.get(&place).map_or(&[][..], Vec::as_slice);
-    let name = |leg: &Leg| segment.legs.get(leg).map_or_else(|| leg.to_string(), ToString::to_string);
+    let name = |leg: &Leg| segment.node_of(*leg).map_or_else(|| leg.to_string(), ToString::to_string);
     let Some(owner) = standing.owner(ranked) else {
         return (None, "no node that may own it has an address here".to_owned());
     };

@@ -21,7 +21,7 @@ pub use maps::{MapsView, backend_state_name, node_state_name, view};
 pub use members::{Knowledge, Member, Members, MembersObject, Moment, OwnerStatus, condition_name};
 pub use owned::{Owned, owned};
 pub use status::{
-    AgentStatus, EndpointStatus, ForwardingStatus, LinkStatus, NodeStatus, NodeStatusObject, PeerStatus,
-    ServiceStatus, VipStatus, mac,
+    AgentStatus, EndpointStatus, ForwardingStatus, LeftOutStatus, LinkStatus, NodeStatus, NodeStatusObject,
+    PeerStatus, ServiceStatus, VipStatus, mac,
 };
 pub use writer::{Error, Writer, to_yaml};

@@ -1,10 +1,15 @@
 //! `NodeStatus`: what a node serves, how, and what it leaves to the kernel and why.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use lb_api::Settled;
 use lb_core::{
     liveness::{Condition, Leg, Standing},
+    model::NodeName,
+    ownership::LeftOut,
     place::Placed,
     plan::{KernelReason, Plan, ServicePlan},
 };
@@ -133,6 +138,9 @@ pub struct VipStatus {
     /// Segments in which this node does not answer for it, though it is to, and why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub withheld: BTreeMap<String, String>,
+    /// Nodes that may not answer for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOutStatus>,
 }
 
 impl VipStatus {
@@ -148,6 +156,39 @@ impl VipStatus {
     /// Whether a node answers, any client at all.
     pub fn is_answered_by(&self, node: &str) -> bool {
         self.owner.as_deref() == Some(node) || self.shares.get(node).is_some_and(|count| *count > 0)
+    }
+}
+
+/// Nodes that a rule leaves out of those that may answer for a VIP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOutStatus {
+    /// The rule, in MetalLB's words where it has them: `noEndpoints`, `noMatchingAdvertisement`, `nodeNetworkUnavailable`,
+    /// `nodeLabeledExcludeBalancers`, `nodeLeaving`, `noLocalEndpoints`, `noAdvertisedInterface`, `notAdvertisedInSegment`, `noLinkInSegment`.
+    pub reason: String,
+    /// The segment in which alone they are left out; none if they are everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<String>,
+    /// The nodes, this one first if it is among them; of many some.
+    pub nodes: Vec<String>,
+    /// How many more there are.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub others: usize,
+}
+
+/// How many nodes are named for a rule: a cluster has thousands of VIPs, and a rule may leave out all nodes but a few.
+const MOST_NAMED: usize = 16;
+
+impl LeftOutStatus {
+    fn of(reason: &LeftOut, nodes: &BTreeSet<NodeName>, this: &NodeName) -> Self {
+        let own = nodes.iter().filter(|node| *node == this);
+        let named = own.chain(nodes.iter().filter(|node| *node != this)).take(MOST_NAMED);
+        Self {
+            reason: reason.to_string(),
+            segment: reason.segment().map(str::to_owned),
+            nodes: named.map(ToString::to_string).collect(),
+            others: nodes.len().saturating_sub(MOST_NAMED),
+        }
     }
 }
 
@@ -240,8 +281,13 @@ impl NodeStatus {
                 service: vip.service.to_string(),
                 owner: owner(placed, *address, standing),
                 shares: shares(placed, *address, standing),
-                segments: vip.segments.iter().cloned().collect(),
+                segments: vip.segments.keys().cloned().collect(),
                 withheld: BTreeMap::new(),
+                left_out: vip
+                    .left_out
+                    .iter()
+                    .map(|(reason, nodes)| LeftOutStatus::of(reason, nodes, &plan.node))
+                    .collect(),
             };
             (address.to_string(), status)
         });
@@ -315,7 +361,7 @@ fn forwarding(service: &ServicePlan, kernel: Option<&KernelReason>) -> (Forwardi
 fn owner(placed: &Placed, address: IpAddr, standing: &Standing) -> Option<String> {
     let owners = placed.armed.owners(address.into(), standing);
     let (segment, leg) = owners.first_key_value()?;
-    placed.armed.segments.get(segment)?.legs.get(leg).map(ToString::to_string)
+    placed.armed.node_of(*segment, *leg).map(ToString::to_string)
 }
 
 /// How many shares each node has, in the first of this node's segments in which an address is spread over nodes.
@@ -330,6 +376,11 @@ fn shares(placed: &Placed, address: IpAddr, standing: &Standing) -> BTreeMap<Str
 /// Six bytes in hexadecimal, with colons between.
 pub fn mac(octets: [u8; 6]) -> String {
     octets.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_none(number: &usize) -> bool {
+    *number == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

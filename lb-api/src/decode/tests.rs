@@ -324,12 +324,38 @@ spec:
   preferredNodeSelectors: [{weight: 50, preference: {matchLabels: {zone: a}}}]
 status: {}
 ";
-    assert_eq!(
-        problems(advertisement),
-        ["warning: objects.yaml: L2Advertisement metallb-system/main: spec.preferredNodeSelectors: \
-          is not carried out yet: all nodes that may announce are preferred alike"]
-    );
-    assert_eq!(decode_one(advertisement).snapshot.l2_advertisements["main"].service_selectors.len(), 1);
+    let decoded = decode_one(advertisement);
+    assert_eq!(decoded.problems, []);
+    let advertisement = &decoded.snapshot.l2_advertisements["main"];
+    assert_eq!(advertisement.service_selectors.len(), 1);
+    let zone = |zone: &str| [("zone".to_owned(), zone.to_owned())].into();
+    assert_eq!(["a", "b"].map(|name| advertisement.score(&zone(name))), [50, 0]);
+}
+
+#[test]
+fn preferences_are_refused_by_field() {
+    for (preferred, expected) in [
+        (
+            "[{weight: 1, preference: {}}, {weight: 0, preference: {}}]",
+            "spec.preferredNodeSelectors[1].weight: \"0\" is not a weight from 1 to 100",
+        ),
+        (
+            "[{weight: 101, preference: {}}]",
+            "spec.preferredNodeSelectors[0].weight: \"101\" is not a weight from 1 to 100",
+        ),
+        (
+            "[{weight: 9, preference: {matchExpressions: [{key: zone, operator: Near}]}}]",
+            "spec.preferredNodeSelectors[0].preference.matchExpressions[0].operator: \"Near\" is not one of In, NotIn, \
+             Exists, DoesNotExist",
+        ),
+    ] {
+        let object = "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {name: main}\nspec:\n  \
+                      preferredNodeSelectors: ";
+        let decoded = decode_one(&format!("{object}{preferred}\n"));
+        let said: Vec<String> = decoded.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(said, [format!("error: objects.yaml: L2Advertisement default/main: {expected}")]);
+        assert!(decoded.snapshot.l2_advertisements.is_empty());
+    }
 }
 
 /// With a warning alone the pool would be everybody's.

@@ -350,6 +350,36 @@ pub struct L2Advertisement {
     pub service_selectors: Vec<Selector>,
     /// `magnetite.io/l2`.
     pub l2: Option<L2Mode>,
+    /// Which of its nodes rather announce than others.
+    pub preferred: Vec<PreferredNodes>,
+}
+
+impl L2Advertisement {
+    /// Whether a node with these labels may announce.
+    pub fn selects(&self, labels: &Labels) -> bool {
+        self.node_selectors.is_empty() || self.node_selectors.iter().any(|selector| selector.matches(labels))
+    }
+
+    /// How much rather than others a node with these labels announces, if it may.
+    pub fn score(&self, labels: &Labels) -> u32 {
+        let is_meant = |preferred: &&PreferredNodes| preferred.nodes.matches(labels);
+        self.preferred.iter().filter(is_meant).map(|preferred| u32::from(preferred.weight)).sum()
+    }
+}
+
+/// Nodes that rather announce than others (`preferredNodeSelectors`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreferredNodes {
+    weight: u8,
+    nodes: Selector,
+}
+
+impl PreferredNodes {
+    /// `None` unless the weight is from 1 to 100.
+    pub fn new(weight: i32, nodes: Selector) -> Option<Self> {
+        let weight = u8::try_from(weight).ok().filter(|weight| (1..=100).contains(weight))?;
+        Some(Self { weight, nodes })
+    }
 }
 
 /// A Kubernetes label selector: all requirements must hold.
@@ -403,6 +433,8 @@ pub struct Network {
     pub links: BTreeMap<String, NodeLink>,
     /// MACs of neighbours as resolved, by link name and address.
     pub neighbours: BTreeMap<(String, IpAddr), [u8; 6]>,
+    /// Links that other nodes say they have: addresses with their prefix lengths, by name. A node that has said nothing is not in it.
+    pub peers: BTreeMap<NodeName, BTreeMap<String, BTreeSet<IpNet>>>,
 }
 
 impl Network {

@@ -57,7 +57,8 @@ fn network() -> Network {
     let link = NodeLink { ifindex: 7, vlan: 0, mac: [2, 0, 0, 0, 0, 0], mtu: 1500, prefixes };
     let neighbours =
         (1..3).map(|n| (("eth0".to_owned(), Ipv4Addr::new(192, 0, 2, 10 + n).into()), [2, 0, 0, 0, 0, n]));
-    Network { links: [("eth0".to_owned(), link)].into(), neighbours: neighbours.collect() }
+    let links = [("eth0".to_owned(), link)].into();
+    Network { links, neighbours: neighbours.collect(), ..Network::default() }
 }
 
 fn placed(snapshot: &Snapshot, current: &Maps, now: u32) -> Placed {

@@ -65,8 +65,8 @@ impl Source {
         let names: BTreeMap<NodeName, Leg> =
             (0..nodes).map(|node| (NodeName(format!("n{node}")), leg(node))).collect();
         let ranked = |vip: Addr| {
-            let ranked = ownership::ranked(vip.to_ip(), names.keys());
-            let legs = ranked.iter().map(|name| names[name]).collect();
+            let ranked = ownership::ranked(vip.to_ip(), names.keys().map(|name| (name, 0)));
+            let legs = ranked.iter().map(|name| names[*name]).collect();
             let entry = Vip { announced: 1, ..Vip::default() };
             (vip, ArmedVip { entry, ranked: [(0, legs)].into(), tables: BTreeMap::new() })
         };
@@ -111,6 +111,8 @@ impl Node {
         let segment = ArmedSegment {
             name: "eth0".to_owned(),
             own: Some(leg(number)),
+            claims_as: Some(leg(number)),
+            stand_ins: BTreeMap::new(),
             legs: source.legs.iter().map(|leg| (*leg, NodeName(leg.to_string()))).collect(),
             links: [(1, mac)].into(),
         };
