@@ -344,6 +344,7 @@ fn explain(
     };
     let mut maps = HostMaps::new(tables.read()?);
     maps.flows = vec![FlowLine::default(); maps.maps.config.flow_lines as usize];
+    maps.kept = tables.kept()?;
     maps.conns = tables.conns()?;
     maps.reverse = tables.reverse()?;
     maps.tick = dataplane::tick(pin_dir, maps.maps.config.tick_shift)?;

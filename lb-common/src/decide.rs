@@ -44,6 +44,8 @@ pub trait Lookup {
     fn row(&self, index: u32) -> Option<&Row>;
     /// `BACKENDS`.
     fn backend(&self, index: u32) -> Option<&Backend>;
+    /// `KEPT`: whether the backend is used in the segment as if its node were well.
+    fn is_kept(&self, backend: u32, segment: u16) -> bool;
     /// `FLOWS`: the flow's slot among those of the packet's receive queue.
     fn flow(&self, hash: FlowHash, service: ServiceId) -> Option<FlowSlot>;
     /// `CONNS`.

@@ -325,6 +325,14 @@ pub struct Backend {
     pub since: u32,
 }
 
+/// `KEPT`, by place in `BACKENDS`. A map of its own, for it is written by another thread than all else.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Kept {
+    /// Segments in which the backend is used as if its node were well (bit per segment).
+    pub segments: u32,
+}
+
 /// Values of [`Backend::state`].
 pub mod backend_state {
     /// The place is free.
@@ -582,7 +590,7 @@ plain! {
     u32: 4,
     Versions: 8, Addr: 16, Mac: 6, Port: 2, HashKey: 128,
     Config: 296, Lease: 8, LinkKey: 8, Link: 16, Neighbour: 12, PeerKey: 8, Peer: 4, Vip: 16, SpreadKey: 20, Spread: 128, ClientKey: 32, Client: 16, ServiceKey: 20, ServiceId: 4, Service: 24,
-    Row: 8, Backend: 28, BackendRef: 4, FlowSlot: 16, FlowLine: 64, ConnKey: 40, Conn: 28, ReverseKey: 40, Reverse: 32,
+    Row: 8, Backend: 28, Kept: 4, BackendRef: 4, FlowSlot: 16, FlowLine: 64, ConnKey: 40, Conn: 28, ReverseKey: 40, Reverse: 32,
     LocalPortKey: 20, LocalPort: 4, SourceKey: 24, SourcePrefix: 20, Source: 4, ReasonCount: 16, Stats: 48, VipStats: 24, EchoBudget: 8, NameKey: 8, Name: 256, ClaimEvent: 40,
 }
 

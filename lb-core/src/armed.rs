@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lb_common::layout::{Addr, Mac, Neighbour, Spread, SpreadKey, Vip, node_state};
 
 use crate::{
+    kept::Carriers,
     liveness::{Leg, Standing},
     model::NodeName,
     spread::Shares,
@@ -21,6 +22,8 @@ pub struct Armed {
     pub segments: BTreeMap<u16, ArmedSegment>,
     /// The tables of VIPs that are spread over nodes, each once, and in which segment it is used.
     pub tables: Vec<(u16, Shares)>,
+    /// On which nodes each service has its backends.
+    pub services: Vec<Carriers>,
 }
 
 /// A node in a segment.

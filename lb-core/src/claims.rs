@@ -162,7 +162,7 @@ impl Claims {
                 if owned >> segment & 1 == 0 {
                     continue;
                 }
-                let own = armed.segments.get(segment).and_then(|segment| segment.own);
+                let own = armed.segments.get(segment).and_then(|segment| segment.claims_as);
                 let is_spread = vip.tables.contains_key(segment);
                 // Somebody else has used it until a moment ago.
                 let mut others = ranked.iter().take_while(|leg| is_spread || Some(**leg) != own);
@@ -211,7 +211,7 @@ impl Claims {
             return;
         }
         let leg = node.flatten();
-        let own = armed.segments.get(&segment).and_then(|segment| segment.own);
+        let own = armed.segments.get(&segment).and_then(|segment| segment.claims_as);
         let mut better = ranked.iter().take_while(|leg| Some(**leg) != own);
         let is_better = better.any(|better| Some(*better) == leg);
         self.handle_node(claim, leg, is_better, standing, now);

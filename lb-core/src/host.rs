@@ -8,8 +8,8 @@ use lb_common::{
     flows::{self, FlowHash},
     layout::{
         Addr, Backend, ClaimEvent, Client, ClientKey, Config, Conn, ConnKey, EchoBudget, FLOW_SLOTS,
-        FlowLine, FlowSlot, Link, LinkKey, LocalPortKey, MAX_SEGMENTS, NO_NODE, Neighbour, PeerKey, Reverse,
-        ReverseKey, Row, Service, ServiceId, ServiceKey, SourceKey, SpreadKey, Vip, event_kind,
+        FlowLine, FlowSlot, Kept, Link, LinkKey, LocalPortKey, MAX_SEGMENTS, NO_NODE, Neighbour, PeerKey,
+        Reverse, ReverseKey, Row, Service, ServiceId, ServiceKey, SourceKey, SpreadKey, Vip, event_kind,
     },
 };
 
@@ -36,6 +36,8 @@ pub struct HostMaps {
     pub event_budgets: [EchoBudget; event_kind::COUNT],
     /// `EVENTS`, without their times: bounded by the budget alone.
     pub events: Vec<ClaimEvent>,
+    /// `KEPT`, without those that are kept nowhere.
+    pub kept: BTreeMap<u32, Kept>,
     /// Whether `LEASE` holds.
     pub lease_holds: bool,
     /// The current tick.
@@ -55,6 +57,7 @@ impl HostMaps {
             echo_budget: EchoBudget::default(),
             event_budgets: [EchoBudget::default(); _],
             events: Vec::new(),
+            kept: BTreeMap::new(),
             lease_holds: false,
             tick: 0,
         }
@@ -104,6 +107,10 @@ impl Lookup for HostMaps {
 
     fn backend(&self, index: u32) -> Option<&Backend> {
         self.maps.backends.get(index as usize)
+    }
+
+    fn is_kept(&self, backend: u32, segment: u16) -> bool {
+        self.kept.get(&backend).is_some_and(|kept| kept.segments >> segment & 1 == 1)
     }
 
     fn flow(&self, hash: FlowHash, service: ServiceId) -> Option<FlowSlot> {

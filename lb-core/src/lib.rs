@@ -9,6 +9,7 @@ pub mod claims;
 pub mod diff;
 pub mod drain;
 pub mod host;
+pub mod kept;
 pub mod legs;
 pub mod liveness;
 pub mod maps;

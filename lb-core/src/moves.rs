@@ -124,7 +124,7 @@ impl Moves {
 fn ranked(armed: &Armed) -> impl Iterator<Item = (Addr, u16, Cow<'_, [Leg]>)> {
     armed.vips.iter().flat_map(move |(address, vip)| {
         vip.ranked.iter().map(move |(segment, ranked)| {
-            let own = armed.segments.get(segment).and_then(|segment| segment.own);
+            let own = armed.segments.get(segment).and_then(|segment| segment.claims_as);
             let first = own.filter(|own| vip.tables.contains_key(segment) && ranked.contains(own));
             let ranked = match first {
                 Some(own) => {

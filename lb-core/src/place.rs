@@ -25,6 +25,7 @@ use room::Used;
 
 use crate::{
     armed::{Armed, ArmedNeighbour, ArmedSegment, ArmedVip},
+    kept::Carriers,
     liveness::{Leg, PROBE_PORT, Standing},
     maps::{Maps, Sizes},
     model::NodeName,
@@ -89,6 +90,7 @@ pub fn place(plan: &Plan, current: &Maps, local: &Local) -> Placed {
     placer.place_sources();
     placer.place_config();
     placer.place_services();
+    placer.place_carriers();
     placer.place_probes();
     placer.place_vips();
     placer.place_shares();
@@ -327,6 +329,22 @@ impl Placer<'_> {
             self.maps.services.insert(service_key(frontend), service);
             let key = NameKey { kind: name_kind::SERVICE, index: id.raw };
             self.maps.names.insert(key, name_of(&format!("{} {frontend}", planned.service)));
+        }
+    }
+
+    /// On which nodes each service has its backends.
+    fn place_carriers(&mut self) {
+        for block in self.maps.services.values().filter(|service| service.table_length > 0).map(block_of) {
+            let backends = &self.maps.backends[block.start as usize..block.end as usize];
+            let mut carriers = Carriers::new();
+            for backend in backends.iter().filter(|backend| backend.state == backend_state::READY) {
+                carriers.entry(backend.node).or_default();
+            }
+            for (backend, index) in backends.iter().zip(block).filter(|(b, _)| b.state != backend_state::FREE)
+            {
+                carriers.entry(backend.node).and_modify(|places| places.push(index));
+            }
+            self.armed.services.push(carriers);
         }
     }
 

@@ -47,6 +47,8 @@ fn armed(vips: u8) -> Armed {
     let segment = ArmedSegment {
         name: "lan".to_owned(),
         own: Some(leg(2)),
+        claims_as: Some(leg(2)),
+        stand_ins: BTreeMap::new(),
         legs: BTreeMap::new(),
         links: [(7, mac(2)), (8, mac(9))].into(),
     };

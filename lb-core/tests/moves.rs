@@ -29,6 +29,8 @@ fn armed(is_spread: bool) -> Armed {
     let segment = ArmedSegment {
         name: "lan".to_owned(),
         own: Some(leg(2)),
+        claims_as: Some(leg(2)),
+        stand_ins: BTreeMap::new(),
         legs: BTreeMap::new(),
         links: [(1, Mac::default())].into(),
     };

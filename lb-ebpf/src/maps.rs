@@ -12,9 +12,10 @@ use lb_common::{
     flows::{self, FlowHash},
     layout::{
         Addr, Backend, BackendRef, ClaimEvent, Client, ClientKey, Config, Conn, ConnKey, EchoBudget,
-        FLOW_SLOTS, FlowLine, FlowSlot, Lease, Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS, NO_NODE,
-        Name, NameKey, Neighbour, Peer, PeerKey, ReasonCount, Reverse, ReverseKey, Row, Service, ServiceId,
-        ServiceKey, Source, SourcePrefix, Spread, SpreadKey, Stats, Versions, Vip, VipStats, event_kind,
+        FLOW_SLOTS, FlowLine, FlowSlot, Kept, Lease, Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS,
+        NO_NODE, Name, NameKey, Neighbour, Peer, PeerKey, ReasonCount, Reverse, ReverseKey, Row, Service,
+        ServiceId, ServiceKey, Source, SourcePrefix, Spread, SpreadKey, Stats, Versions, Vip, VipStats,
+        event_kind,
     },
 };
 
@@ -43,6 +44,8 @@ static SERVICES: HashMap<ServiceKey, Service, 16384, { BPF_F_NO_PREALLOC as usiz
 static TABLE: Array<Row, 524288, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
 static BACKENDS: Array<Backend, 32768> = Array::new();
+#[btf_map]
+static KEPT: Array<Kept, 32768> = Array::new();
 #[btf_map]
 static FLOWS: Array<FlowLine, 65536, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
@@ -267,6 +270,11 @@ impl Lookup for Maps {
     #[inline(always)]
     fn backend(&self, index: u32) -> Option<&Backend> {
         BACKENDS.get(index)
+    }
+
+    #[inline(always)]
+    fn is_kept(&self, backend: u32, segment: u16) -> bool {
+        KEPT.get(backend).is_some_and(|kept| kept.segments & 1_u32.wrapping_shl(segment as u32) != 0)
     }
 
     #[inline(always)]

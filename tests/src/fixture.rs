@@ -68,6 +68,16 @@ pub const OFF_SEGMENT: u16 = 85;
 /// Port that no service has.
 pub const UNKNOWN: u16 = 86;
 
+/// Place in `BACKENDS` of a service's pod on a node.
+pub fn backend_of(vip: IpAddr, protocol: u8, port: u16, node: u32) -> u32 {
+    let key = ServiceKey { address: vip.into(), port: Port::new(port), protocol, pad: 0 };
+    let offset = ops().into_iter().find_map(|op| match op {
+        Op::SetService(known, service) if known == key => Some(service.backend_offset),
+        _ => None,
+    });
+    offset.map_or(u32::MAX, |offset| offset + node)
+}
+
 /// Sizes that a test needs.
 pub fn sizes() -> Sizes {
     Sizes {

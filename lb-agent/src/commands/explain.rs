@@ -164,7 +164,8 @@ fn write_service(
                 .and_then(|endpoint| planned?.endpoints.get(&endpoint.to_string())?.kernel.clone())
                 .map(|why| format!("; left to the kernel: {why}"))
                 .unwrap_or_default();
-            writeln!(out, "            {text}{kernel}")?;
+            let kept = known.maps.kept.get(&index).map_or("", |_| "; used although its node is in trouble");
+            writeln!(out, "            {text}{kept}{kernel}")?;
         }
     }
     Ok(())

@@ -4,19 +4,20 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use aya::maps::{Map, MapData, MapError};
-use lb_common::layout::{Addr, Client, ClientKey, Lease, Neighbour, Plain, Spread, SpreadKey, Vip};
+use lb_common::layout::{Addr, Client, ClientKey, Kept, Lease, Neighbour, Plain, Spread, SpreadKey, Vip};
 
 use super::{
     array::ArrayMap,
     clock::boot_time,
     error::Error,
     hash::LruHash,
-    tables::{AsPod, Hash, entries, typed},
+    tables::{AsPod, Hash, entries, kept_somewhere, typed},
 };
 
-/// Parts of `NEIGHBOURS`, `VIPS` and `SPREAD`, and `LEASE`; and `CLIENTS`, which is only read.
+/// Parts of `NEIGHBOURS`, `VIPS` and `SPREAD`, `KEPT` and `LEASE`; and `CLIENTS`, which is only read.
 pub struct LiveMaps {
     neighbours: ArrayMap<Neighbour>,
+    kept: ArrayMap<Kept>,
     vips: Hash<Addr, Vip>,
     spread: Hash<SpreadKey, Spread>,
     clients: LruHash<ClientKey, Client>,
@@ -41,6 +42,7 @@ impl LiveMaps {
             vips: typed("VIPS", open("VIPS")?)?,
             spread: typed("SPREAD", open("SPREAD")?)?,
             clients: LruHash::new("CLIENTS", open("CLIENTS")?)?,
+            kept: ArrayMap::new("KEPT", open("KEPT")?)?,
             lease: ArrayMap::new("LEASE", open("LEASE")?)?,
         })
     }
@@ -84,6 +86,22 @@ impl LiveMaps {
     /// The kernel's.
     pub fn clients(&self) -> Result<BTreeMap<ClientKey, Client>, Error> {
         self.clients.read()
+    }
+
+    /// What `KEPT` holds, without backends that are kept nowhere.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kept(&self) -> Result<BTreeMap<u32, Kept>, Error> {
+        kept_somewhere(&self.kept)
+    }
+
+    /// Replaces an entry of `KEPT`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_kept(&self, backend: u32, kept: Kept) -> Result<(), Error> {
+        self.kept.write(backend, &[kept])
     }
 
     /// Replaces an entry of `NEIGHBOURS`.

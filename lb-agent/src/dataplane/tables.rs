@@ -13,7 +13,7 @@ use aya::{
 use lb_common::{
     Reason,
     layout::{
-        Addr, Backend, CONFIG_VERSION, Client, ClientKey, Config, Conn, ConnKey, FlowLine, Lease, Link,
+        Addr, Backend, CONFIG_VERSION, Client, ClientKey, Config, Conn, ConnKey, FlowLine, Kept, Lease, Link,
         LinkKey, LocalPort, LocalPortKey, Name, NameKey, Neighbour, Peer, PeerKey, Plain, ReasonCount,
         Reverse, ReverseKey, Row, STATE_VERSION, Service, ServiceKey, Source, SourceKey, SourcePrefix,
         Spread, SpreadKey, Versions, Vip,
@@ -24,7 +24,7 @@ use lb_core::maps::{Maps, Op, Sizes};
 use super::{array::ArrayMap, counters::Counters, error::Error};
 
 /// Names of the maps that are pinned.
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 26] = [
     VERSIONS,
     "CONFIG",
     "LEASE",
@@ -37,6 +37,7 @@ pub const NAMES: [&str; 25] = [
     "SERVICES",
     "TABLE",
     "BACKENDS",
+    "KEPT",
     "FLOWS",
     "CONNS",
     "REVERSE",
@@ -118,7 +119,7 @@ pub fn max_entries(name: &str, sizes: &Sizes, cpus: u32) -> Option<u32> {
         "CLIENTS" => sizes.clients,
         "SERVICES" | "SERVICE_STATS" => sizes.services,
         "TABLE" => sizes.table,
-        "BACKENDS" | "BACKEND_STATS" => sizes.backends,
+        "BACKENDS" | "KEPT" | "BACKEND_STATS" => sizes.backends,
         "FLOWS" => sizes.flow_lines * cpus,
         "CONNS" | "REVERSE" => sizes.conns,
         "LOCAL_PORTS" => sizes.local_ports,
@@ -140,6 +141,11 @@ pub fn bytes(dir: &Path) -> Result<u64, Error> {
         sum += memlock.unwrap_or(0);
     }
     Ok(sum)
+}
+
+/// Entries of `KEPT` that say something.
+pub(super) fn kept_somewhere(kept: &ArrayMap<Kept>) -> Result<BTreeMap<u32, Kept>, Error> {
+    Ok((0..).zip(kept.read()?).filter(|(_, kept)| *kept != Kept::default()).collect())
 }
 
 /// A plain value as aya wants it.
@@ -178,6 +184,7 @@ pub struct Tables {
     services: Hash<ServiceKey, Service>,
     table: ArrayMap<Row>,
     backends: ArrayMap<Backend>,
+    kept: ArrayMap<Kept>,
     flows: ArrayMap<FlowLine>,
     conns: Hash<ConnKey, Conn>,
     reverse: Hash<ReverseKey, Reverse>,
@@ -206,6 +213,7 @@ impl Tables {
             services: typed("SERVICES", take("SERVICES")?)?,
             table: ArrayMap::new("TABLE", take("TABLE")?)?,
             backends: ArrayMap::new("BACKENDS", take("BACKENDS")?)?,
+            kept: ArrayMap::new("KEPT", take("KEPT")?)?,
             flows: ArrayMap::new("FLOWS", take("FLOWS")?)?,
             conns: typed("CONNS", take("CONNS")?)?,
             reverse: typed("REVERSE", take("REVERSE")?)?,
@@ -314,6 +322,14 @@ impl Tables {
     /// The kernel's.
     pub fn set_lease(&mut self, lease: Lease) -> Result<(), Error> {
         self.lease.write(0, &[lease])
+    }
+
+    /// `KEPT`, without backends that are kept nowhere.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn kept(&self) -> Result<BTreeMap<u32, Kept>, Error> {
+        kept_somewhere(&self.kept)
     }
 
     /// `FLOWS`, all lines of all queues.

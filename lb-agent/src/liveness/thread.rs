@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::layout::{Addr, ClientKey, Mac, Neighbour, SpreadKey, Vip, vip_flags};
+use lb_common::layout::{Addr, ClientKey, Kept, Mac, Neighbour, SpreadKey, Vip, vip_flags};
 use lb_core::{
     announce::Place,
+    kept::kept,
     liveness::{Leg, Liveness, Message, Standing, Transmit},
     model::NodeName,
     moves::{self, Moves},
@@ -96,6 +97,7 @@ struct Written {
     neighbours: BTreeMap<u32, Neighbour>,
     vips: BTreeMap<Addr, Vip>,
     spread: Own,
+    kept: BTreeMap<u32, Kept>,
 }
 
 struct Thread {
@@ -323,6 +325,7 @@ impl Thread {
         self.silent = silent;
         self.tell_clients(spread, now);
         self.announcer.run(Instant::now());
+        self.keep(&standing);
         // Before the driver hears of it: it looks there.
         self.publish(now);
         self.report(standing);
@@ -415,6 +418,24 @@ impl Thread {
         }
     }
 
+    /// After all that is urgent, for there may be much of it.
+    fn keep(&mut self, standing: &Standing) {
+        let kept = kept(&self.orders.armed, standing);
+        let backends: BTreeSet<u32> = self.written.kept.keys().chain(kept.keys()).copied().collect();
+        for backend in backends {
+            let kept = kept.get(&backend).copied().unwrap_or_default();
+            if self.written.kept.get(&backend).copied().unwrap_or_default() == kept {
+                continue;
+            }
+            match self.maps.set_kept(backend, kept) {
+                Ok(()) => {
+                    self.written.kept.insert(backend, kept);
+                }
+                Err(error) => tracing::error!(%error, "a backend is not kept; it is tried again"),
+            }
+        }
+    }
+
     fn announce(&mut self, standing: &Standing) {
         let segments = &self.orders.armed.segments;
         let mut owned: BTreeSet<Place> = BTreeSet::new();
@@ -451,16 +472,15 @@ impl Thread {
 
     fn read_back(&mut self) {
         let read = || {
-            Ok::<_, crate::dataplane::Error>((
-                self.maps.neighbours()?,
-                self.maps.vips()?,
-                self.maps.spread()?,
-            ))
+            Ok::<_, crate::dataplane::Error>(Written {
+                neighbours: (0..).zip(self.maps.neighbours()?).collect(),
+                vips: self.maps.vips()?,
+                spread: self.maps.spread()?,
+                kept: self.maps.kept()?,
+            })
         };
         match read() {
-            Ok((neighbours, vips, spread)) => {
-                self.written = Written { neighbours: (0..).zip(neighbours).collect(), vips, spread };
-            }
+            Ok(written) => self.written = written,
             Err(error) => tracing::error!(%error, "the maps cannot be read back; it is tried again"),
         }
     }

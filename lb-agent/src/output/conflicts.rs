@@ -187,8 +187,8 @@ mod tests {
         let service = |name: &str| ObjectName { namespace: "default".to_owned(), name: name.to_owned() };
         let vip = VipPlan {
             service: service("web"),
-            candidates: Vec::new(),
-            segments: ["lan".to_owned()].into(),
+            segments: [("lan".to_owned(), Vec::new())].into(),
+            left_out: BTreeMap::new(),
             echo: true,
             spread: false,
         };
@@ -214,7 +214,14 @@ mod tests {
             tables: BTreeMap::new(),
         };
         let links = [(7, [2; 6].into())].into();
-        let segment = ArmedSegment { name: "lan".to_owned(), own: Some(own), legs: BTreeMap::new(), links };
+        let segment = ArmedSegment {
+            name: "lan".to_owned(),
+            own: Some(own),
+            claims_as: Some(own),
+            legs: BTreeMap::new(),
+            stand_ins: BTreeMap::new(),
+            links,
+        };
         Armed {
             vips: plan.vips.keys().map(|address| ((*address).into(), vip.clone())).collect(),
             segments: [(3, segment)].into(),

@@ -20,15 +20,18 @@ pub(super) fn elsewhere(
 ) -> bool {
     let Some(backend) = maps.backend(slot.backend.index()) else { return false };
     let Some(neighbour) = maps.neighbour(backend.node, slot.segment) else { return false };
+    // As if the node were well.
+    let is_kept = neighbour.state != node_state::READY && maps.is_kept(slot.backend.index(), slot.segment);
     let now = maps.tick() as u16;
     let idle = now.wrapping_sub(slot.time);
     let holds = slot.backend.generation() == backend.generation
         && neighbour.reach == reach::SEGMENT
-        && neighbour.state != node_state::GONE
+        && (neighbour.state != node_state::GONE || is_kept)
         && if meta.is_udp() {
             backend.state != backend_state::GONE && idle as u32 <= maps.config().udp_idle
         } else {
-            !is_syn(meta) || backend.state == backend_state::READY && neighbour.state == node_state::READY
+            !is_syn(meta)
+                || backend.state == backend_state::READY && (neighbour.state == node_state::READY || is_kept)
         };
     if !holds {
         return false;

@@ -105,7 +105,7 @@ struct Picker<'a, L> {
 }
 
 impl<L: Lookup> Picker<'_, L> {
-    /// 6a: the first ready candidate whose node is not suspect; if all are, the first ready one.
+    /// 6a: the first ready candidate whose node is not suspect, or that is used all the same; if there is none, the first ready one.
     #[inline(always)]
     fn open_from_client(&self, candidates: &Candidates, decision: &mut Decision) {
         let mut chosen = Candidate::NONE;
@@ -114,7 +114,7 @@ impl<L: Lookup> Picker<'_, L> {
             if is_settled || !candidate.is_ready() {
                 continue;
             }
-            let is_suspect = self.is_suspect(candidate.node);
+            let is_suspect = self.is_suspect(candidate);
             if !is_suspect || !chosen.is_some() {
                 chosen = *candidate;
             }
@@ -170,7 +170,7 @@ impl<L: Lookup> Picker<'_, L> {
                 continue;
             }
             let is_repeated = candidates.iter().take(position).any(|before| before.node == node);
-            if next == NO_NODE && node != sender && !is_repeated && self.is_reachable(node) {
+            if next == NO_NODE && node != sender && !is_repeated && self.is_reachable(candidate) {
                 next = node;
             }
         }
@@ -273,15 +273,23 @@ impl<L: Lookup> Picker<'_, L> {
     }
 
     #[inline(always)]
-    fn is_suspect(&self, node: u16) -> bool {
-        self.maps.neighbour(node, self.arrival.segment).is_some_and(|n| n.state != node_state::READY)
+    fn is_suspect(&self, candidate: &Candidate) -> bool {
+        let neighbour = self.maps.neighbour(candidate.node, self.arrival.segment);
+        neighbour.is_some_and(|n| n.state != node_state::READY) && !self.is_kept(candidate)
     }
 
-    /// Whether a packet may walk to the node: suspect ones may know the connection, gone ones do not.
+    /// Whether a packet may walk to the candidate's node: suspect ones may know the connection, gone ones do not.
     #[inline(always)]
-    fn is_reachable(&self, node: u16) -> bool {
-        let neighbour = self.maps.neighbour(node, self.arrival.segment);
-        neighbour.is_some_and(|n| n.reach == reach::SEGMENT && n.state != node_state::GONE)
+    fn is_reachable(&self, candidate: &Candidate) -> bool {
+        let neighbour = self.maps.neighbour(candidate.node, self.arrival.segment);
+        neighbour.is_some_and(|n| {
+            n.reach == reach::SEGMENT && (n.state != node_state::GONE || self.is_kept(candidate))
+        })
+    }
+
+    #[inline(always)]
+    fn is_kept(&self, candidate: &Candidate) -> bool {
+        self.maps.is_kept(candidate.index, self.arrival.segment)
     }
 
     #[inline(always)]

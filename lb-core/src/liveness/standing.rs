@@ -8,7 +8,8 @@ use super::verdict::{Condition, Leg};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     conditions: BTreeMap<Leg, Condition>,
-    avoided: BTreeSet<Leg>,
+    /// With their place in the order of trouble.
+    avoided: BTreeMap<Leg, usize>,
     gone: BTreeSet<Leg>,
 }
 
@@ -19,7 +20,7 @@ impl Standing {
         let troubled = conditions.iter().filter(|(_, condition)| !condition.is_present());
         Self {
             conditions: conditions.iter().copied().collect(),
-            avoided: troubled.map(|(leg, _)| *leg).take(legs / 2).collect(),
+            avoided: troubled.map(|(leg, _)| *leg).take(legs / 2).zip(0..).collect(),
             gone,
         }
     }
@@ -36,12 +37,17 @@ impl Standing {
 
     /// Whether new flows avoid it.
     pub fn is_avoided(&self, leg: Leg) -> bool {
-        self.avoided.contains(&leg)
+        self.avoided.contains_key(&leg)
+    }
+
+    /// A leg's place among those that new flows avoid, those first that have been in trouble for longest; `None` if they do not.
+    pub fn trouble(&self, leg: Leg) -> Option<usize> {
+        self.avoided.get(&leg).copied()
     }
 
     /// Whether nothing is sent to it any more.
     pub fn is_gone(&self, leg: Leg) -> bool {
-        self.gone.contains(&leg) && self.avoided.contains(&leg)
+        self.gone.contains(&leg) && self.is_avoided(leg)
     }
 
     /// The owner among legs in the order of their rank: the first that answers and is neither returning nor leaving; if there is none,

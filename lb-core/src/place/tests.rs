@@ -98,6 +98,29 @@ fn a_service_is_placed_with_all_that_it_needs() {
 }
 
 #[test]
+fn it_is_known_on_which_nodes_a_service_has_its_backends() {
+    let mut some = snapshot(1..=6);
+    let web = some.services.values_mut().flat_map(|service| &mut service.endpoints);
+    for endpoints in web {
+        let not_ready = |endpoint: &Endpoint| [2, 5, 6].map(address).contains(&endpoint.address);
+        let judged = std::mem::take(endpoints).into_iter().map(|endpoint| {
+            let condition =
+                if not_ready(&endpoint) { EndpointCondition::NotReady } else { EndpointCondition::Ready };
+            Endpoint { condition, ..endpoint }
+        });
+        *endpoints = judged.collect();
+    }
+    let Placed { maps, armed, .. } = placed(&some, &Maps::empty(&local(0).sizes), 0);
+    let pods = |places: &Vec<u32>| -> BTreeSet<IpAddr> {
+        places.iter().map(|place| maps.backends[*place as usize].address.to_ip()).collect()
+    };
+    let carriers: Vec<_> =
+        armed.services.iter().flatten().map(|(node, places)| (*node, pods(places))).collect();
+    let of = |pods: [u8; 2]| pods.map(address).into();
+    assert_eq!(carriers, [(0, of([3, 6])), (1, of([1, 4]))], "nothing on node 2 takes new flows");
+}
+
+#[test]
 fn nothing_changes_if_nothing_has() {
     let snapshot = snapshot(1..=6);
     let first = placed(&snapshot, &Maps::empty(&local(0).sizes), 0).maps;

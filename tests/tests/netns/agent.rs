@@ -1,7 +1,10 @@
 //! The agent's life: bad input, ends, restarts.
 
 use anyhow::{Context, Result, ensure};
-use lb_agent::dataplane::{Dataplane, EgressMode, Options, unload};
+use lb_agent::{
+    dataplane::{Dataplane, EgressMode, Options, unload},
+    output::NodeStatus,
+};
 use lb_common::Reason;
 use lb_core::maps::Sizes;
 use magnetite_tests::lab::{Lab, WEB, frontend};
@@ -11,6 +14,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("bad_input_costs_only_itself", bad_input_costs_only_itself),
     ("a_restart_keeps_what_a_broken_file_said", a_restart_keeps_what_a_broken_file_said),
     ("a_service_that_grows_keeps_its_flows", a_service_that_grows_keeps_its_flows),
+    ("the_only_node_of_a_service_is_used_whatever_it_says", the_only_node_of_a_service_is_used),
     ("sigterm_leaves_the_data_path", sigterm_leaves_the_data_path),
     ("unload_leaves_a_clean_machine", unload_leaves_a_clean_machine),
     ("a_second_agent_is_refused", a_second_agent_is_refused),
@@ -81,6 +85,39 @@ fn a_restart_keeps_what_a_broken_file_said(lab: &mut Lab) -> Result<()> {
     ensure!(connection.ask("still")?.pod == connection.pod);
     std::fs::remove_file(&dangling)?;
     lab.node_mut(&owner)?.wait_for_pass()
+}
+
+/// All pods of a service are on a node that yields; of the same service's other family two thirds are elsewhere.
+fn the_only_node_of_a_service_is_used(lab: &mut Lab) -> Result<()> {
+    const ALONE: &str = "n2";
+    let slice = "endpointslice-web-ipv4.json";
+    let mut there: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(lab.objects.path(slice))?)?;
+    there["endpoints"].as_array_mut().context("a slice has endpoints")?.retain(|e| e["nodeName"] == ALONE);
+    lab.objects.write(slice, &there.to_string())?;
+    lab.wait_all("the endpoints of one node", |status| {
+        let tcp = status.services.get(&format!("{}/TCP", frontend(WEB)));
+        tcp.is_some_and(|service| service.endpoints.values().all(|e| e.node.as_deref() == Some(ALONE)))
+    })?;
+    ensure!(lab.nodes[0].tables()?.kept()?.is_empty(), "something is kept while all are well");
+
+    lab.node(ALONE)?.freeze(true)?;
+    let is_yielding = |status: &NodeStatus| status.nodes.get(ALONE).is_some_and(|node| !node.is_present());
+    lab.nodes[0].wait("a node that yields", is_yielding)?;
+    let tables = lab.nodes[0].tables()?;
+    let (kept, backends) = (tables.kept()?, tables.read()?.backends);
+    let kept: Vec<String> =
+        kept.keys().map(|place| backends[*place as usize].address.to_ip().to_string()).collect();
+    // TCP and UDP of two pods.
+    ensure!(kept.len() == 4 && kept.iter().all(|pod| pod.starts_with("10.244.2.")), "kept is {kept:?}");
+    lab.clients()[0].forget(WEB)?;
+    lab.clients()[0].connect(frontend(WEB))?;
+
+    lab.node(ALONE)?.freeze(false)?;
+    lab.nodes[0].wait("the node to be back", |status| !is_yielding(status))?;
+    let kept = lab.nodes[0].tables()?.kept()?;
+    ensure!(kept.is_empty(), "{kept:?} is kept although all are well");
+    Ok(())
 }
 
 /// Thirty endpoints come that are not ready: the service needs a larger place in the maps, and nothing that is served may notice.

@@ -3,12 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result, ensure};
-use lb_common::Reason;
-use lb_core::liveness::PROBE_PORT;
+use lb_common::{
+    Reason,
+    layout::{MAX_SEGMENTS, Neighbour, node_state, reach},
+    packet::protocol,
+};
+use lb_core::{liveness::PROBE_PORT, maps::Op};
 use magnetite_tests::{
     fixture::{
         BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, KERNEL, NO_ENDPOINTS, NODE, NODE4, NODE6,
-        OFF_SEGMENT, OTHER_VIP4, PEER, PEER4, POD_PORT, POD4, POD6, UNKNOWN, VIP4, VIP6,
+        OFF_SEGMENT, OTHER_VIP4, PEER, PEER4, POD_PORT, POD4, POD6, UNKNOWN, VIP4, VIP6, backend_of,
     },
     frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, probe, tcp, udp, way},
 };
@@ -30,6 +34,7 @@ pub fn cases() -> Vec<Case> {
         ("new connection goes to the pod's node, and stays there", forward),
         ("a peer's new connection is delivered and never forwarded again", from_peer),
         ("the middle of an unknown connection walks to the other node, and ends here", walk),
+        ("what is kept is used although its node is suspect or gone, and nothing else is", kept),
         ("what the kernel is to have passes as it is", kernel),
         ("frames for other MACs and of nodes' own traffic pass as they are", not_ours),
         ("a spent TTL is the kernel's to answer", ttl),
@@ -292,6 +297,64 @@ fn walk(node: &mut dyn Machine) -> Result<()> {
         let outcome = node.arrive(&tcp(&back, Flags::ACK, &[]))?;
         expect(node, &outcome, PASS, Reason::WalkEnded)?;
         ensure!(way(&outcome.frame).is_some_and(|way| way.ports.1 == POD_PORT), "{:?}", way(&outcome.frame));
+    }
+    Ok(())
+}
+
+/// Of 16 new flows, those that go to the peer.
+fn to_peer(node: &mut dyn Machine, first_port: u16) -> Result<Vec<Way>> {
+    let mut forwarded = Vec::new();
+    for port in first_port..first_port + 16 {
+        let way_in = Way { ports: (port, BOTH), ..ways(BOTH)[0] };
+        let outcome = node.arrive(&tcp(&way_in, Flags::SYN, &[]))?;
+        if node.reasons()? == [Reason::NewForwarded] {
+            ensure!(outcome.action == TX, "action {}", outcome.action);
+            forwarded.push(way_in);
+        }
+    }
+    Ok(forwarded)
+}
+
+fn kept(node: &mut dyn Machine) -> Result<()> {
+    let peer_is = |state| {
+        let entry =
+            Neighbour { mac: PEER.into(), reach: reach::SEGMENT, dsr_capable: 1, ..Neighbour::default() };
+        Op::WriteNeighbours { offset: MAX_SEGMENTS, neighbours: vec![Neighbour { state, ..entry }] }
+    };
+    let of_peer = backend_of(VIP4.into(), protocol::TCP, BOTH, 1);
+    let mut ports = (10_000..).step_by(16);
+    let mut next_ports = || ports.next().context("ports");
+    let known = to_peer(node, next_ports()?)?;
+    let Some(first) = known.first() else { anyhow::bail!("nothing goes to the peer") };
+    ensure!(known.len() < 16, "everything goes to the peer");
+
+    for state in [node_state::SUSPECT, node_state::GONE] {
+        node.apply(&peer_is(state))?;
+        // In another segment alone, and of a backend here: neither is this one.
+        for (backend, segments) in [(of_peer, 0), (of_peer - 1, 1), (of_peer, 2)] {
+            node.keep(backend, segments)?;
+            ensure!(to_peer(node, next_ports()?)?.is_empty(), "the peer is not avoided");
+        }
+        node.keep(of_peer, 1)?;
+        ensure!(!to_peer(node, next_ports()?)?.is_empty(), "the peer is avoided");
+        let outcome = node.arrive(&tcp(first, Flags::SYN, &[]))?;
+        expect(node, &outcome, TX, Reason::FlowForwarded)?;
+        node.keep(of_peer, 0)?;
+    }
+
+    // What has begun with a node that is gone is given up, unless it is kept.
+    for (segments, reason) in [(0, Reason::WalkEnded), (1, Reason::FlowForwarded)] {
+        node.keep(of_peer, segments)?;
+        node.arrive(&tcp(first, Flags::ACK, &[]))?;
+        let reasons = node.reasons()?;
+        ensure!(reasons == [reason], "{reasons:?} instead of {reason:?} with {segments}");
+    }
+    let other = Way { ports: (50_000, BOTH), ..*first };
+    for (segments, reason) in [(0, Reason::WalkEnded), (1, Reason::Walked)] {
+        node.keep(of_peer, segments)?;
+        node.arrive(&tcp(&other, Flags::ACK, &[]))?;
+        let reasons = node.reasons()?;
+        ensure!(reasons == [reason], "{reasons:?} instead of {reason:?} with {segments}");
     }
     Ok(())
 }

@@ -6,11 +6,14 @@ use anyhow::{Context, Result};
 use lb_agent::dataplane::{Entry, LinkMode};
 use lb_common::{
     Action, InPlace, Reason, apply, decide, decide_reply,
-    layout::{ClaimEvent, Client, ClientKey, Vip},
+    layout::{ClaimEvent, Client, ClientKey, Kept, Vip},
     packet::Frame,
     parse,
 };
-use lb_core::{host::HostMaps, maps::Maps};
+use lb_core::{
+    host::HostMaps,
+    maps::{Maps, Op},
+};
 use magnetite_tests::fixture::{self, IFINDEX};
 
 /// A node of the fixture that frames arrive at and leave from.
@@ -29,6 +32,12 @@ pub trait Machine {
 
     /// Claims that were told of since the last call, without their times.
     fn claims(&mut self) -> Result<Vec<ClaimEvent>>;
+
+    /// Changes a config map.
+    fn apply(&mut self, op: &Op) -> Result<()>;
+
+    /// Segments in which a backend is used as if its node were well.
+    fn keep(&mut self, backend: u32, segments: u32) -> Result<()>;
 
     /// Reasons counted since the last call.
     fn reasons(&mut self) -> Result<Vec<Reason>>;
@@ -125,6 +134,16 @@ impl Machine for HostNode {
 
     fn claims(&mut self) -> Result<Vec<ClaimEvent>> {
         Ok(std::mem::take(&mut self.maps.events))
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<()> {
+        self.maps.maps.apply(op);
+        Ok(())
+    }
+
+    fn keep(&mut self, backend: u32, segments: u32) -> Result<()> {
+        self.maps.kept.insert(backend, Kept { segments });
+        Ok(())
     }
 
     fn reasons(&mut self) -> Result<Vec<Reason>> {

@@ -10,12 +10,12 @@ use std::{
 };
 
 use anyhow::Context;
-use lb_agent::dataplane::{Dataplane, EgressMode, Entry, Events, Options};
+use lb_agent::dataplane::{Dataplane, EgressMode, Entry, Events, LiveMaps, Options};
 use lb_common::{
     Reason,
-    layout::{ClaimEvent, Client, ClientKey, Vip},
+    layout::{ClaimEvent, Client, ClientKey, Kept, Vip},
 };
-use lb_core::maps::Sizes;
+use lb_core::maps::{Op, Sizes};
 use magnetite_tests::fixture;
 
 use crate::machine::{Machine, Outcome};
@@ -97,6 +97,14 @@ impl Machine for Node {
     fn claims(&mut self) -> anyhow::Result<Vec<ClaimEvent>> {
         let mut events = Events::pinned(&self.pins.0)?;
         Ok(std::iter::from_fn(|| events.take()).map(|event| ClaimEvent { time: 0, ..event }).collect())
+    }
+
+    fn apply(&mut self, op: &Op) -> anyhow::Result<()> {
+        Ok(self.dataplane.apply(std::slice::from_ref(op))?)
+    }
+
+    fn keep(&mut self, backend: u32, segments: u32) -> anyhow::Result<()> {
+        Ok(LiveMaps::pinned(&self.pins.0)?.set_kept(backend, Kept { segments })?)
     }
 
     fn reasons(&mut self) -> anyhow::Result<Vec<Reason>> {
