@@ -124,6 +124,52 @@ fn where_none_of_the_first_few_is_well_the_others_take_turns() {
     assert!(Shares::new(&row_key(None), &[]).owners(&Standing::default()).iter().all(Option::is_none));
 }
 
+/// A client of a VIP, with its share.
+fn client(vip: &SpreadKey, number: u32, segment: u16) -> (ClientKey, Client) {
+    let key = ClientKey { client: leg(number).into(), vip: vip.vip };
+    (
+        key,
+        Client {
+            mac: [2, 0, 0, 0, 1, number as u8].into(),
+            segment,
+            ifindex: 7 + u32::from(segment),
+            time: 0,
+        },
+    )
+}
+
+#[test]
+fn those_are_told_whose_shares_are_new() {
+    let vip = SpreadKey { vip: Ipv4Addr::new(192, 0, 2, 200).into(), segment: 0 };
+    let elsewhere = SpreadKey { segment: 1, ..vip };
+    let known: BTreeMap<ClientKey, Client> = (0..200).map(|number| client(&vip, number, 0)).collect();
+    let shares = shares([1, 2, 3]);
+    let own =
+        |standing: &Standing| Own::from([(vip, shares.of(leg(1), standing)), (elsewhere, Spread::default())]);
+    let before = own(&Standing::default());
+    let after = own(&standing(&[(2, Condition::Silent)]));
+
+    assert_eq!(gained(&before, &before), Own::new());
+    assert_eq!(gained(&after, &before), Own::new(), "what is lost is nothing new");
+    assert_eq!(gained(&Own::new(), &before)[&vip], before[&vip], "at the beginning all are new");
+    let new = gained(&before, &after);
+    let told = clients_of(&new, &known);
+    let expected: Vec<(Place, Recipient)> = known
+        .iter()
+        .filter(|(key, _)| {
+            let share = share_of(&key.vip, &key.client);
+            after[&vip].has(share) && !before[&vip].has(share)
+        })
+        .map(|(key, client)| ((vip.vip, 7), Recipient { address: key.client, mac: client.mac }))
+        .collect();
+    assert_eq!(told, expected);
+    // Half of the third that was the dead node's.
+    assert!((20..50).contains(&told.len()), "{} of 200", told.len());
+    // In another segment this node has no share.
+    let known: BTreeMap<ClientKey, Client> = (0..200).map(|number| client(&vip, number, 1)).collect();
+    assert_eq!(clients_of(&new, &known), []);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
