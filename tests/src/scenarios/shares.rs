@@ -59,13 +59,14 @@ pub fn clients_over_nodes(lab: &mut Lab) -> Result<Outcome> {
         .filter(|(client, vip)| node_of(lab, client, *vip).is_ok_and(|node| node == dead))
         .collect();
     lab.set_cable(&dead, false)?;
+    let begin = Instant::now();
     for (client, vip) in &told {
-        let begin = Instant::now();
         while node_of(lab, client, *vip)? == dead {
             ensure!(begin.elapsed() < PATIENCE, "{} is not told who has {vip} now", client.name);
             thread::sleep(Duration::from_millis(5));
         }
     }
+    let all_told = begin.elapsed();
     let survivors: Vec<String> =
         lab.nodes.iter().map(|node| node.name.clone()).filter(|name| *name != dead).collect();
     for name in &survivors {
@@ -87,8 +88,9 @@ pub fn clients_over_nodes(lab: &mut Lab) -> Result<Outcome> {
     outcome.check(
         lost.is_empty() && !alive.is_empty(),
         format!(
-            "{} of its clients are told; connections that entered by {dead}, to pods elsewhere: {line}",
-            told.len()
+            "its {} clients are told after {} ms; connections that entered by {dead}, to pods elsewhere: {line}",
+            told.len(),
+            all_told.as_millis()
         ),
     );
 
