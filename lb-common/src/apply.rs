@@ -31,7 +31,7 @@ pub trait Rewrite {
     /// Sends the packet on to another machine of the segment.
     fn forward_l2(&mut self, meta: &Meta, mac: Mac, ttl: u8) -> Option<()>;
     /// Turns an ARP request or neighbour solicitation into the answer that `mac` has the address.
-    fn advertise(&mut self, meta: &Meta, mac: Mac) -> Option<()>;
+    fn advertise(&mut self, meta: &Meta, mac: Mac, is_shared: bool) -> Option<()>;
     /// Turns an echo request into its reply.
     fn echo_reply(&mut self, meta: &Meta) -> Option<()>;
     /// Turns a probe into its answer; `None` also for what is no probe.
@@ -56,8 +56,8 @@ pub fn apply(decision: &Decision, meta: &Meta, packet: &mut impl Rewrite) -> Opt
             packet.forward_l2(meta, mac, ttl)?;
             Some(Action::Transmit)
         }
-        Verdict::Advertise { mac } => {
-            packet.advertise(meta, mac)?;
+        Verdict::Advertise { mac, is_shared } => {
+            packet.advertise(meta, mac, is_shared)?;
             Some(Action::Transmit)
         }
         Verdict::EchoReply => {
@@ -89,10 +89,10 @@ impl<P: PacketMut> Rewrite for InPlace<P> {
     }
 
     #[inline(always)]
-    fn advertise(&mut self, meta: &Meta, mac: Mac) -> Option<()> {
+    fn advertise(&mut self, meta: &Meta, mac: Mac, is_shared: bool) -> Option<()> {
         match meta.kind {
             Kind::ArpRequest => arp_reply(&mut self.0, meta, mac)?,
-            _ => neighbour_advertisement(&mut self.0, meta, mac)?,
+            _ => neighbour_advertisement(&mut self.0, meta, mac, is_shared)?,
         }
         let is_probe = meta.v6 && meta.source.is_unspecified();
         self.set_macs(if is_probe { ALL_NODES_MAC } else { meta.source_mac }, mac)
@@ -171,9 +171,15 @@ fn arp_reply(packet: &mut impl PacketMut, meta: &Meta, mac: Mac) -> Option<()> {
     packet.store(meta.l3 as usize, reply)
 }
 
-/// A solicitation without source (duplicate address detection) is answered to all nodes, unsolicited (RFC 4861 7.2.4).
+/// A solicitation without source (duplicate address detection) is answered to all nodes, unsolicited (RFC 4861 7.2.4). Of an address
+/// that other nodes have too, it must not take their clients away: without override, as for an anycast address (7.2.7).
 #[inline(always)]
-fn neighbour_advertisement(packet: &mut impl PacketMut, meta: &Meta, mac: Mac) -> Option<()> {
+fn neighbour_advertisement(
+    packet: &mut impl PacketMut,
+    meta: &Meta,
+    mac: Mac,
+    is_shared: bool,
+) -> Option<()> {
     let (l3, l4) = (meta.l3 as usize, meta.l4 as usize);
     let header: Ipv6 = packet.load(l3)?;
     packet.resize(l4 + ADVERTISEMENT_LENGTH as usize)?;
@@ -190,7 +196,11 @@ fn neighbour_advertisement(packet: &mut impl PacketMut, meta: &Meta, mac: Mac) -
             ..header
         },
     )?;
-    let flags = if is_probe { OVERRIDE } else { SOLICITED_OVERRIDE };
+    let flags = match (is_probe, is_shared) {
+        (false, _) => SOLICITED_OVERRIDE,
+        (true, false) => OVERRIDE,
+        (true, true) => 0,
+    };
     let type_and_code = [icmp_type::NEIGHBOUR_ADVERTISEMENT, 0];
     let option = LinkLayerOption { type_and_length: [2, 1], mac };
     let [m0, m1, m2] = mac.words.map(u32::from);

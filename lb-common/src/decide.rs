@@ -134,6 +134,8 @@ pub enum Verdict {
     Advertise {
         /// The MAC that is told.
         mac: Mac,
+        /// Other nodes answer other clients with theirs.
+        is_shared: bool,
     },
     /// An echo request turns into its reply and goes back.
     EchoReply,

@@ -145,7 +145,8 @@ fn nothing_panics_whatever_the_bytes() {
         Verdict::Deliver { address: addr(POD), port: Port::new(8080) },
         Verdict::Restore { address: addr(VIP), port: Port::new(80) },
         Verdict::Forward { mac, ttl: 3 },
-        Verdict::Advertise { mac },
+        Verdict::Advertise { mac, is_shared: false },
+        Verdict::Advertise { mac, is_shared: true },
         Verdict::EchoReply,
     ];
     let ethertypes = [0x0800_u16, 0x86dd, 0x0806, 0x8100, 0x88a8];

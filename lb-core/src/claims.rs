@@ -1,8 +1,9 @@
 //! Others who say that they have a VIP: a node that owns it too, or a stranger.
 //!
 //! Two owners are harmless, and end by this: whoever hears a better-ranked node's claim owns no more for a while, whoever hears a
-//! worse-ranked one's says again that it owns. A stranger's claim keeps an address from being used for the first time; one that is
-//! in use is defended (RFC 5227 2.4 (b)), for an outage of our own making would be worse. Both are counted and reported.
+//! worse-ranked one's says again that it owns. Of a VIP that is spread over nodes all of them are owners. A stranger's claim keeps an
+//! address from being used for the first time; one that is in use is defended (RFC 5227 2.4 (b)), for an outage of our own making
+//! would be worse. Both are counted and reported.
 //!
 //! [`Claims`] does no IO. Its owner calls [`Claims::set`] whenever nodes or plans change, [`Claims::handle`] for each claim and
 //! [`Claims::handle_timeout`] when [`Claims::poll_timeout`] is due; then it does what [`Claims::poll_transmit`] gives until it gives
@@ -178,8 +179,11 @@ impl Claims {
         self.strangers.retain(|spot, _| known.contains(spot));
         self.two_owners.retain(|spot, _| known.contains(spot));
         self.quiet_until.retain(|spot, _| known.contains(spot));
+        let is_alone = |(address, segment): &Spot| {
+            armed.vips.get(address).is_some_and(|vip| !vip.tables.contains_key(segment))
+        };
         self.yields.retain(|spot, given| {
-            wanted.contains_key(spot) && standing.condition(given.to) == given.condition
+            wanted.contains_key(spot) && is_alone(spot) && standing.condition(given.to) == given.condition
         });
         self.probing.set(&wanted, |spot| known.contains(spot), now);
         self.acquit(armed, now);

@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::hash::HashKey;
-use lb_common::layout::{Addr, MAX_SEGMENTS, Mac, Neighbour, Vip};
+use lb_common::{
+    hash::HashKey,
+    layout::{Addr, MAX_SEGMENTS, Mac, Neighbour, Vip},
+};
 use lb_core::{
     armed::{Armed, ArmedNeighbour, ArmedSegment, ArmedVip},
     claims::{Claim, Claims, Say, Withheld},
@@ -405,10 +407,21 @@ fn nodes_that_share_an_address_ask_for_it_first_and_one_of_them_again_and_none_y
         assert_eq!(announcements(&node.run(SECOND)), 0);
         node.hear(STRANGER);
         assert_eq!(node.claims.report().strangers.len(), 1);
+        assert_eq!(announcements(&node.run(SECOND)), 1, "each defends it to its clients");
     }
     // A node that shared it has died: its clients wait for nobody.
     let mut node = Node::with(Claims::default(), sharing([2, 1, 3]));
     node.verdict(Condition::Silent);
+    assert!(node.owns(spot(0)));
+}
+
+#[test]
+fn an_address_that_nodes_are_to_share_is_no_longer_yielded() {
+    let mut node = mistaken();
+    node.hear(mac(1));
+    assert!(!node.owns(spot(0)));
+    node.armed = sharing([1, 2, 3]);
+    node.act();
     assert!(node.owns(spot(0)));
 }
 

@@ -124,7 +124,7 @@ impl Rewrite for Skb<'_> {
     }
 
     #[inline(always)]
-    fn advertise(&mut self, _meta: &Meta, _mac: Mac) -> Option<()> {
+    fn advertise(&mut self, _meta: &Meta, _mac: Mac, _is_shared: bool) -> Option<()> {
         None
     }
 

@@ -12,6 +12,7 @@ use lb_core::{
     armed::Armed,
     claims::{Claim, Claims, Say},
     liveness::Standing,
+    probing::Spot,
 };
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
@@ -68,11 +69,17 @@ impl Hearer {
         false
     }
 
-    /// Does what is due.
-    pub(super) fn run(&mut self, armed: &Armed, announcer: &mut Announcer, now: Instant) {
+    /// Does what is due. What is to be said again of VIPs that are spread over nodes is left to the caller: it is not for all.
+    pub(super) fn run(&mut self, armed: &Armed, announcer: &mut Announcer, now: Instant) -> Vec<Spot> {
         self.claims.handle_timeout(now);
+        let mut spread = Vec::new();
         while let Some(say) = self.claims.poll_transmit(now) {
             let (Say::Announcement((address, segment)) | Say::Probe((address, segment))) = say;
+            let is_spread = armed.vips.get(&address).is_some_and(|vip| vip.tables.contains_key(&segment));
+            if is_spread && matches!(say, Say::Announcement(_)) {
+                spread.push((address, segment));
+                continue;
+            }
             for ifindex in armed.segments.get(&segment).into_iter().flat_map(|segment| segment.links.keys()) {
                 match say {
                     Say::Announcement(_) => announcer.repeat((address, *ifindex), now),
@@ -80,6 +87,7 @@ impl Hearer {
                 }
             }
         }
+        spread
     }
 
     /// A VIP as it stands in the map: without what is withheld.

@@ -14,6 +14,7 @@ use lb_core::{
     liveness::{Leg, Liveness, Message, Standing, Transmit},
     model::NodeName,
     moves::{self, Moves},
+    probing::Spot,
     spread::{Own, clients_of, gained, is_among},
 };
 use mio::{Events, Poll, Token, Waker};
@@ -164,7 +165,8 @@ impl Thread {
             if self.liveness.poll_change() {
                 self.act(now);
             }
-            self.hearer.run(&self.orders.armed, &mut self.announcer, now);
+            let contested = self.hearer.run(&self.orders.armed, &mut self.announcer, now);
+            self.tell_again(&contested, now);
             if self.hearer.claims().poll_change() {
                 self.act(now);
             } else if self.hearer.claims().poll_news(now) {
@@ -337,6 +339,16 @@ impl Thread {
         let is_owned =
             |key: &SpreadKey| vips.get(&key.vip).is_some_and(|vip| vip.owned >> key.segment & 1 == 1);
         self.orders.armed.spread(standing).filter(|(key, _)| is_owned(key)).collect()
+    }
+
+    /// Tells all clients of spread VIPs that somebody else claims.
+    fn tell_again(&mut self, contested: &[Spot], now: Instant) {
+        for (vip, segment) in contested {
+            self.told.remove(&SpreadKey { vip: *vip, segment: u32::from(*segment) });
+        }
+        if !contested.is_empty() {
+            self.tell_clients(self.own_shares(&self.liveness.standing(now)), now);
+        }
     }
 
     /// Tells the driver how nodes stand.

@@ -58,7 +58,7 @@ fn answer(meta: &Meta, maps: &impl Lookup, vip: &Vip, decision: &mut Decision) {
         Kind::ArpRequest => Reason::ArpAnswered,
         _ => Reason::NdpAnswered,
     };
-    decision.set(Verdict::Advertise { mac: link.mac }, reason);
+    decision.set(Verdict::Advertise { mac: link.mac, is_shared: is_spread }, reason);
 }
 
 /// The sender has a VIP as its address (RFC 5227 2.4). A probe has none, and claims nothing. A node that only asks says nothing of

@@ -17,7 +17,7 @@ use magnetite_tests::{
 };
 
 use crate::{
-    cases::{Case, expect, untouched},
+    cases::{ALL_NODES, Case, expect, expect_advertisement, untouched},
     machine::{DROP, Machine, TX},
 };
 
@@ -86,6 +86,11 @@ fn probes(node: &mut dyn Machine) -> Result<()> {
         };
         ensure!(outcome.action == action && reasons == [reason], "{none}: {} {reasons:?}", outcome.action);
     }
+    // Of IPv6 all hear the answer, and those of other nodes must not take it for theirs: without override.
+    ensure!(is_own_share(share_of(&vips[1], &none[1].into())), "the answer is the peer's");
+    let outcome = node.arrive(&frames[1])?;
+    expect(node, &outcome, TX, Reason::NdpAnswered)?;
+    expect_advertisement(&outcome.frame, SPREAD_VIP6, ALL_NODES, 0)?;
     // What tells asks nothing.
     untouched(node, &arp_request(PEER, SPREAD_VIP4, SPREAD_VIP4), DROP, Reason::PeerAnnounced)?;
     ensure!(node.clients()?.is_empty(), "{:?}", node.clients()?);
