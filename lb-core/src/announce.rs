@@ -88,12 +88,15 @@ impl Announcements {
         }
     }
 
-    /// Says everything again at once: others may not have heard it.
-    pub fn repeat_all(&mut self) {
+    /// Says everything again as soon as there is time for it: others may not have heard it. Paced, for all that a node owns may be much.
+    pub fn repeat_all(&mut self, now: Instant) {
         self.repeats.clear();
         for (place, owned) in &mut self.owned {
-            *owned = Owned { said: 0, due: None };
-            self.new.push_back(*place);
+            // What was never said is said at once anyway.
+            if owned.said > 0 {
+                *owned = Owned { said: 1, due: Some(now) };
+                self.repeats.insert((now, *place));
+            }
         }
     }
 

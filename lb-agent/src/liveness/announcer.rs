@@ -43,8 +43,8 @@ impl Announcer {
     }
 
     /// Says everything again.
-    pub(super) fn repeat_all(&mut self) {
-        self.announcements.repeat_all();
+    pub(super) fn repeat_all(&mut self, now: Instant) {
+        self.announcements.repeat_all(now);
     }
 
     /// Tells single clients.

@@ -321,7 +321,7 @@ impl Thread {
         // Somebody is heard again: whoever was cut off, this node or the other, may have missed what was said.
         let silent = standing.silent();
         if silent < self.silent {
-            self.announcer.repeat_all();
+            self.announcer.repeat_all(now);
             self.told.clear();
         }
         self.silent = silent;

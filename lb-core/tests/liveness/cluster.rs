@@ -516,6 +516,18 @@ impl Cluster {
         self.source.vips.keys().all(|vip| self.owners(*vip).len() == 1)
     }
 
+    /// The most announcements that a node has sent within a second.
+    pub fn most_announcements(&self) -> usize {
+        let most = |node: &Node| {
+            let times = &node.announced;
+            let within = |first: usize| {
+                times[first..].iter().take_while(|at| **at < times[first] + Duration::from_secs(1)).count()
+            };
+            (0..times.len()).map(within).max().unwrap_or(0)
+        };
+        self.nodes.iter().map(most).max().unwrap_or(0)
+    }
+
     fn transmit(&mut self, from: NodeNumber, to: NodeNumber, what: What) {
         if self.external == Some(to) {
             self.outbox.push(match what {

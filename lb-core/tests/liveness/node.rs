@@ -205,7 +205,7 @@ impl Node {
         let own = self.armed.vips.keys().filter(|vip| self.owner(**vip) == Some(self.number));
         self.announcements.set(&own.map(|vip| (*vip, 1)).collect());
         if self.standing.silent() < silent {
-            self.announcements.repeat_all();
+            self.announcements.repeat_all(now);
         }
     }
 }

@@ -10,7 +10,7 @@ mod kernel;
 mod leave;
 pub mod planned;
 mod replies;
-mod restart;
+pub mod restart;
 mod rolling;
 mod rows;
 mod shares;

@@ -11,21 +11,26 @@ use super::{
 };
 use crate::lab::{Lab, WEB, WEB_V6, frontend};
 
-const AWAY: Duration = Duration::from_secs(3);
-
+/// Kills the owner's agent for a few seconds.
 pub fn killed(lab: &mut Lab) -> Result<Outcome> {
+    killed_for(lab, Duration::from_secs(3), 60)
+}
+
+/// Kills the owner's agent, for so long and with so many connections, of which a third are to its own pods.
+pub fn killed_for(lab: &mut Lab, away: Duration, connections: usize) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let owner = lab.owner(WEB)?;
-    let mut connections = traffic::connections(lab, 60)?;
+    let mut connections = traffic::connections(lab, connections)?;
+    let there = connections.iter().filter(|connection| lab.node_of(&connection.pod) == owner).count();
     let streams = [(0, WEB), (1, WEB_V6), (2, WEB)];
     let streams: Result<Vec<Stream>> =
         streams.iter().map(|(client, vip)| Stream::begin(&lab.clients()[*client], frontend(*vip))).collect();
     let streams = streams?;
 
     lab.node_mut(&owner)?.kill()?;
-    thread::sleep(AWAY);
+    thread::sleep(away);
     let (lost, line) = traffic::ask(&mut connections, "away");
-    outcome.check(lost.is_empty(), format!("TCP, agent of {owner} away: {line}"));
+    outcome.check(lost.is_empty(), format!("TCP, agent of {owner} away, {there} to its own pods: {line}"));
     let new = traffic::connections(lab, 30)?;
     outcome.check(new.len() == 30, format!("{} new connections meanwhile", new.len()));
 
@@ -47,6 +52,7 @@ pub fn killed(lab: &mut Lab) -> Result<Outcome> {
 /// For long enough that the others notice, and go on noticing.
 const FROZEN: Duration = Duration::from_secs(5);
 
+/// Stops the owner's agent in the middle of whatever it does.
 pub fn frozen(lab: &mut Lab) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let owner = lab.owner(WEB)?;

@@ -1,5 +1,7 @@
 //! The agent's life: bad input, ends, restarts.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use lb_agent::{
     dataplane::{Dataplane, EgressMode, Options, unload},
@@ -7,7 +9,10 @@ use lb_agent::{
 };
 use lb_common::Reason;
 use lb_core::maps::Sizes;
-use magnetite_tests::lab::{Lab, WEB, frontend};
+use magnetite_tests::{
+    lab::{Lab, WEB, frontend},
+    scenarios::restart,
+};
 
 /// Names, and what they do with a lab of their own.
 pub const TESTS: &[(&str, Test)] = &[
@@ -16,6 +21,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("a_service_that_grows_keeps_its_flows", a_service_that_grows_keeps_its_flows),
     ("the_only_node_of_a_service_is_used_whatever_it_says", the_only_node_of_a_service_is_used),
     ("sigterm_leaves_the_data_path", sigterm_leaves_the_data_path),
+    ("an_agent_that_is_away_for_a_minute_costs_nothing", away_for_a_minute),
     ("unload_leaves_a_clean_machine", unload_leaves_a_clean_machine),
     ("a_second_agent_is_refused", a_second_agent_is_refused),
     ("once_makes_one_pass", once_makes_one_pass),
@@ -25,6 +31,12 @@ pub const TESTS: &[(&str, Test)] = &[
 
 /// It gets a lab of its own.
 pub type Test = fn(&mut Lab) -> Result<()>;
+
+fn away_for_a_minute(lab: &mut Lab) -> Result<()> {
+    let outcome = restart::killed_for(lab, Duration::from_secs(60), 600)?;
+    ensure!(outcome.has_passed(), "{}", outcome.happened());
+    Ok(())
+}
 
 fn bad_input_costs_only_itself(lab: &mut Lab) -> Result<()> {
     let slice = "endpointslice-web-ipv4.json";

@@ -1,5 +1,7 @@
 //! How long a client waits when the owner of its VIP dies: on a lab of real agents, many times over.
 
+mod harmless;
+
 use std::{
     net::IpAddr,
     thread,
@@ -8,13 +10,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use harmless::{Event, Losses};
 use lb_agent::output::PeerStatus;
 use magnetite_tests::{
-    lab::{Lab, WEB, WEB_V6, frontend},
-    scenarios::{
-        planned::has_moved,
-        traffic::{self, Stream, udp_elsewhere},
-    },
+    lab::{Lab, WEB, WEB_V6},
+    scenarios::traffic::{Stream, udp_elsewhere},
 };
 
 /// How long the packets of a client stay away whose pod is on another node than the owner that dies, in three nodes. Needs root.
@@ -24,9 +24,12 @@ struct Arguments {
     /// One JSON object a line and figure: figure, value, unit, target, met.
     #[arg(long)]
     json: bool,
-    /// Deaths of each kind, and planned drains.
+    /// Deaths of each kind, and as often what must cost nothing.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// How often an agent is away for a minute, killed and stopped.
+    #[arg(long, default_value_t = 30)]
+    long_runs: u32,
 }
 
 /// A way to die: kills, or lets live again.
@@ -58,58 +61,57 @@ fn main() -> Result<()> {
         report(&format!("{name}: client without answers"), gaps, true, arguments.json);
         report(&format!("{name}: until both others' status says so"), views, false, arguments.json);
     }
-    let mut losses = Losses::default();
-    for run in 0..arguments.runs {
-        let begin = losses;
-        drain(&mut losses).with_context(|| format!("planned drain, run {run}"))?;
-        if !arguments.json {
-            let (packets, connections) =
-                (losses.packets - begin.packets, losses.connections - begin.connections);
-            eprintln!(
-                "bench: planned-drain {}/{}: {packets} packets, {connections} connections",
-                run + 1,
-                arguments.runs
-            );
-        }
+    for (event, runs) in events(&arguments) {
+        harmless(event, runs, &arguments).with_context(|| event.name())?;
     }
-    let (sent, opened) = (losses.sent, losses.opened);
-    report_loss(&format!("planned-drain: packets lost, of {sent}"), losses.packets, arguments.json);
-    report_loss(
-        &format!("planned-drain: connections reset, of {opened}"),
-        losses.connections,
-        arguments.json,
-    );
     Ok(())
 }
 
-/// What planned drains have cost.
-#[derive(Clone, Copy, Default)]
-struct Losses {
-    sent: u64,
-    packets: u64,
-    opened: u64,
-    connections: u64,
+/// What must cost nothing, and how often it is tried.
+fn events(arguments: &Arguments) -> [(Event, u32); 7] {
+    let [short, long, moment] = [Duration::from_secs(3), Duration::from_secs(60), Duration::from_millis(300)];
+    [
+        (Event::Upgraded, arguments.runs),
+        (Event::Killed(short), arguments.runs),
+        (Event::Stopped(short), arguments.runs),
+        (Event::Silent(moment), arguments.runs),
+        (Event::Drained, arguments.runs),
+        (Event::Killed(long), arguments.long_runs),
+        (Event::Stopped(long), arguments.long_runs),
+    ]
 }
 
-/// Drains the owner under traffic of three clients, in a lab of its own: a node that comes back is quiet for a while.
-fn drain(losses: &mut Losses) -> Result<()> {
+fn harmless(event: Event, runs: u32, arguments: &Arguments) -> Result<()> {
+    if runs == 0 {
+        return Ok(());
+    }
+    let mut losses = Losses::default();
     let mut lab = Lab::up()?;
-    let owner = lab.owner(WEB)?;
-    let mut connections = traffic::connections(&lab, 60)?;
-    let streams = [(0, WEB), (1, WEB_V6), (2, WEB)];
-    let streams: Result<Vec<Stream>> =
-        streams.iter().map(|(client, vip)| Stream::begin(&lab.clients()[*client], frontend(*vip))).collect();
-    let streams = streams?;
-    thread::sleep(Duration::from_millis(200));
-    ensure!(lab.node(&owner)?.drain(&[])?.wait()?.success(), "lb-agent drain has failed");
-    lab.wait_all("another owner", |status| has_moved(status, &owner))?;
-    thread::sleep(Duration::from_secs(1));
-    let (sent, packets) = traffic::end_all(streams)?;
-    let (reset, _) = traffic::ask(&mut connections, "drained");
-    losses.sent += sent;
-    losses.packets += packets;
-    losses.opened += connections.len() as u64;
-    losses.connections += reset.len() as u64;
+    for run in 0..runs {
+        if run > 0 && event.needs_fresh_lab() {
+            // One at a time: the machine is small.
+            drop(lab);
+            lab = Lab::up()?;
+        }
+        let begin = losses;
+        event.run(&mut lab, &mut losses).with_context(|| format!("run {run}"))?;
+        if !arguments.json {
+            let (packets, connections) =
+                (losses.packets - begin.packets, losses.connections - begin.connections);
+            let name = event.name();
+            eprintln!("bench: {name} {}/{runs}: {packets} packets, {connections} connections", run + 1);
+        }
+    }
+    let (sent, opened, name) = (losses.sent, losses.opened, event.name());
+    if event.counts_packets() {
+        report_loss(
+            &format!("{name}, {runs} times: packets lost, of {sent}"),
+            losses.packets,
+            arguments.json,
+        );
+    }
+    let figure = format!("{name}, {runs} times: connections reset, of {opened}");
+    report_loss(&figure, losses.connections, arguments.json);
     Ok(())
 }
 
@@ -120,7 +122,7 @@ fn report_loss(figure: &str, value: u64, is_json: bool) {
         println!("{line}");
     } else {
         let met = if is_met { "met" } else { "MISSED" };
-        println!("{figure:<53} {value:>7}      target 0, {met}");
+        println!("{figure:<70} {value:>7}      target 0, {met}");
     }
 }
 
