@@ -9,7 +9,7 @@ use magnetite_tests::{
     scenarios::traffic,
 };
 
-use crate::agent::Test;
+use crate::{agent::Test, seen::wait};
 
 /// Names, and what they do with a lab of their own.
 pub const TESTS: &[(&str, Test)] = &[
@@ -99,7 +99,7 @@ fn a_squatter_keeps_a_new_address_and_nothing_else(lab: &mut Lab) -> Result<()> 
     lab.node_mut(&owner)?.wait("the address to be free", |status| {
         status.conflicts.is_empty() && status.vips.values().all(|vip| vip.withheld.is_empty())
     })?;
-    ensure!(condition(lab, &owner, "late")?.is_none(), "the condition is still there");
+    wait("the condition to go", || condition(lab, &owner, "late"), Option::is_none)?;
     for vip in LATE {
         client.forget(vip)?;
         client.connect(frontend(vip))?;
