@@ -19,7 +19,10 @@ use lb_common::{
     Reason,
     layout::{ReasonCount, Stats, VipStats},
 };
-use lb_core::liveness::{Condition, Counts, LegReport, Source};
+use lb_core::{
+    claims,
+    liveness::{Condition, Counts, LegReport, Source},
+};
 
 type Done = Result<(), Box<dyn std::error::Error>>;
 
@@ -69,6 +72,14 @@ fn snapshot() -> Result<Snapshot, std::net::AddrParseError> {
         counts: Counts { probes: 1_000, messages: 20, suspicions: 3, accusations: 2, slips: 1 },
         moves: 4,
         refused: [(OpenError::Forged, 7)].into(),
+        claims: claims::Counts {
+            two_owners: 6,
+            yields: 5,
+            foreign: 40,
+            conflicts: 3,
+            announced_again: 2,
+            probes: 9,
+        },
         announced: [(vip.into(), 5)].into(),
     })
 }

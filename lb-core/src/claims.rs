@@ -351,6 +351,11 @@ impl Claims {
         segments
     }
 
+    /// What was heard and done since the beginning.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
     /// What there is to say.
     pub fn report(&self) -> Report {
         Report {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use lb_common::layout::Addr;
-use lb_core::liveness::{Counts, Leg, Report};
+use lb_core::{
+    claims,
+    liveness::{Counts, Leg, Report},
+};
 
 use super::OpenError;
 
@@ -26,6 +29,8 @@ pub struct Snapshot {
     pub moves: u64,
     /// Envelopes that were not opened since the beginning, by reason.
     pub refused: BTreeMap<OpenError, u64>,
+    /// What others have claimed, and what was done about it, since the beginning.
+    pub claims: claims::Counts,
     /// Frames that announced a VIP, since this thread began to announce it.
     pub announced: BTreeMap<Addr, u64>,
 }
@@ -56,6 +61,7 @@ impl Snapshots {
             counts: Counts::default(),
             moves: 0,
             refused: BTreeMap::new(),
+            claims: claims::Counts::default(),
             announced: BTreeMap::new(),
         };
         Self(Arc::new(Mutex::new(Arc::new(empty))))

@@ -388,6 +388,7 @@ impl Thread {
             counts: self.liveness.counts(),
             moves: self.moves.total(),
             refused: self.refused.clone(),
+            claims: self.hearer.claims().counts(),
             announced: self.announcer.sent().clone(),
         };
         if self.snapshots.put(snapshot) {

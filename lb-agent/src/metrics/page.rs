@@ -148,6 +148,7 @@ impl Collector for Page {
         self.backends(&mut out)?;
         self.legs(&mut out)?;
         self.liveness(&mut out)?;
+        self.claims(&mut out)?;
         self.drain(&mut out)?;
         self.agent(&mut out)
     }
@@ -297,6 +298,29 @@ impl Page {
             "Changes of a VIP's owner in a segment that this node has seen.",
             self.snapshot.moves,
         )
+    }
+
+    fn claims(&self, out: &mut Out) -> fmt::Result {
+        let counts = &self.snapshot.claims;
+        for (name, help, count) in [
+            ("two_owners", "Claims by other nodes of VIPs that this node owned.", counts.two_owners),
+            (
+                "yields",
+                "Times that this node owned a VIP no more because a better-ranked node claimed it.",
+                counts.yields,
+            ),
+            ("foreign", "Claims of VIPs by machines that are no nodes.", counts.foreign),
+            (
+                "conflicts",
+                "Times that a machine that is no node had a VIP before it was used.",
+                counts.conflicts,
+            ),
+            ("announced_again", "Announcements of VIPs because others claimed them.", counts.announced_again),
+            ("probes", "Times that was asked whether another machine has a VIP.", counts.probes),
+        ] {
+            out.counter(&format!("magnetite_claims_{name}"), help, count)?;
+        }
+        Ok(())
     }
 
     /// Leaving on purpose: all but the first only of a node that does.

@@ -127,6 +127,29 @@ fn nothing_changes_if_nothing_has() {
     assert_eq!(diff(&first, &placed(&snapshot, &first, 100).maps), []);
 }
 
+/// Whoever watches over claims and probes sets the bits: a pass that set them itself would answer for what is not known to be free.
+#[test]
+fn what_is_watched_is_owned_only_where_it_was_and_given_up_at_once() {
+    let snapshot = snapshot(1..=6);
+    let empty = Maps::empty(&local(0).sizes);
+    let place_for = |node: &str, current: &Maps| {
+        let plan = plan(&snapshot, &allocate(&snapshot), &NodeName(node.to_owned()), &network());
+        place(&plan, current, &Local { is_watched: true, ..local(0) }).maps
+    };
+    let owned = |maps: &Maps| maps.vips.values().map(|vip| (vip.announced, vip.owned)).collect::<Vec<_>>();
+    let owner = ["n0", "n1", "n2"].into_iter().find(|node| {
+        let plan = plan(&snapshot, &allocate(&snapshot), &NodeName((*node).to_owned()), &network());
+        owned(&place(&plan, &empty, &local(0)).maps) == [(1, 1)]
+    });
+    for node in ["n0", "n1", "n2"] {
+        let mut maps = place_for(node, &empty);
+        assert_eq!(owned(&maps), [(1, 0)]);
+        maps.vips.values_mut().for_each(|vip| vip.owned = 1);
+        let kept = u32::from(owner == Some(node));
+        assert_eq!(owned(&place_for(node, &maps)), [(1, kept)]);
+    }
+}
+
 #[test]
 fn backends_that_live_keep_index_and_generation_and_those_that_go_rest() {
     let first = placed(&snapshot(1..=6), &Maps::empty(&local(0).sizes), 0).maps;

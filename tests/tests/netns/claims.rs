@@ -9,7 +9,10 @@ use magnetite_tests::{
     scenarios::traffic,
 };
 
-use crate::{agent::Test, seen::wait};
+use crate::{
+    agent::Test,
+    seen::{metrics, wait},
+};
 
 /// Names, and what they do with a lab of their own.
 pub const TESTS: &[(&str, Test)] = &[
@@ -117,12 +120,29 @@ fn a_squatter_that_comes_later_takes_nothing(lab: &mut Lab) -> Result<()> {
             connections.extend(lab.clients()[client].connect_many(frontend(vip), 20)?);
         }
     }
+    // What was said at the beginning must not be what helps: each is said five times within four seconds.
+    let value = |lab: &Lab, series: &str| -> Result<f64> {
+        Ok(metrics(lab.node(&owner)?)?.get(series).copied().unwrap_or_default())
+    };
+    for vip in [WEB, WEB_V6] {
+        let said = format!("metallb_layer2_gratuitous_sent{{ip=\"{vip}\"}}");
+        wait("the first announcements", || value(lab, &said), |count| *count >= 5.0)?;
+    }
+    // As other systems do, they believe the latest, however young it is.
+    for machine in [&lab.clients()[0].namespace, lab.router()] {
+        machine.sysctl("net/ipv4/neigh/eth0/locktime", "0")?;
+    }
     squat(&squatter, &[WEB, WEB_V6], true)?;
     // With the VIP as its own it asks for the router, and the router and all who hear it believe that.
     for (vip, router) in [(WEB, "192.0.2.1"), (WEB_V6, "2001:db8:0:1::1")] {
         squatter.namespace.command("ping", &["-n", "-c", "1", "-W", "1", "-I", &vip.to_string(), router])?;
     }
     lab.wait_all("the squatter to be reported", |status| is_reported(status, &[WEB, WEB_V6], &mac, false))?;
+    wait(
+        "the VIPs to be announced again",
+        || value(lab, "magnetite_claims_announced_again_total"),
+        |count| *count >= 2.0,
+    )?;
     for client in [0, 2] {
         for vip in [WEB, WEB_V6] {
             connections.extend(lab.clients()[client].connect_many(frontend(vip), 5)?);

@@ -47,7 +47,7 @@ fn get(node: &Node, path: &str) -> Result<String> {
 }
 
 /// Series with their values.
-fn metrics(node: &Node) -> Result<BTreeMap<String, f64>> {
+pub(crate) fn metrics(node: &Node) -> Result<BTreeMap<String, f64>> {
     let text = get(node, "/metrics")?;
     ensure!(text.starts_with("HTTP/1.1 200"), "{text}");
     let series = text.lines().filter(|line| line.starts_with('m')).map(|line| {
