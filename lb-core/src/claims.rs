@@ -26,7 +26,8 @@ use crate::{
 const HOLD: Duration = Duration::from_secs(5);
 /// So long it has to answer.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// At most so often a VIP is announced because a node has claimed it, and because a stranger has (RFC 5227: `DEFEND_INTERVAL`).
+/// At most so often a VIP is announced because a node has claimed it, and because a stranger has (RFC 5227: `DEFEND_INTERVAL`). Who
+/// claims it meanwhile is answered then: the owner has the last word.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 /// After so long without a claim a stranger is forgotten: three probes have not been answered.
 const FORGET: Duration = Duration::from_secs(200);
@@ -126,8 +127,8 @@ pub struct Claims {
     /// What this node owns, and since when.
     owned: BTreeMap<Spot, Instant>,
     yields: BTreeMap<Spot, Yield>,
-    /// When a VIP may be announced again because of a claim.
-    quiet_until: BTreeMap<Spot, Instant>,
+    /// VIPs that were announced because of a claim.
+    quiet: BTreeMap<Spot, Quiet>,
     strangers: BTreeMap<Spot, BTreeMap<Mac, Stranger>>,
     two_owners: BTreeMap<Spot, u64>,
     counts: Counts,
@@ -144,6 +145,14 @@ struct Yield {
     condition: Condition,
     until: Instant,
     is_asked: bool,
+}
+
+/// Until then a VIP is not announced because of a claim.
+#[derive(Clone, Copy, Debug)]
+struct Quiet {
+    until: Instant,
+    /// It was claimed again, and will be announced after so long.
+    owed: Option<Duration>,
 }
 
 impl Claims {
@@ -178,7 +187,7 @@ impl Claims {
         self.adopted.retain(|spot| known.contains(spot));
         self.strangers.retain(|spot, _| known.contains(spot));
         self.two_owners.retain(|spot, _| known.contains(spot));
-        self.quiet_until.retain(|spot, _| known.contains(spot));
+        self.quiet.retain(|spot, _| known.contains(spot));
         let is_alone = |(address, segment): &Spot| {
             armed.vips.get(address).is_some_and(|vip| !vip.tables.contains_key(segment))
         };
@@ -291,6 +300,14 @@ impl Claims {
             self.yields.remove(&spot);
             self.has_changed = true;
         }
+        let over: Vec<(Spot, Quiet)> =
+            self.quiet.iter().filter(|(_, quiet)| quiet.until <= now).map(|(spot, q)| (*spot, *q)).collect();
+        for (spot, Quiet { owed, .. }) in over {
+            self.quiet.remove(&spot);
+            if let Some(quiet) = owed.filter(|_| self.owned.contains_key(&spot)) {
+                self.announce(spot, quiet, now);
+            }
+        }
         self.strangers.retain(|_, known| {
             let before = known.len();
             known.retain(|_, stranger| stranger.forgotten > now);
@@ -303,8 +320,9 @@ impl Claims {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let yields = self.yields.values().map(|given| given.until).min();
         let strangers = self.strangers.values().flat_map(BTreeMap::values).map(|s| s.forgotten).min();
+        let quiet = self.quiet.values().map(|quiet| quiet.until).min();
         let report = self.next_report.filter(|_| self.has_news);
-        [yields, strangers, report, self.probing.poll_timeout()].into_iter().flatten().min()
+        [yields, quiet, strangers, report, self.probing.poll_timeout()].into_iter().flatten().min()
     }
 
     /// The next thing to say now.
@@ -375,10 +393,13 @@ impl Claims {
     }
 
     fn announce(&mut self, spot: Spot, quiet: Duration, now: Instant) {
-        if self.quiet_until.get(&spot).is_none_or(|until| *until <= now) {
-            self.quiet_until.insert(spot, now + quiet);
-            self.counts.announced_again += 1;
-            self.outbox.push_back(Say::Announcement(spot));
+        match self.quiet.get_mut(&spot).filter(|quiet| quiet.until > now) {
+            Some(known) => known.owed = Some(quiet),
+            None => {
+                self.quiet.insert(spot, Quiet { until: now + quiet, owed: None });
+                self.counts.announced_again += 1;
+                self.outbox.push_back(Say::Announcement(spot));
+            }
         }
     }
 
