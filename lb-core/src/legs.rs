@@ -11,6 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    liveness::MAX_LINKS,
     model::{Network, NodeName, Snapshot},
     plan::{LinkPlan, NodePlan},
 };
@@ -97,7 +98,8 @@ impl<'a> Legs<'a> {
         let links: Vec<(&str, &BTreeSet<IpNet>)> = if node == self.this {
             self.links.keys().map(|name| (name.as_str(), &self.network.links[name].prefixes)).collect()
         } else {
-            self.network.peers.get(node)?.iter().map(|(name, prefixes)| (name.as_str(), prefixes)).collect()
+            let said = self.network.peers.get(node).filter(|links| !links.is_empty())?;
+            said.iter().map(|(name, prefixes)| (name.as_str(), prefixes)).collect()
         };
         let prefixes =
             links.into_iter().flat_map(|(name, all)| all.iter().map(move |prefix| (name, *prefix)));
@@ -107,7 +109,11 @@ impl<'a> Legs<'a> {
     /// Whether all can know of a node's links: of this node's own they do if they hear of them, as it does of theirs.
     fn is_known(&self, node: &NodeName) -> bool {
         let peers = &self.network.peers;
-        if node == self.this { !peers.is_empty() } else { peers.contains_key(node) }
+        if node == self.this {
+            !peers.is_empty() && self.links.len() < MAX_LINKS
+        } else {
+            peers.get(node).is_some_and(|links| !links.is_empty())
+        }
     }
 
     /// This node's segments.

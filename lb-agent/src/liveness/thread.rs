@@ -11,7 +11,7 @@ use lb_common::layout::{Addr, ClientKey, Kept, Mac, Neighbour, SpreadKey, Vip, v
 use lb_core::{
     announce::Place,
     kept::kept,
-    liveness::{Leg, Liveness, Message, Standing, Transmit},
+    liveness::{Description, Leg, Liveness, Message, Standing, Transmit},
     model::NodeName,
     moves::{self, Moves},
     probing::Spot,
@@ -353,10 +353,14 @@ impl Thread {
 
     /// Tells the driver how nodes stand.
     fn report(&mut self, standing: Standing) {
-        let described = self.members.iter().filter_map(|(leg, node)| {
-            let description = self.liveness.description(*leg)?;
-            Some((node.clone(), description.clone()))
-        });
+        // By each of its legs a node says the same, but not always at the same time.
+        let mut described: Vec<(&NodeName, &Description)> = self
+            .members
+            .iter()
+            .filter_map(|(leg, node)| Some((node, self.liveness.description(*leg)?)))
+            .collect();
+        described.sort_by_key(|(_, description)| description.version);
+        let described = described.into_iter().map(|(node, description)| (node.clone(), description.clone()));
         let seen = Seen {
             standing,
             counts: self.liveness.counts(),

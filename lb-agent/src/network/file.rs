@@ -91,8 +91,9 @@ pub fn read(path: &Path, node: &NodeName) -> Result<Network, FileError> {
         }
         network.links.insert(name, NodeLink { ifindex, vlan, mac: mac.0, mtu, prefixes });
     }
-    let said = |node: Node| node.links.into_iter().map(|(name, link)| (name, link.prefixes)).collect();
-    network.peers = links.nodes.into_iter().map(|(peer, node)| (NodeName(peer), said(node))).collect();
+    for (peer, node) in links.nodes {
+        network.hear(NodeName(peer), node.links.into_iter().map(|(name, link)| (name, link.prefixes)));
+    }
     Ok(network)
 }
 

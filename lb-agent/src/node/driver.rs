@@ -371,6 +371,11 @@ impl Driver {
         };
         self.meet();
         let mut network = self.network.clone();
+        for (node, description) in &self.met.descriptions {
+            let links = description.links.iter();
+            let said = links.map(|link| (link.name.clone(), link.addresses.iter().copied().collect()));
+            network.hear(node.clone(), said);
+        }
         self.met.proven.iter().for_each(|(leg, mac)| network.believe(*leg, mac.octets()));
         let Pass { plan, placed, ops } = pass(&self.settled, &self.options.node, &network, &current, &local);
         tracing::debug!(operations = ops.len(), "pass");

@@ -12,7 +12,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::drain::{Limit, Reason};
+use crate::{
+    drain::{Limit, Reason},
+    liveness::MAX_LINKS,
+};
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -433,11 +436,21 @@ pub struct Network {
     pub links: BTreeMap<String, NodeLink>,
     /// MACs of neighbours as resolved, by link name and address.
     pub neighbours: BTreeMap<(String, IpAddr), [u8; 6]>,
-    /// Links that other nodes say they have: addresses with their prefix lengths, by name. A node that has said nothing is not in it.
+    /// Links that other nodes say they have: addresses with their prefix lengths, by name. None of a node that says nothing of them;
+    /// one that was not heard is not in it.
     pub peers: BTreeMap<NodeName, BTreeMap<String, BTreeSet<IpNet>>>,
 }
 
 impl Network {
+    /// Takes what another node says of its links. One that may have more than it can say has said nothing.
+    pub fn hear(&mut self, node: NodeName, links: impl IntoIterator<Item = (String, BTreeSet<IpNet>)>) {
+        let mut links: BTreeMap<String, BTreeSet<IpNet>> = links.into_iter().collect();
+        if links.len() >= MAX_LINKS {
+            links.clear();
+        }
+        self.peers.insert(node, links);
+    }
+
     /// Takes the MAC of a neighbour for proven, whatever the kernel knows of it.
     pub fn believe(&mut self, address: IpAddr, mac: [u8; 6]) {
         let is_there = |(_, link): &(&String, &NodeLink)| link.prefixes.iter().any(|p| p.contains(&address));

@@ -170,12 +170,10 @@ impl Cluster {
             let mac = [2, 0, 0, 0, 0, ifindex as u8];
             (name.clone(), NodeLink { ifindex, vlan: 0, mac, mtu: 1500, prefixes: prefixes.clone() })
         });
-        let peers = names(heard).into_iter().filter(|peer| *peer != this);
-        let network = Network {
-            links: links.collect(),
-            neighbours: BTreeMap::new(),
-            peers: peers.map(|peer| (peer.clone(), self.links[&peer].clone())).collect(),
-        };
+        let mut network = Network { links: links.collect(), ..Network::default() };
+        for peer in names(heard).into_iter().filter(|peer| *peer != this && self.links.contains_key(peer)) {
+            network.hear(peer.clone(), self.links[&peer].clone());
+        }
         plan(&self.snapshot, &allocate(&self.snapshot), &this, &network)
     }
 
@@ -289,6 +287,24 @@ fn who_has_said_nothing_of_its_links_comes_after_those_that_have() {
     assert_eq!(ranked(NOBODY), "bond0: dabc; bond0.100: dabc");
     assert_eq!(ranked(&["b"]), "bond0: dabc; bond0.100: abdc");
     assert_eq!(ranked(ALL), "bond0: dabc; bond0.100: dabc");
+}
+
+/// Not all links of such a node are told.
+#[test]
+fn a_node_with_very_many_links_is_one_that_says_nothing_also_to_itself() {
+    let many: String = (1..=7).map(|vlan| format!(" bond0.{vlan}=172.16.{vlan}.1/24")).collect();
+    let links = [
+        format!("bond0=10.0.0.1/24 bond0.100=192.0.2.1/24{many}"),
+        "bond0=10.0.0.2/24 bond0.100=192.0.2.2/24".to_owned(),
+    ];
+    let cluster = Cluster::new(&links.each_ref().map(String::as_str), "203.0.113.9");
+    for this in ["a", "b"] {
+        let ranked = cluster.ranked(this, &["a", "b"]);
+        assert!(ranked.split("; ").any(|segment| segment == "bond0.100: ba"), "as {this} sees it: {ranked}");
+    }
+    let few = links[0].replace(&many, "");
+    let cluster = Cluster::new(&[&few, &links[1]], "203.0.113.9");
+    assert_eq!(cluster.ranked("a", &["b"]), "bond0: ab; bond0.100: ab");
 }
 
 #[test]

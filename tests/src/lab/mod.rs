@@ -26,6 +26,7 @@ pub use client::{Answer, Client, Connection, lost};
 pub use cluster::{EMPTY, KERNEL, Lab, REMOTE, WEB, WEB_V6, frontend};
 pub use crowd::{CROWD_MACS, Crowd};
 pub use namespace::{Namespace, ip, run};
-pub use objects::{Endpoint, Objects, SECRET, memberlist};
+pub use objects::{Endpoint, Objects, SECRET, memberlist, service};
 pub use pod::Pod;
 pub use runs::{Machines, Run, clean, early_log, runs};
+pub use topology::pass_on;

@@ -237,8 +237,9 @@ fn mac(host: u8) -> String {
     format!("02:6d:67:00:00:{host:02x}")
 }
 
-/// What XDP sends arrives at the other end of a veth pair only if that end has a program too.
-pub(super) fn pass_on<'a>(switch: &Namespace, ports: impl Iterator<Item = &'a str> + Send) -> Result<Ebpf> {
+/// What XDP sends arrives at the other end of a veth pair only if that end has a program too: puts one on ports of a switch, as long as
+/// the value lives.
+pub fn pass_on<'a>(switch: &Namespace, ports: impl Iterator<Item = &'a str> + Send) -> Result<Ebpf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/magnetite-testing.o");
     let mut object = Ebpf::load_file(&path)
         .with_context(|| format!("loading {}: cargo xtask build-ebpf makes it", path.display()))?;

@@ -6,6 +6,7 @@ mod drain;
 mod gossip;
 mod lab;
 mod seen;
+mod segments;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use magnetite_tests::{
@@ -25,6 +26,7 @@ fn main() {
         .chain(drain::TESTS)
         .chain(gossip::TESTS)
         .chain(seen::TESTS)
+        .chain(segments::TESTS)
         .map(|(name, test)| (*name, Box::new(|| test(&mut Lab::up()?)) as Run));
     let by_program = [("a_lab_is_used_from_a_shell", Box::new(lab::a_lab_is_used_from_a_shell) as Run)];
     let trials = scenarios.chain(agents).chain(by_program).map(|(name, run)| match &cannot_run {

@@ -1,0 +1,103 @@
+//! Nodes with a second link, of which the source says nothing: a segment for VIPs.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use anyhow::{Context, Result, ensure};
+use lb_agent::output::NodeStatus;
+use magnetite_tests::lab::{Client, Lab, WEB, frontend, pass_on, service};
+use serde_json::json;
+
+use crate::agent::Test;
+
+/// Names, and what they do with a lab of their own.
+pub const TESTS: &[(&str, Test)] = &[(
+    "a_segment_for_vips_is_served_by_those_that_have_it",
+    a_segment_for_vips_is_served_by_those_that_have_it,
+)];
+
+/// A VIP in the second segment.
+const SECOND: &str = "203.0.113.200";
+
+/// Connects machines with an `eth1` to a switch of their own: `n1`, `n2` and `c1`, but not `n3`.
+fn connect(lab: &Lab) -> Result<impl Sized + use<>> {
+    let lan = lab.lan();
+    lan.ip("link add vips type bridge")?;
+    lan.ip("link set vips up")?;
+    let nodes = lab.nodes.iter().take(2).map(|node| &node.namespace).zip(11..);
+    for (machine, host) in nodes.chain([(&lab.clients()[0].namespace, 101)]) {
+        let port = format!("second{host}");
+        lan.ip(&format!("link add {port} type veth peer name eth1 netns {}", machine.name()))?;
+        lan.command("ethtool", &["-K", &port, "tx", "off"])?;
+        lan.ip(&format!("link set {port} master vips up"))?;
+        machine.ip("link set eth1 up")?;
+        machine.ip(&format!("addr add 203.0.113.{host}/24 dev eth1"))?;
+    }
+    pass_on(lan, ["second11", "second12"].into_iter())
+}
+
+fn announce(lab: &Lab) -> Result<()> {
+    let of_lan = json!([{"matchLabels": {"segment": "lan"}}]);
+    let object = |kind, name, spec: serde_json::Value| {
+        let metadata = json!({"name": name, "namespace": "metallb-system"});
+        json!({"apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": metadata, "spec": spec})
+    };
+    let first = json!({"ipAddressPools": ["lab"], "nodeSelectors": of_lan});
+    lab.objects.put(&object("L2Advertisement", "lab", first))?;
+    let second = json!({"ipAddressPools": ["second"], "nodeSelectors": of_lan, "interfaces": ["eth1"]});
+    lab.objects.put(&object("L2Advertisement", "second", second))?;
+    let pool = json!({"addresses": [format!("{SECOND}/32")], "autoAssign": false});
+    lab.objects.put(&object("IPAddressPool", "second", pool))?;
+    let slice = "endpointslice-web-ipv4.json";
+    let text = std::fs::read_to_string(lab.objects.path(slice))?.replace("\"web", "\"second");
+    let mut slice: serde_json::Value = serde_json::from_str(&text)?;
+    slice["endpoints"].as_array_mut().context("a slice has endpoints")?.retain(|e| e["nodeName"] != "n3");
+    lab.objects.put(&slice)?;
+    let vip: IpAddr = SECOND.parse()?;
+    lab.objects.put(&service("second", &[vip], &[]))
+}
+
+/// The owner that a node names, if nobody but `n1` and `n2` may be it: the others have no such link, or are not selected.
+fn owner(status: &NodeStatus) -> Option<String> {
+    let vip = status.vips.get(SECOND)?;
+    let without_link = vip.left_out.iter().find(|left_out| left_out.reason == "noAdvertisedInterface")?;
+    (without_link.nodes == ["n3"] && vip.segments == ["eth1"]).then(|| vip.owner.clone()).flatten()
+}
+
+fn a_segment_for_vips_is_served_by_those_that_have_it(lab: &mut Lab) -> Result<()> {
+    let _connected = connect(lab)?;
+    announce(lab)?;
+    let mut owners = BTreeSet::new();
+    let reach_each_other =
+        |status: &NodeStatus| ["n1", "n2"].iter().all(|name| status.nodes[*name].macs.contains_key("eth1"));
+    for node in &mut lab.nodes[..2] {
+        let status = node.wait("an owner and a peer in the second segment", |status| {
+            owner(status).is_some() && reach_each_other(status)
+        })?;
+        owners.extend(owner(&status));
+    }
+    ensure!(owners.len() == 1, "both of {owners:?} own it");
+    let before = owners.pop_first().unwrap_or_default();
+    let web = lab.owner(WEB)?;
+    let vip: IpAddr = SECOND.parse()?;
+    let client = Client { v4: Ipv4Addr::new(203, 0, 113, 101).into(), ..lab.clients()[0].clone() };
+    let connections = client.connect_many(frontend(vip), 30)?;
+    let nodes: BTreeSet<&str> = connections.iter().map(|connection| lab.node_of(&connection.pod)).collect();
+    ensure!(nodes == ["n1", "n2"].into(), "pods of {nodes:?} are used");
+
+    // A node that loses this link owns nothing here, and all that it owned elsewhere.
+    lab.node(&before)?.namespace.ip("link set eth1 down")?;
+    let after = if before == "n1" { "n2" } else { "n1" };
+    lab.node_mut(after)?.wait("the other owner", |status| {
+        status.vips.get(SECOND).and_then(|vip| vip.owner.as_deref()) == Some(after)
+    })?;
+    ensure!(lab.owner(WEB)? == web, "the VIP of the other segment has moved");
+    client.forget(vip)?;
+    ensure!(client.ping(vip, 1)? == 1, "nobody answers");
+    let status = lab.node(after)?.status()?;
+    let mac = status.links.get("eth1").map(|link| link.mac.clone());
+    ensure!(client.neighbour(vip)? == mac, "another than {after} answers");
+    Ok(())
+}
