@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    Decision, Lookup, Meta, Reason,
+    Decision, Lookup, Meta, Reason, Verdict,
     decide::{Store, event},
     flows::{self, FlowHash},
     layout::{
@@ -140,7 +140,8 @@ impl Maps {
         if decision.vip != 0
             && let Some(stats) = VIP_STATS.get_ptr_mut(decision.vip)
         {
-            let is_left = matches!(decision.reason, Reason::NotOwner);
+            // Whatever rule leaves it to another node.
+            let is_left = matches!(decision.verdict, Verdict::Drop);
             // SAFETY: as in `add`.
             unsafe {
                 (*stats).requests += !is_left as u64;

@@ -1,10 +1,17 @@
 //! What the loaded programs count, in maps that the host does not have.
 
+use std::net::Ipv4Addr;
+
 use anyhow::{Result, ensure};
-use lb_common::layout::{Stats, VipStats};
+use lb_common::{
+    layout::{Stats, VipStats},
+    spread::share_of,
+};
 use lb_core::maps::{Op, StatsPlace};
 use magnetite_tests::{
-    fixture::{CLIENT, CLIENT4, CLIENT6, HERE, NODE, OTHER_VIP4, PEER, PEER4, VIP4, VIP6},
+    fixture::{
+        CLIENT, CLIENT4, CLIENT6, HERE, NODE, OTHER_VIP4, PEER, PEER4, SPREAD_VIP4, VIP4, VIP6, is_own_share,
+    },
     frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, tcp},
 };
 
@@ -18,7 +25,7 @@ pub fn trials() -> Vec<Test> {
 }
 
 /// Places in `VIP_STATS` of the fixture's VIPs.
-const PLACES: [u32; 4] = [0, 1, 2, 3];
+const PLACES: [u32; 5] = [0, 1, 2, 3, 4];
 
 fn by_vip() -> Result<()> {
     let mut node = Node::new()?;
@@ -36,9 +43,17 @@ fn by_vip() -> Result<()> {
     for frame in &frames {
         node.arrive(frame)?;
     }
+    // Of a VIP that is spread over nodes, each client asks for a share.
+    let clients = (1..=30).map(|host| Ipv4Addr::new(198, 51, 100, host));
+    let mut own = 0;
+    for client in clients {
+        own += u64::from(is_own_share(share_of(&SPREAD_VIP4.into(), &client.into())));
+        node.arrive(&arp_request(CLIENT, client, SPREAD_VIP4))?;
+    }
     let counters = node.dataplane().tables().counters();
     let counted = PLACES.into_iter().map(|place| counters.vip(place)).collect::<Result<Vec<_>, _>>()?;
-    let expected = [(0, 0, 0), (2, 2, 0), (1, 1, 0), (0, 0, 1)];
+    ensure!(own > 0 && own < 30, "{own} of 30 clients are this node's");
+    let expected = [(0, 0, 0), (2, 2, 0), (1, 1, 0), (0, 0, 1), (own, own, 30 - own)];
     let expected = expected.map(|(requests, answers, left)| VipStats { requests, answers, left });
     ensure!(counted == expected, "{counted:?}");
     Ok(())
