@@ -12,7 +12,7 @@ use std::{
 
 use lb_agent::{
     liveness::{OpenError, Snapshot},
-    metrics::{BackendFacts, Counted, Facts, Page, ServiceFacts, text},
+    metrics::{BackendFacts, Counted, Facts, Page, ServiceFacts, ShareFacts, text},
     output::{DrainStatus, FlowsStatus},
 };
 use lb_common::{
@@ -20,7 +20,7 @@ use lb_common::{
     layout::{ReasonCount, Stats, VipStats},
 };
 use lb_core::{
-    claims,
+    claims::{self, Report, Withheld},
     liveness::{Condition, Counts, LegReport, Source},
 };
 
@@ -45,6 +45,8 @@ fn facts() -> Result<Facts, std::net::AddrParseError> {
             backends: vec![backend("10.0.1.2:8080", "n1", 0)?, backend("10.0.2.2:8080", "", 1)?],
         }],
         legs: [("192.0.2.11".parse()?, leg("n1")), ("192.0.2.12".parse()?, leg("n2"))].into(),
+        segments: [(0, "eth0".to_owned())].into(),
+        shares: vec![ShareFacts { ip: vip, segment: "eth0".to_owned(), node: "n2".to_owned(), shares: 512 }],
         map_bytes: 1 << 20,
         problems: 2,
         drain: Some(DrainStatus {
@@ -72,7 +74,17 @@ fn snapshot() -> Result<Snapshot, std::net::AddrParseError> {
         counts: Counts { probes: 1_000, messages: 20, suspicions: 3, accusations: 2, slips: 1 },
         moves: 4,
         refused: [(OpenError::Forged, 7)].into(),
-        claims: claims::Counts {
+        claims: claims(vip),
+        announced: [(vip.into(), 5)].into(),
+    })
+}
+
+fn claims(vip: IpAddr) -> Report {
+    Report {
+        withheld: [((vip.into(), 0), Withheld::Taken)].into(),
+        strangers: [((vip.into(), 0), BTreeMap::new())].into(),
+        two_owners: BTreeMap::new(),
+        counts: claims::Counts {
             two_owners: 6,
             yields: 5,
             foreign: 40,
@@ -80,8 +92,7 @@ fn snapshot() -> Result<Snapshot, std::net::AddrParseError> {
             announced_again: 2,
             probes: 9,
         },
-        announced: [(vip.into(), 5)].into(),
-    })
+    }
 }
 
 fn counted() -> Counted {

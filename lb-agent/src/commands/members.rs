@@ -144,6 +144,23 @@ fn write_table(out: &mut String, views: &Views, now: Timestamp) -> std::fmt::Res
         ]
     });
     columns(out, ["VIP", "SEGMENT", "SERVICE", "OWNER", "SINCE", "WHY"], owners)?;
+    let left_out = merged.owners.iter().flat_map(|((address, segment), seen)| {
+        // All that have a segment leave out the same.
+        let rules = seen.values().next().into_iter().flat_map(|status| &status.left_out);
+        rules.map(|rule| {
+            let more = if rule.others == 0 { String::new() } else { format!(" and {} more", rule.others) };
+            [
+                (*address).to_owned(),
+                merged.segment(*segment).to_owned(),
+                rule.reason.clone(),
+                format!("{}{more}", rule.nodes.join(", ")),
+            ]
+        })
+    });
+    let left_out: Vec<_> = left_out.collect();
+    if !left_out.is_empty() {
+        columns(out, ["VIP", "SEGMENT", "LEFT OUT BY", "NODES"], left_out.into_iter())?;
+    }
     let disagreements = disagreements(views);
     if !disagreements.is_empty() {
         writeln!(out)?;
@@ -293,6 +310,7 @@ status:
         owner: {owner}
         since: 2026-11-21T09:59:30Z
         why: best-ranked of 2
+        leftOut: [{{reason: nodeLeaving, nodes: [n3, n4], others: 2}}]
 "
         )
     }
@@ -325,6 +343,9 @@ n2    eth0     192.0.2.12  02:00:00:00:00:02  answering | silent  2m2s   n1 12 m
 
 VIP          SEGMENT  SERVICE   OWNER    SINCE  WHY
 192.0.2.200  eth0     shop/web  n1 | n2  32s    best-ranked of 2
+
+VIP          SEGMENT  LEFT OUT BY  NODES
+192.0.2.200  eth0     nodeLeaving  n3, n4 and 2 more
 
 NOT AGREED: n2 on eth0: n2 says answering; n1 says silent
 NOT AGREED: 192.0.2.200 on eth0: n1 says n1; n2 says n2

@@ -29,8 +29,8 @@ pub struct Snapshot {
     pub moves: u64,
     /// Envelopes that were not opened since the beginning, by reason.
     pub refused: BTreeMap<OpenError, u64>,
-    /// What others have claimed, and what was done about it, since the beginning.
-    pub claims: claims::Counts,
+    /// Others' claims of VIPs.
+    pub claims: claims::Report,
     /// Frames that announced a VIP, since this thread began to announce it.
     pub announced: BTreeMap<Addr, u64>,
 }
@@ -61,7 +61,7 @@ impl Snapshots {
             counts: Counts::default(),
             moves: 0,
             refused: BTreeMap::new(),
-            claims: claims::Counts::default(),
+            claims: claims::Report::default(),
             announced: BTreeMap::new(),
         };
         Self(Arc::new(Mutex::new(Arc::new(empty))))

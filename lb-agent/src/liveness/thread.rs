@@ -392,7 +392,7 @@ impl Thread {
             counts: self.liveness.counts(),
             moves: self.moves.total(),
             refused: self.refused.clone(),
-            claims: self.hearer.claims().counts(),
+            claims: self.hearer.claims().report(),
             announced: self.announcer.sent().clone(),
         };
         if self.snapshots.put(snapshot) {

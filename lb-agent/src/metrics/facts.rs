@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use lb_api::Settled;
 use lb_common::layout::{Backend, ServiceKey, backend_state, name_kind};
 use lb_core::{
-    liveness::Leg,
+    armed::Armed,
+    liveness::{Leg, Standing},
     maps::Maps,
     place::{Placed, name_text, service_key},
     plan::Plan,
@@ -25,6 +26,10 @@ pub struct Facts {
     pub announced: Vec<(String, IpAddr)>,
     /// Ports of Services that the data path knows.
     pub services: Vec<ServiceFacts>,
+    /// Names of segments, by their places in [`lb_core::armed::Armed::segments`].
+    pub segments: BTreeMap<u16, String>,
+    /// Shares of clients that nodes answer, of VIPs that are spread over nodes.
+    pub shares: Vec<ShareFacts>,
     /// Node and segment of each leg.
     pub legs: BTreeMap<Leg, (String, String)>,
     /// Bytes of all maps.
@@ -33,6 +38,19 @@ pub struct Facts {
     pub problems: usize,
     /// How far this node has come, if it leaves on purpose.
     pub drain: Option<DrainStatus>,
+}
+
+/// What a node answers of a VIP that is spread over nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareFacts {
+    /// The VIP.
+    pub ip: IpAddr,
+    /// The segment.
+    pub segment: String,
+    /// The node.
+    pub node: String,
+    /// Shares of the clients, of 1,024.
+    pub shares: u32,
 }
 
 /// A port of a Service.
@@ -65,7 +83,14 @@ pub struct BackendFacts {
 
 impl Facts {
     /// By what was planned and placed.
-    pub fn of(plan: &Plan, placed: &Placed, settled: &Settled, owned: &Owned, map_bytes: u64) -> Self {
+    pub fn of(
+        plan: &Plan,
+        placed: &Placed,
+        standing: &Standing,
+        settled: &Settled,
+        owned: &Owned,
+        map_bytes: u64,
+    ) -> Self {
         let vips = placed.maps.vips.iter().filter(|(_, vip)| vip.stats != 0);
         let announced = owned.iter().flat_map(|(service, addresses)| {
             addresses.keys().map(move |address| (service.to_string(), *address))
@@ -95,12 +120,34 @@ impl Facts {
             vips: vips.map(|(address, vip)| (address.to_ip(), vip.stats)).collect(),
             announced: announced.collect(),
             services: services.collect(),
+            segments: placed
+                .armed
+                .segments
+                .iter()
+                .map(|(place, segment)| (*place, segment.name.clone()))
+                .collect(),
+            shares: shares(&placed.armed, standing),
             legs: legs.collect(),
             map_bytes,
             problems: settled.problems.len() + placed.left_out.len(),
             drain: None,
         }
     }
+}
+
+fn shares(armed: &Armed, standing: &Standing) -> Vec<ShareFacts> {
+    let mut shares = Vec::new();
+    for address in armed.vips.iter().filter(|(_, vip)| !vip.tables.is_empty()).map(|(address, _)| address) {
+        for (place, counts) in armed.share_counts(*address, standing) {
+            let Some(segment) = armed.segments.get(&place) else { continue };
+            shares.extend(counts.into_iter().filter_map(|(leg, count)| {
+                let node = segment.node_of(leg)?.to_string();
+                let (ip, segment) = (address.to_ip(), segment.name.clone());
+                Some(ShareFacts { ip, segment, node, shares: count })
+            }));
+        }
+    }
+    shares
 }
 
 fn backend_facts(maps: &Maps, backend: &Backend, place: u32) -> BackendFacts {

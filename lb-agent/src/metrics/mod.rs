@@ -18,7 +18,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-pub use facts::{BackendFacts, Facts, ServiceFacts};
+pub use facts::{BackendFacts, Facts, ServiceFacts, ShareFacts};
 pub use page::{Counted, Page, text};
 
 use crate::{

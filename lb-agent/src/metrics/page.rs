@@ -11,7 +11,7 @@ use lb_common::{
     Reason,
     layout::{ALGORITHM_VERSION, ReasonCount, Stats, VipStats},
 };
-use lb_core::liveness::Condition;
+use lb_core::{claims::Withheld, liveness::Condition};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, NoLabelSet, prometheus_text},
@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::facts::Facts;
+use super::facts::{Facts, ShareFacts};
 use crate::{
     dataplane::{self, Counters},
     liveness::{OpenError, Snapshot},
@@ -143,6 +143,7 @@ impl Collector for Page {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut out = Out(encoder);
         self.layer2(&mut out)?;
+        self.vips(&mut out)?;
         self.packets(&mut out)?;
         self.services(&mut out)?;
         self.backends(&mut out)?;
@@ -192,6 +193,45 @@ impl Page {
             "magnetite_vip_requests_left",
             "ARP requests and neighbour solicitations for a VIP that were left to the node that owns it.",
             counted(|stats| stats.left),
+        )
+    }
+
+    /// Who answers for VIPs: what keeps this node from it, and how they are spread.
+    fn vips(&self, out: &mut Out) -> fmt::Result {
+        let claims = &self.snapshot.claims;
+        let segment = |place: &u16| self.facts.segments.get(place).map_or("", String::as_str);
+        let strangers: Vec<(String, &str, f64)> = claims
+            .strangers
+            .iter()
+            .map(|((address, place), macs)| (address.to_ip().to_string(), segment(place), macs.len() as f64))
+            .collect();
+        out.gauges(
+            "magnetite_vip_strangers",
+            "Machines that are no nodes and have claimed a VIP lately.",
+            strangers.iter().map(|(ip, segment, macs)| ([("ip", &**ip), ("segment", *segment)], *macs)),
+        )?;
+        let withheld: Vec<(String, &str, &str)> = claims
+            .withheld
+            .iter()
+            .map(|((address, place), why)| (address.to_ip().to_string(), segment(place), withheld_name(*why)))
+            .collect();
+        out.gauges(
+            "magnetite_vip_withheld",
+            "1 for a VIP that this node does not answer for though it is to, by why: it still asks whether somebody has it, a machine \
+             that is no node has it, or a better-ranked node claims it.",
+            withheld.iter().map(|(ip, segment, why)| {
+                ([("ip", &**ip), ("segment", *segment), ("reason", *why)], 1.0)
+            }),
+        )?;
+        let shares: Vec<(String, &ShareFacts)> =
+            self.facts.shares.iter().map(|share| (share.ip.to_string(), share)).collect();
+        out.gauges(
+            "magnetite_vip_shares",
+            "Shares of the clients of a VIP that is spread over nodes, of 1024, by the node that answers them.",
+            shares.iter().map(|(ip, share)| {
+                let labels = [("ip", &**ip), ("segment", &*share.segment), ("node", &*share.node)];
+                (labels, f64::from(share.shares))
+            }),
         )
     }
 
@@ -301,7 +341,7 @@ impl Page {
     }
 
     fn claims(&self, out: &mut Out) -> fmt::Result {
-        let counts = &self.snapshot.claims;
+        let counts = &self.snapshot.claims.counts;
         for (name, help, count) in [
             ("two_owners", "Claims by other nodes of VIPs that this node owned.", counts.two_owners),
             (
@@ -365,6 +405,14 @@ impl Page {
             "What is wrong with the source or found no room: lb-agent status says it.",
             self.facts.problems as f64,
         )
+    }
+}
+
+fn withheld_name(why: Withheld) -> &'static str {
+    match why {
+        Withheld::Probing => "probing",
+        Withheld::Taken => "taken",
+        Withheld::Yielded { .. } => "yielded",
     }
 }
 

@@ -418,7 +418,7 @@ impl Driver {
         let owned = owned(&self.settled, armed, &standing, &seen.claims);
         self.events.observe(&self.settled, facts(&self.settled, &plan.node, &self.network, &owned), now.time);
         if let Some(metrics) = &self.metrics {
-            let facts = Facts::of(plan, placed, &self.settled, &owned, map_bytes);
+            let facts = Facts::of(plan, placed, &standing, &self.settled, &owned, map_bytes);
             metrics.set(Facts { drain: status.drain.clone(), ..facts });
         }
         let mut documents = documents(plan, &self.settled, status, &owned, None);

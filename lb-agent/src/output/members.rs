@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{
     documents::{Document, document},
-    status::mac,
+    status::{LeftOutStatus, mac},
 };
 use crate::liveness::Snapshot;
 
@@ -98,6 +98,9 @@ pub struct OwnerStatus {
     pub since: Option<Timestamp>,
     /// The rule by which it is.
     pub why: String,
+    /// Nodes that may not own it here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOutStatus>,
 }
 
 impl MembersObject {
@@ -184,6 +187,12 @@ impl Members {
                     owner: owner.and_then(|leg| Some(segment.node_of(leg)?.to_string())),
                     since: seen.and_then(|seen| before(seen.since)),
                     why,
+                    left_out: vip
+                        .left_out
+                        .iter()
+                        .filter(|(reason, _)| reason.segment().is_none_or(|name| name == segment.name))
+                        .map(|(reason, nodes)| LeftOutStatus::of(reason, nodes, &plan.node))
+                        .collect(),
                 };
                 vips.entry(address.to_string()).or_default().insert(segment.name.clone(), status);
             }

@@ -180,7 +180,8 @@ pub struct LeftOutStatus {
 const MOST_NAMED: usize = 16;
 
 impl LeftOutStatus {
-    fn of(reason: &LeftOut, nodes: &BTreeSet<NodeName>, this: &NodeName) -> Self {
+    /// Of nodes that a rule leaves out; `this` one is named in any case.
+    pub(super) fn of(reason: &LeftOut, nodes: &BTreeSet<NodeName>, this: &NodeName) -> Self {
         let own = nodes.iter().filter(|node| *node == this);
         let named = own.chain(nodes.iter().filter(|node| *node != this)).take(MOST_NAMED);
         Self {

@@ -212,5 +212,7 @@ fn members_say_who_is_silent_and_why_a_vip_moved(lab: &mut Lab) -> Result<()> {
         |table| table.contains(&format!("NOT AGREED: {WEB} on eth0")),
     )?;
     ensure!(table.contains(&says), "{table}");
+    let left_out = table.lines().find(|line| line.contains("noMatchingAdvertisement")).unwrap_or_default();
+    ensure!(left_out.ends_with("n4"), "{table}");
     Ok(())
 }
