@@ -75,6 +75,8 @@ pub struct Seen {
     pub algorithm: Option<u32>,
     /// What others say of VIPs.
     pub claims: Report,
+    /// The number of the orders by which all this is.
+    pub(crate) obeyed: u64,
 }
 
 impl Seen {
@@ -107,6 +109,8 @@ pub struct Handle {
     seen: watch::Receiver<Seen>,
     snapshots: Snapshots,
     thread: Option<JoinHandle<()>>,
+    /// The number of the last orders.
+    ordered: u64,
 }
 
 struct Shared {
@@ -116,7 +120,8 @@ struct Shared {
 }
 
 enum Inbox {
-    Orders(Box<Orders>),
+    /// With their number.
+    Orders(u64, Box<Orders>),
     End,
 }
 
@@ -129,9 +134,15 @@ impl Handle {
         thread::start(options)
     }
 
-    /// Hands over what a pass has planned and written.
-    pub fn order(&self, orders: Orders) {
-        self.put(Inbox::Orders(Box::new(orders)));
+    /// Hands over what a pass has planned and written, and waits until it is so: what [`Self::seen`] says then is by these orders. Until
+    /// then nobody knows which of the VIPs that are new this node may use.
+    pub async fn order(&mut self, orders: Orders) {
+        self.ordered += 1;
+        let number = self.ordered;
+        self.put(Inbox::Orders(number, Box::new(orders)));
+        if self.seen.wait_for(|seen| seen.obeyed >= number).await.is_err() {
+            tracing::error!("the liveness thread has ended: nobody follows what nodes do");
+        }
     }
 
     /// How nodes stand now.

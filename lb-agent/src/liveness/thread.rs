@@ -81,7 +81,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
         moves: Moves::new(now),
         next_renewal: now,
         next_resync: now + RESYNC,
-        has_orders: false,
+        obeyed: 0,
         told: Own::new(),
         silent: 0,
         snapshots: snapshots.clone(),
@@ -89,7 +89,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
     };
     let builder = std::thread::Builder::new().name("liveness".to_owned());
     let thread = builder.spawn(move || thread.run()).map_err(failed("thread"))?;
-    Ok(Handle { shared, seen, snapshots, thread: Some(thread) })
+    Ok(Handle { shared, seen, snapshots, thread: Some(thread), ordered: 0 })
 }
 
 /// What the maps hold, as this thread has written or read it.
@@ -125,7 +125,8 @@ struct Thread {
     moves: Moves,
     next_renewal: Instant,
     next_resync: Instant,
-    has_orders: bool,
+    /// The number of the last orders; 0 before the first.
+    obeyed: u64,
     /// Shares whose clients know, or are being told, that this node answers them.
     told: Own,
     /// Legs that were silent when this thread last acted.
@@ -150,7 +151,7 @@ impl Thread {
             }
             match self.take_orders() {
                 Some(Inbox::End) => return,
-                Some(Inbox::Orders(orders)) => self.obey(*orders),
+                Some(Inbox::Orders(number, orders)) => self.obey(number, *orders),
                 None => {}
             }
             is_drained = self.receive();
@@ -210,7 +211,7 @@ impl Thread {
         }
     }
 
-    fn obey(&mut self, orders: Orders) {
+    fn obey(&mut self, number: u64, orders: Orders) {
         if orders.secret != self.orders.secret || self.opener.is_none() {
             self.sealer = orders
                 .secret
@@ -234,7 +235,7 @@ impl Thread {
         self.liveness.leave(orders.is_leaving, now);
         self.announcer.retain(|address| orders.armed.vips.contains_key(address));
         self.orders = orders;
-        self.has_orders = true;
+        self.obeyed = number;
         // Whatever the pass has written from older news is put right.
         self.read_back();
         self.act(now);
@@ -369,11 +370,13 @@ impl Thread {
             descriptions: described.collect(),
             algorithm: self.opener.is_some().then(|| self.liveness.algorithm()),
             claims: self.hearer.claims().report(),
+            obeyed: self.obeyed,
         };
         self.seen.send_if_modified(|known| {
             let has_changed = known.standing != seen.standing
                 || known.neighbourhood() != seen.neighbourhood()
-                || known.claims != seen.claims;
+                || known.claims != seen.claims
+                || known.obeyed != seen.obeyed;
             *known = seen;
             has_changed
         });
@@ -509,7 +512,7 @@ impl Thread {
             if let Err(error) = self.maps.renew_lease(self.options.profile.lease) {
                 tracing::error!(%error, "the lease is not renewed; it is tried again");
             }
-            if is_back && self.has_orders {
+            if is_back && self.obeyed > 0 {
                 // Without a lease the data path gives VIPs up to nodes that claim them.
                 self.read_back();
                 self.act(now);
@@ -517,7 +520,7 @@ impl Thread {
         }
         if self.next_resync <= now {
             self.next_resync = now + RESYNC;
-            if self.has_orders {
+            if self.obeyed > 0 {
                 self.read_back();
                 self.act(now);
             }

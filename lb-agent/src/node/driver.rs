@@ -123,7 +123,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut driver = Driver::start(options)?;
     driver.read_source();
     driver.network = driver.netlink.resolve_all(RESOLVE_WAIT).await?;
-    driver.pass()?;
+    driver.pass().await?;
     if driver.options.once {
         return Ok(());
     }
@@ -189,7 +189,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 driver.read_network().await;
             }
         }
-        let done = driver.pass();
+        let done = driver.pass().await;
         driver.log_failure("a pass", done);
         if driver.leaving.may_end() {
             break;
@@ -353,7 +353,7 @@ impl Driver {
         is_news
     }
 
-    fn pass(&mut self) -> Result<(), Error> {
+    async fn pass(&mut self) -> Result<(), Error> {
         if self.settled.is_empty && self.status == NodeStatus::default() {
             // The maps may be full of what an earlier agent knew: an empty source is no reason to withdraw it.
             tracing::warn!(source = %self.options.source.display(), "no object in the source yet: nothing is changed");
@@ -382,13 +382,18 @@ impl Driver {
         self.dataplane.apply(&ops)?;
         self.attach(&plan);
         self.join(&plan);
-        // Only now: what is announced must be there.
-        self.liveness.order(Orders {
-            armed: placed.armed.clone(),
-            secret: self.settled.snapshot.gossip_secret.clone(),
-            description: plan.description(&network),
-            is_leaving: self.leaving.look(&self.settled.snapshot, &self.options.node),
-        });
+        let is_leaving = self.leaving.look(&self.settled.snapshot, &self.options.node);
+        // After a single pass nobody would ask whether a VIP is free, nor announce it.
+        if !self.options.once {
+            let orders = Orders {
+                armed: placed.armed.clone(),
+                secret: self.settled.snapshot.gossip_secret.clone(),
+                description: plan.description(&network),
+                is_leaving,
+            };
+            // Only now: what is announced must be there.
+            self.liveness.order(orders).await;
+        }
         self.planned = Some((plan, placed));
         self.tell()
     }
