@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lb_agent::{
     dataplane::LiveMaps,
     output::{NodeStatus, ServiceStatus},
@@ -182,11 +182,16 @@ impl Lab {
         self.nodes.iter_mut().find(|node| node.name == name).with_context(|| format!("no node {name}"))
     }
 
-    /// The name of the node that owns a VIP.
+    /// The name of the node that owns a VIP, as the first one says that is in the cluster: others hear of nobody, and take all to be well.
     pub fn owner(&self, vip: IpAddr) -> Result<String> {
-        let status = self.nodes[0].status()?;
-        let owner = status.vips.get(&vip.to_string()).and_then(|vip| vip.owner.clone());
-        owner.with_context(|| format!("{vip} has no owner"))
+        for node in &self.nodes {
+            let status = node.status()?;
+            if status.nodes.get(&node.name).is_some_and(|node| node.in_source) {
+                let owner = status.vips.get(&vip.to_string()).and_then(|vip| vip.owner.clone());
+                return owner.with_context(|| format!("{vip} has no owner"));
+            }
+        }
+        bail!("no node is in the cluster")
     }
 
     /// The name of the node on which a pod is.
