@@ -34,6 +34,8 @@ pub fn build() -> Result<()> {
     let paths = std::iter::once(linker_directory.to_owned()).chain(env::split_paths(&path));
     let mut command = compiler.cargo_build();
     command.env("PATH", env::join_paths(paths)?).env("CARGO_ENCODED_RUSTFLAGS", rustflags().join("\x1f"));
+    // Here alone: what the linker sees decides what it inlines. For programs it would be most of the time of a build.
+    command.env("CARGO_PROFILE_RELEASE_LTO", "thin");
     command.args(["--package", "lb-ebpf", "--target", "bpfel-unknown-none", "--release"]);
     run(command.args(["--target-dir", "target/ebpf"]))?;
 
