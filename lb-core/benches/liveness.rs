@@ -1,12 +1,5 @@
 //! Liveness in simulated clusters of the real state machine: how fast a death is known, how often a verdict is wrong, what it costs.
 
-#[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../tests/liveness/cluster.rs"]
-mod cluster;
-#[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../tests/liveness/node.rs"]
-mod node;
-
 use std::{
     sync::{
         Mutex,
@@ -16,8 +9,8 @@ use std::{
 };
 
 use clap::Parser;
-use cluster::{Cluster, Distribution};
 use lb_core::liveness::{Condition, Profile};
+use lb_sim::{Cluster, Distribution};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 const SECOND: Duration = Duration::from_secs(1);

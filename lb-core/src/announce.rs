@@ -39,17 +39,29 @@ const REPEATS: [Duration; 4] = [
 ];
 /// For ever.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Between two that are not new: 200 in a second at most, however many VIPs there are.
-const SPACING: Duration = Duration::from_millis(5);
+/// What is not new is said so often at most, however many VIPs there are.
+pub const MOST_PER_SECOND: u64 = 200;
+const SPACING: Duration = Duration::from_millis(1_000 / MOST_PER_SECOND);
 
 /// Words to single clients, the first and the later ones: 5,000 in a second at most.
 const TOLD_AT_ONCE: usize = 25;
+
+/// What a node has come to own at one moment, and has announced once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Takeover {
+    /// VIPs, each on each link.
+    pub places: usize,
+    /// When it came to own the first of them.
+    pub since: Instant,
+}
 
 /// What this node has to say, and when.
 #[derive(Debug, Default)]
 pub struct Announcements {
     owned: BTreeMap<Place, Owned>,
     new: VecDeque<Place>,
+    /// Of what is, or was, new: as far as it has been announced.
+    takeover: Option<Takeover>,
     repeats: BTreeSet<(Instant, Place)>,
     not_before: Option<Instant>,
     told: BTreeMap<(Place, Recipient), Telling>,
@@ -72,8 +84,8 @@ struct Owned {
 }
 
 impl Announcements {
-    /// Sets what this node owns: what is new will be said at once, what is gone never again.
-    pub fn set(&mut self, owned: &BTreeSet<Place>) {
+    /// Sets what this node owns since now: what is new will be said at once, what is gone never again.
+    pub fn set(&mut self, owned: &BTreeSet<Place>, now: Instant) {
         let gone: Vec<Place> = self.owned.keys().filter(|place| !owned.contains(*place)).copied().collect();
         for place in gone {
             if let Some(due) = self.owned.remove(&place).and_then(|owned| owned.due) {
@@ -84,8 +96,17 @@ impl Announcements {
             if !self.owned.contains_key(place) {
                 self.owned.insert(*place, Owned { said: 0, due: None });
                 self.new.push_back(*place);
+                self.takeover.get_or_insert(Takeover { places: 0, since: now });
             }
         }
+    }
+
+    /// What has been announced whole since the last call.
+    pub fn poll_takeover(&mut self) -> Option<Takeover> {
+        if !self.new.is_empty() {
+            return None;
+        }
+        self.takeover.take().filter(|takeover| takeover.places > 0)
     }
 
     /// Says everything again as soon as there is time for it: others may not have heard it. Paced, for all that a node owns may be much.
@@ -139,6 +160,9 @@ impl Announcements {
         while let Some(place) = self.new.pop_front() {
             // It may have gone before it was said.
             if self.owned.get(&place).is_some_and(|owned| owned.said == 0) {
+                if let Some(takeover) = &mut self.takeover {
+                    takeover.places += 1;
+                }
                 self.said(place, now);
                 return Some(place);
             }

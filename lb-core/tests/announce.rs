@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::layout::Addr;
-use lb_core::announce::{Announcements, Place, Recipient, frame};
+use lb_core::announce::{Announcements, Place, Recipient, Takeover, frame};
 
 fn places(count: u32) -> BTreeSet<Place> {
     (0..count).map(|n| (Addr::from(Ipv4Addr::from_bits(0x0a00_0000 + n)), 2)).collect()
@@ -32,12 +32,12 @@ fn said_until(announcements: &mut Announcements, begin: Instant, end: Instant) -
 #[test]
 fn what_is_new_is_said_at_once_and_again_and_then_for_ever() {
     let (mut announcements, begin) = (Announcements::default(), Instant::now());
-    announcements.set(&places(1));
+    announcements.set(&places(1), begin);
     let said = said_until(&mut announcements, begin, begin + Duration::from_secs(130));
     let times: Vec<u128> = said.iter().map(|(at, _)| at.as_millis()).collect();
     assert_eq!(times, [0, 100, 500, 1_600, 3_600, 63_600, 123_600]);
 
-    announcements.set(&BTreeSet::new());
+    announcements.set(&BTreeSet::new(), begin);
     assert_eq!(announcements.poll_timeout(), None);
     assert_eq!(announcements.poll_transmit(begin + Duration::from_secs(1_000)), None);
 }
@@ -46,7 +46,7 @@ fn what_is_new_is_said_at_once_and_again_and_then_for_ever() {
 fn what_others_claim_is_said_again_once_and_in_its_turn() {
     let (mut announcements, begin) = (Announcements::default(), Instant::now());
     let all = places(100);
-    announcements.set(&all);
+    announcements.set(&all, begin);
     said_until(&mut announcements, begin, begin + Duration::from_secs(10));
     let now = begin + Duration::from_secs(10);
     all.iter().for_each(|place| announcements.repeat(*place, now));
@@ -59,12 +59,31 @@ fn what_others_claim_is_said_again_once_and_in_its_turn() {
 #[test]
 fn a_thousand_are_said_at_once_and_repeated_within_the_budget() {
     let (mut announcements, begin) = (Announcements::default(), Instant::now());
-    announcements.set(&places(1_000));
+    announcements.set(&places(1_000), begin);
     let said = said_until(&mut announcements, begin, begin + Duration::from_secs(120));
     assert!(said[..1_000].iter().all(|(at, _)| at.is_zero()));
     let mut seconds: BTreeMap<u64, usize> = BTreeMap::new();
     said[1_000..].iter().for_each(|(at, _)| *seconds.entry(at.as_secs()).or_default() += 1);
     assert!(seconds.values().all(|count| *count <= 201), "{seconds:?}");
+}
+
+#[test]
+fn a_takeover_is_told_of_when_its_last_place_has_been_said() {
+    let (mut announcements, begin) = (Announcements::default(), Instant::now());
+    assert_eq!(announcements.poll_takeover(), None);
+    announcements.set(&places(2), begin);
+    let (later, end) = (begin + Duration::from_millis(10), begin + Duration::from_millis(20));
+    announcements.poll_transmit(later);
+    assert_eq!(announcements.poll_takeover(), None, "one of two has been said");
+    announcements.set(&places(3), later);
+    while announcements.poll_transmit(end).is_some() {}
+    assert_eq!(announcements.poll_takeover(), Some(Takeover { places: 3, since: begin }));
+    assert_eq!(announcements.poll_takeover(), None, "it is told of once");
+
+    announcements.set(&places(4), end);
+    announcements.set(&places(3), end);
+    while announcements.poll_transmit(end).is_some() {}
+    assert_eq!(announcements.poll_takeover(), None, "it went before it was said");
 }
 
 /// Everything that is said to single clients until then.
@@ -118,14 +137,14 @@ fn a_client_is_told_no_more_when_it_is_anothers_and_anew_when_it_comes_back() {
 fn thousands_of_clients_are_told_within_the_pace_and_hold_up_no_vip() {
     let (mut announcements, begin) = (Announcements::default(), Instant::now());
     announcements.tell(words(16_384), begin);
-    announcements.set(&places(10));
+    announcements.set(&places(10), begin);
     let mut first = Vec::new();
     while let Some((_, recipient)) = announcements.poll_transmit(begin) {
         first.push(recipient);
     }
     assert_eq!(first.iter().filter(|recipient| recipient.is_none()).count(), 10);
     assert!(first[..10].iter().all(Option::is_none), "VIPs come first");
-    announcements.set(&BTreeSet::new());
+    announcements.set(&BTreeSet::new(), begin);
     let told = told_until(&mut announcements, begin, begin + Duration::from_secs(600));
     let all: BTreeSet<Recipient> =
         told.iter().map(|(_, to)| *to).chain(first.into_iter().flatten()).collect();

@@ -1,15 +1,12 @@
 //! Who is alive, found out by clusters of the real state machine on a virtual clock.
 
-#[allow(dead_code, reason = "benchmarks use the rest")]
-mod cluster;
-mod node;
 mod owners;
 
 use std::time::Duration;
 
-use cluster::{Cluster, Distribution, Faults, seeds};
 use lb_common::layout::Mac;
 use lb_core::liveness::{Condition, Profile};
+use lb_sim::{Cluster, Distribution, Faults, seeds};
 
 const SECOND: Duration = Duration::from_secs(1);
 

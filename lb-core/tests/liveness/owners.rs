@@ -6,14 +6,10 @@ use lb_core::{
     liveness::{Condition, Profile},
     moves,
 };
+use lb_sim::{Cluster, Faults, seeds, vip};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::{
-    SECOND,
-    cluster::{Cluster, Faults, seeds},
-    node::vip,
-    settled,
-};
+use super::{SECOND, settled};
 
 #[test]
 fn a_node_that_comes_and_goes_moves_vips_three_times_in_three_minutes_at_most() {

@@ -1,12 +1,5 @@
 //! What liveness costs a node of a large cluster: a real agent, and all others simulated in real time behind real sockets.
 
-#[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../../../lb-core/tests/liveness/cluster.rs"]
-mod cluster;
-#[allow(dead_code, reason = "the tests use the rest")]
-#[path = "../../../lb-core/tests/liveness/node.rs"]
-mod node;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -17,7 +10,6 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use cluster::{Cluster, Outgoing};
 use lb_agent::liveness::{Opener, Sealer};
 use lb_common::{
     layout::{Mac, Plain},
@@ -27,6 +19,7 @@ use lb_core::{
     liveness::{Condition, GOSSIP_PORT, Leg, Message, PROBE_PORT, Profile},
     model::{GossipSecret, NodeName},
 };
+use lb_sim::{Cluster, Outgoing, leg};
 use magnetite_tests::lab::{CROWD_MACS, Crowd, SECRET};
 use tokio::{net::UdpSocket, sync::mpsc};
 
@@ -60,7 +53,7 @@ fn main() -> Result<()> {
     let nodes = usize::from(arguments.nodes);
     let mut cluster = Cluster::with_vips(nodes, 0, Profile::FAST, 1);
     cluster.set_external(REAL, Mac::from(CROWD_MACS[1]));
-    let addresses: Vec<Leg> = (0..nodes).map(node::leg).collect();
+    let addresses: Vec<Leg> = (0..nodes).map(leg).collect();
     let crowd = Crowd::up(&addresses)?;
     crowd.others.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -156,7 +149,7 @@ impl Others {
         let mut sealers = BTreeMap::new();
         for number in numbers {
             let bind = |port| -> Result<Arc<UdpSocket>> {
-                let socket = std::net::UdpSocket::bind(SocketAddr::new(node::leg(number), port))?;
+                let socket = std::net::UdpSocket::bind(SocketAddr::new(leg(number), port))?;
                 socket.set_nonblocking(true)?;
                 Ok(Arc::new(UdpSocket::from_std(socket)?))
             };
@@ -228,7 +221,7 @@ impl Others {
 
     async fn send(&mut self, from: usize, outgoing: Outgoing) -> Result<()> {
         let sockets = self.sockets.get(&from).context("no such node")?;
-        let to = node::leg(REAL);
+        let to = leg(REAL);
         match outgoing {
             Outgoing::Probe { nonce } => {
                 let kind_and_lease = [probe_kind::REQUEST, 0];

@@ -13,7 +13,7 @@ use lb_core::{
 };
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
-use super::node::{Input, Node, NodeNumber, Source, State, leg, number, vip};
+use crate::node::{Input, Node, NodeNumber, Source, State, leg, number, vip};
 
 /// A probe or its answer in a frame: Ethernet with FCS, IPv4, UDP, 16 bytes.
 const PROBE_BYTES: u64 = 18 + 20 + 8 + 16;
@@ -34,16 +34,29 @@ pub struct Faults {
 /// What a node has for the one that is not simulated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outgoing {
-    Probe { nonce: u64 },
-    Answer { nonce: u64, lease_holds: bool },
+    /// A probe of its data path.
+    Probe {
+        /// Comes back with the answer.
+        nonce: u64,
+    },
+    /// A data path's answer.
+    Answer {
+        /// The probe's.
+        nonce: u64,
+        /// Whether the agent is there.
+        lease_holds: bool,
+    },
+    /// Gossip.
     Message(Message),
 }
 
+/// Nodes, and the network between them.
 pub struct Cluster {
     profile: Profile,
     begin: Instant,
     now: Instant,
     nodes: Vec<Node>,
+    /// What is wrong with the network from now on.
     pub faults: Faults,
     random: StdRng,
     events: BinaryHeap<Reverse<Event>>,
@@ -140,6 +153,7 @@ impl Cluster {
         self.now - self.begin
     }
 
+    /// Nothing is heard of a node any more.
     pub fn kill(&mut self, node: NodeNumber) {
         self.nodes[node].state = State::Dead;
         self.nodes[node].inbox.clear();
@@ -280,6 +294,7 @@ impl Cluster {
         }
     }
 
+    /// Lets so much time pass.
     pub fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.step(end) {}
@@ -303,6 +318,7 @@ impl Cluster {
         self.nodes[by].liveness.view().condition(leg(of))
     }
 
+    /// Whether a node holds another to be dead for so long that its flows have ended.
     pub fn is_gone(&self, of: NodeNumber, by: NodeNumber) -> bool {
         self.nodes[by].liveness.is_gone(leg(of), self.now + self.nodes[by].ahead)
     }
@@ -324,6 +340,7 @@ impl Cluster {
         self.nodes.iter().map(|node| node.liveness.counts().accusations).sum()
     }
 
+    /// Times that a node of all missed so many probes that others were asked.
     pub fn suspicions(&self) -> u64 {
         self.nodes.iter().map(|node| node.liveness.counts().suspicions).sum()
     }
@@ -561,12 +578,14 @@ impl Cluster {
 pub struct Distribution(Vec<f64>);
 
 impl Distribution {
+    /// Of times in any order.
     pub fn of(times: impl IntoIterator<Item = Duration>) -> Self {
         let mut times: Vec<f64> = times.into_iter().map(|time| time.as_secs_f64() * 1e3).collect();
         times.sort_by(f64::total_cmp);
         Self(times)
     }
 
+    /// The time that this share of all is below, from 0 to 1; NaN of none.
     pub fn quantile(&self, share: f64) -> f64 {
         let place = (share * (self.0.len() as f64 - 1.0)).round() as usize;
         self.0.get(place).copied().unwrap_or(f64::NAN)

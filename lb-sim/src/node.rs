@@ -26,7 +26,8 @@ pub fn leg(node: NodeNumber) -> Leg {
     IpAddr::from([10, 0, (host >> 8) as u8, host as u8])
 }
 
-pub fn number(leg: Leg) -> NodeNumber {
+/// The node of a leg, as [`leg`] makes them.
+pub(crate) fn number(leg: Leg) -> NodeNumber {
     match leg {
         IpAddr::V4(v4) => (usize::from(v4.octets()[2]) << 8 | usize::from(v4.octets()[3])) - 1,
         IpAddr::V6(_) => unreachable!("legs here are IPv4"),
@@ -38,8 +39,9 @@ pub fn vip(number: usize) -> Addr {
     IpAddr::from([192, 0, 2 + (number >> 8) as u8, number as u8]).into()
 }
 
+/// What a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     Running,
     /// The agent does nothing; the data plane goes on.
     Asleep,
@@ -47,15 +49,16 @@ pub enum State {
     Dead,
 }
 
+/// What arrives at an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
+pub(crate) enum Input {
     Answer { from: Leg, nonce: u64, lease_holds: bool },
     Message { from: Leg, message: Message },
 }
 
 /// Every node knows all others and all VIPs from its source.
 #[derive(Clone)]
-pub struct Source {
+pub(crate) struct Source {
     pub legs: BTreeSet<Leg>,
     pub vips: BTreeMap<Addr, ArmedVip>,
 }
@@ -74,7 +77,8 @@ impl Source {
     }
 }
 
-pub struct Node {
+/// A node.
+pub(crate) struct Node {
     pub number: NodeNumber,
     pub liveness: Liveness,
     pub mac: Mac,
@@ -203,7 +207,7 @@ impl Node {
         self.standing = self.liveness.standing(now);
         self.moves.observe(&self.armed, &self.standing, now);
         let own = self.armed.vips.keys().filter(|vip| self.owner(**vip) == Some(self.number));
-        self.announcements.set(&own.map(|vip| (*vip, 1)).collect());
+        self.announcements.set(&own.map(|vip| (*vip, 1)).collect(), now);
         if self.standing.silent() < silent {
             self.announcements.repeat_all(now);
         }
