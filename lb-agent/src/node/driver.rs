@@ -30,6 +30,7 @@ use super::{
     Pass, changes,
     groups::Groups,
     leaving::{Change, Leaving},
+    limits::raise_open_files,
     pass,
 };
 use crate::{
@@ -119,6 +120,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let kernel = |what| move |source| Error::Kernel { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(kernel("waiting for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(kernel("waiting for SIGINT"))?;
+    if let Err(error) = raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays: of many IPv6 VIPs some may not be found behind MLD snooping");
+    }
     let mut watch = Watch::new(&options.source)?;
     let mut driver = Driver::start(options)?;
     driver.read_source();

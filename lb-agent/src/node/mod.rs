@@ -4,7 +4,9 @@ mod changes;
 mod driver;
 mod groups;
 mod leaving;
+mod limits;
 mod pass;
 
 pub use driver::{Error, Options, dry_run, run};
+pub use limits::raise_open_files;
 pub use pass::{Pass, pass};
