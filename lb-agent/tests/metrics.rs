@@ -11,7 +11,7 @@ use std::{
 };
 
 use lb_agent::{
-    liveness::{OpenError, Snapshot},
+    liveness::{OpenError, Snapshot, TakenOver},
     metrics::{BackendFacts, Counted, Facts, Page, ServiceFacts, ShareFacts, text},
     output::{DrainStatus, FlowsStatus},
 };
@@ -76,6 +76,7 @@ fn snapshot() -> Result<Snapshot, std::net::AddrParseError> {
         refused: [(OpenError::Forged, 7)].into(),
         claims: claims(vip),
         announced: [(vip.into(), 5)].into(),
+        taken_over: Some(TakenOver { places: 1_000, after: Duration::from_millis(42) }),
     })
 }
 

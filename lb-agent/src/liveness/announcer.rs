@@ -3,12 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_common::layout::{Addr, Mac};
 use lb_core::{
-    announce::{Announcements, Place, Recipient, frame},
+    announce::{Announcements, Place, Recipient, Takeover, frame},
     probing,
 };
 
@@ -21,6 +21,16 @@ pub(super) struct Announcer {
     macs: BTreeMap<u32, Mac>,
     /// By VIP.
     sent: BTreeMap<Addr, u64>,
+    taken_over: Option<TakenOver>,
+}
+
+/// VIPs that this node has taken over together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenOver {
+    /// So many, each on each link.
+    pub places: usize,
+    /// From the verdict, or the plan, that gave them to this node until the last of them was announced.
+    pub after: Duration,
 }
 
 impl Announcer {
@@ -33,13 +43,14 @@ impl Announcer {
             announcements: Announcements::default(),
             macs: BTreeMap::new(),
             sent: BTreeMap::new(),
+            taken_over: None,
         })
     }
 
-    /// Sets what this node owns, and by which MAC it is reached on each link.
-    pub(super) fn set(&mut self, owned: &BTreeSet<Place>, macs: BTreeMap<u32, Mac>) {
+    /// Sets what this node owns since now, and by which MAC it is reached on each link.
+    pub(super) fn set(&mut self, owned: &BTreeSet<Place>, macs: BTreeMap<u32, Mac>, now: Instant) {
         self.macs = macs;
-        self.announcements.set(owned);
+        self.announcements.set(owned, now);
     }
 
     /// Says everything again.
@@ -77,10 +88,20 @@ impl Announcer {
                 tracing::warn!(vip = super::address(address.to_ip()), ifindex, %error, "not announced; it is tried again");
             }
         }
+        if let Some(Takeover { places, since }) = self.announcements.poll_takeover() {
+            let after = since.elapsed();
+            tracing::info!(vips = places, ms = after.as_millis() as u64, "taken over and announced");
+            self.taken_over = Some(TakenOver { places, after });
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.announcements.poll_timeout()
+    }
+
+    /// What was taken over last.
+    pub(super) fn taken_over(&self) -> Option<TakenOver> {
+        self.taken_over
     }
 
     /// Frames that were sent for VIPs that are there now.

@@ -31,6 +31,7 @@ use lb_core::{
 use mio::Waker;
 use tokio::sync::watch;
 
+pub use announcer::TakenOver;
 pub use envelope::{OpenError, Opened, Opener, Sealer};
 pub use snapshot::{Ownership, Snapshot, Snapshots};
 

@@ -12,7 +12,7 @@ use lb_core::{
     liveness::{Counts, Leg, Report},
 };
 
-use super::OpenError;
+use super::{OpenError, TakenOver};
 
 /// What the thread has found and done, at one moment.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub claims: claims::Report,
     /// Frames that announced a VIP, since this thread began to announce it.
     pub announced: BTreeMap<Addr, u64>,
+    /// What was taken over last.
+    pub taken_over: Option<TakenOver>,
 }
 
 /// Who owns a VIP in a segment.
@@ -63,6 +65,7 @@ impl Snapshots {
             refused: BTreeMap::new(),
             claims: claims::Report::default(),
             announced: BTreeMap::new(),
+            taken_over: None,
         };
         Self(Arc::new(Mutex::new(Arc::new(empty))))
     }

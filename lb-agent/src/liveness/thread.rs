@@ -317,7 +317,7 @@ impl Thread {
         self.hearer.claims().set(&self.orders.armed, &standing, now);
         let spread = self.own_shares(&standing);
         self.write(&standing, &spread);
-        self.announce(&standing);
+        self.announce(&standing, now);
         self.moves.observe(&self.orders.armed, &standing, now);
         // Somebody is heard again: whoever was cut off, this node or the other, may have missed what was said.
         let silent = standing.silent();
@@ -397,6 +397,7 @@ impl Thread {
             refused: self.refused.clone(),
             claims: self.hearer.claims().report(),
             announced: self.announcer.sent().clone(),
+            taken_over: self.announcer.taken_over(),
         };
         if self.snapshots.put(snapshot) {
             self.next_snapshot = now + snapshot::PERIOD;
@@ -456,7 +457,7 @@ impl Thread {
         }
     }
 
-    fn announce(&mut self, standing: &Standing) {
+    fn announce(&mut self, standing: &Standing, now: Instant) {
         let segments = &self.orders.armed.segments;
         let mut owned: BTreeSet<Place> = BTreeSet::new();
         let alone = |(_, vip): &(Addr, Vip)| vip.flags & vip_flags::SPREAD == 0;
@@ -466,7 +467,7 @@ impl Thread {
             }
         }
         let macs = segments.values().flat_map(|segment| segment.links.clone()).collect();
-        self.announcer.set(&owned, macs);
+        self.announcer.set(&owned, macs, now);
     }
 
     /// Tells the clients of shares that this node has taken over.

@@ -337,6 +337,17 @@ impl Page {
             "magnetite_owner_moves",
             "Changes of a VIP's owner in a segment that this node has seen.",
             self.snapshot.moves,
+        )?;
+        let Some(taken_over) = self.snapshot.taken_over else { return Ok(()) };
+        out.gauge(
+            "magnetite_takeover_vips",
+            "VIPs, each on each link, that this node has taken over last, all at one moment.",
+            taken_over.places as f64,
+        )?;
+        out.gauge(
+            "magnetite_takeover_seconds",
+            "From the verdict, or the plan, that gave them to this node until the last of them was announced.",
+            taken_over.after.as_secs_f64(),
         )
     }
 

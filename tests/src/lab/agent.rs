@@ -1,6 +1,7 @@
 //! Agents: the real program, in a node's namespace.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -8,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lb_agent::{commands::read_status, dataplane::Tables, output::NodeStatus};
 use lb_common::Reason;
 
@@ -31,6 +32,9 @@ pub struct Node {
     log: PathBuf,
     agent: Option<Child>,
 }
+
+/// In each node's own namespace.
+const METRICS: &str = "127.0.0.1:9120";
 
 /// After this, something that was to happen has not.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -76,8 +80,7 @@ impl Node {
             .arg(&self.pins)
             .arg("--output")
             .arg(&self.output)
-            // Of its own namespace.
-            .args(["--metrics-bind", "127.0.0.1:9120"]);
+            .args(["--metrics-bind", METRICS]);
         command.args(&self.arguments).env("NO_COLOR", "1");
         Ok(command)
     }
@@ -163,6 +166,25 @@ impl Node {
     pub fn ask_members(&self, is_json: bool) -> Result<String> {
         let output = self.output.display().to_string();
         self.ask(&["status", "members", "-o", if is_json { "json" } else { "table" }, &output])
+    }
+
+    /// What the agent answers to a request of a path of its metrics' address, its header included.
+    pub fn get(&self, path: &str) -> Result<String> {
+        let url = format!("http://{METRICS}{path}");
+        let output = self.namespace.command("curl", &["-s", "-S", "-i", &url])?;
+        ensure!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The agent's series with their values.
+    pub fn metrics(&self) -> Result<BTreeMap<String, f64>> {
+        let text = self.get("/metrics")?;
+        ensure!(text.starts_with("HTTP/1.1 200"), "{text}");
+        let series = text.lines().filter(|line| line.starts_with('m')).map(|line| {
+            let (series, value) = line.rsplit_once(' ').with_context(|| format!("{line:?} has no value"))?;
+            Ok((series.to_owned(), value.parse()?))
+        });
+        series.collect()
     }
 
     /// Waits until the status is as it should be.

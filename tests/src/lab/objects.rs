@@ -61,7 +61,7 @@ pub fn node(name: &str, addresses: &[IpAddr], pod_cidrs: &[String], segment: &st
         addresses.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
     json!({
         "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": name, "labels": {"segment": segment}},
+        "metadata": {"name": name, "labels": {"segment": segment, "kubernetes.io/hostname": name}},
         "spec": {"podCIDRs": pod_cidrs},
         "status": {"addresses": addresses},
     })

@@ -9,10 +9,7 @@ use magnetite_tests::{
     scenarios::traffic,
 };
 
-use crate::{
-    agent::Test,
-    seen::{metrics, wait},
-};
+use crate::{agent::Test, seen::wait};
 
 /// Names, and what they do with a lab of their own.
 pub const TESTS: &[(&str, Test)] = &[
@@ -122,7 +119,7 @@ fn a_squatter_that_comes_later_takes_nothing(lab: &mut Lab) -> Result<()> {
     }
     // What was said at the beginning must not be what helps: each is said five times within four seconds.
     let value = |lab: &Lab, series: &str| -> Result<f64> {
-        Ok(metrics(lab.node(&owner)?)?.get(series).copied().unwrap_or_default())
+        Ok(lab.node(&owner)?.metrics()?.get(series).copied().unwrap_or_default())
     };
     for vip in [WEB, WEB_V6] {
         let said = format!("metallb_layer2_gratuitous_sent{{ip=\"{vip}\"}}");

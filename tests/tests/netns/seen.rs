@@ -39,24 +39,6 @@ pub(crate) fn wait<T: std::fmt::Debug>(
     }
 }
 
-fn get(node: &Node, path: &str) -> Result<String> {
-    let url = format!("http://127.0.0.1:9120{path}");
-    let output = node.namespace.command("curl", &["-s", "-S", "-i", &url])?;
-    ensure!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Series with their values.
-pub(crate) fn metrics(node: &Node) -> Result<BTreeMap<String, f64>> {
-    let text = get(node, "/metrics")?;
-    ensure!(text.starts_with("HTTP/1.1 200"), "{text}");
-    let series = text.lines().filter(|line| line.starts_with('m')).map(|line| {
-        let (series, value) = line.rsplit_once(' ').with_context(|| format!("{line:?} has no value"))?;
-        Ok((series.to_owned(), value.parse()?))
-    });
-    series.collect()
-}
-
 fn metrics_count_what_happens(lab: &mut Lab) -> Result<()> {
     let owner = lab.owner(WEB)?;
     let of_ip = |name: &str, ip: IpAddr| format!("{name}{{ip=\"{ip}\"}}");
@@ -70,7 +52,7 @@ fn metrics_count_what_happens(lab: &mut Lab) -> Result<()> {
             ]
         })
         .collect();
-    let before: Vec<BTreeMap<String, f64>> = lab.nodes.iter().map(metrics).collect::<Result<_>>()?;
+    let before: Vec<BTreeMap<String, f64>> = lab.nodes.iter().map(Node::metrics).collect::<Result<_>>()?;
     for client in &lab.clients()[..2] {
         for vip in [WEB, WEB_V6] {
             client.forget(vip)?;
@@ -85,7 +67,7 @@ fn metrics_count_what_happens(lab: &mut Lab) -> Result<()> {
         };
         wait(
             "questions to be counted",
-            || metrics(node),
+            || node.metrics(),
             |now| {
                 watched.iter().all(|watched| {
                     let is_ours = is_owner != watched.0.contains("left");
@@ -94,7 +76,7 @@ fn metrics_count_what_happens(lab: &mut Lab) -> Result<()> {
             },
         )
         .with_context(|| format!("{}, owner {owner}", node.name))?;
-        let now = metrics(node)?;
+        let now = node.metrics()?;
         let value = |series: &str| now.get(series).copied().unwrap_or(f64::NAN);
         let name = &node.name;
         let announced = value(&format!(
@@ -114,17 +96,17 @@ fn metrics_count_what_happens(lab: &mut Lab) -> Result<()> {
         }
         ensure!(value("magnetite_liveness_probes_total") > 0.0 && value("magnetite_map_bytes") > 1e6);
         for path in ["/healthz", "/readyz"] {
-            let answer = get(node, path)?;
+            let answer = node.get(path)?;
             ensure!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
         }
     }
     // The next agent goes on counting.
     let series = of_ip("metallb_layer2_requests_received", WEB);
     let node = lab.node_mut(&owner)?;
-    let before = metrics(node)?[&series];
+    let before = node.metrics()?[&series];
     node.stop()?;
     node.start()?;
-    let after = wait("the next agent's metrics", || Ok(metrics(node).ok()), Option::is_some)?;
+    let after = wait("the next agent's metrics", || Ok(node.metrics().ok()), Option::is_some)?;
     let after = after.and_then(|metrics| metrics.get(&series).copied()).unwrap_or(0.0);
     ensure!(after >= before, "{series} was {before}, and is {after}");
     Ok(())
