@@ -88,6 +88,11 @@ fn metrics_count_what_happens(lab: &mut Lab) -> Result<()> {
         );
         let gratuitous = value(&of_ip("metallb_layer2_gratuitous_sent", WEB));
         ensure!((gratuitous >= 1.0) == is_owner, "{name} has announced {WEB} {gratuitous} times");
+        let taken_over = value("magnetite_takeover_vips");
+        ensure!(
+            !is_owner || taken_over >= 1.0 && value("magnetite_takeover_seconds") > 0.0,
+            "{name} took over {taken_over}"
+        );
         for other in ["n1", "n2", "n3"] {
             let series = format!(
                 "magnetite_leg_condition{{node=\"{other}\",segment=\"eth0\",condition=\"answering\"}}"
