@@ -59,7 +59,7 @@ pub trait Lookup {
     /// `ECHO_BUDGET` of this CPU.
     fn echo_budget(&self) -> EchoBudget;
     /// `EVENT_BUDGET` of this CPU, for a kind of events.
-    fn event_budget(&self, kind: u16) -> EchoBudget;
+    fn event_budget(&self, kind: u8) -> EchoBudget;
     /// `LEASE` against the clock: whether the agent's promise to be there holds.
     fn lease_holds(&self) -> bool;
 }
@@ -89,7 +89,7 @@ pub trait Store {
     /// Takes this node's owner bit of a segment out of `VIPS`.
     fn disown(&mut self, vip: &Addr, segment: u16);
     /// Tells user space of a claim by the packet's sender, and counts that.
-    fn tell(&mut self, meta: &Meta, segment: u16, node: u16, budget: EchoBudget);
+    fn tell(&mut self, meta: &Meta, segment: u16, node: u16, is_answer: bool, budget: EchoBudget);
 }
 
 /// What happens to a packet, why, and what is learned from it.
@@ -223,6 +223,8 @@ pub enum Learn {
         segment: u16,
         /// The sender's index, [`NO_NODE`] for a stranger.
         node: u16,
+        /// It is told to this node alone, which has asked.
+        is_answer: bool,
         /// Events of the kind in this tick, with this one; 0 if they are spent and nobody is told.
         spent: u32,
         /// This node owns it no more in the segment.
@@ -461,12 +463,12 @@ impl Decision {
                 store.put_client(meta.client_key(), &Client { mac, segment, ifindex, time: tick });
             }
             Learn::Echo { spent } => store.spend_echo(EchoBudget { tick, spent }),
-            Learn::Claim { segment, node, spent, disowns } => {
+            Learn::Claim { segment, node, is_answer, spent, disowns } => {
                 if disowns {
                     store.disown(&meta.source, segment);
                 }
                 if spent != 0 {
-                    store.tell(meta, segment, node, EchoBudget { tick, spent });
+                    store.tell(meta, segment, node, is_answer, EchoBudget { tick, spent });
                 }
             }
         }

@@ -15,7 +15,9 @@ pub struct ClaimEvent {
     /// The segment in which it was heard.
     pub segment: u16,
     /// [`event_kind`].
-    pub kind: u16,
+    pub kind: u8,
+    /// 1 if it is the answer to a question of this node's, 0 if it is said to all.
+    pub is_answer: u8,
     /// Index of the node that says it, [`crate::layout::NO_NODE`] if it is none.
     pub node: u16,
     /// Whose MAC sent it.
@@ -25,9 +27,9 @@ pub struct ClaimEvent {
 /// Values of [`ClaimEvent::kind`]. Each has a budget of its own, in `EVENT_BUDGET[kind]`.
 pub mod event_kind {
     /// A node says that it has a VIP.
-    pub const PEER_CLAIM: u16 = 0;
+    pub const PEER_CLAIM: u8 = 0;
     /// Somebody who is no node says that it has a VIP.
-    pub const FOREIGN_CLAIM: u16 = 1;
+    pub const FOREIGN_CLAIM: u8 = 1;
     /// How many there are.
     pub const COUNT: usize = 2;
 }

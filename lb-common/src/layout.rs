@@ -617,6 +617,6 @@ offsets! {
     LocalPortKey { address: 0, port: 16, protocol: 18, pad: 19 }
     SourceKey { prefix_length: 0, service: 4, address: 8 }
     VipStats { requests: 0, answers: 8, left: 16 }
-    ClaimEvent { time: 0, address: 8, ifindex: 24, segment: 28, kind: 30, node: 32, mac: 34 }
+    ClaimEvent { time: 0, address: 8, ifindex: 24, segment: 28, kind: 30, is_answer: 31, node: 32, mac: 34 }
     Stats { packets: 0, bytes: 8, new_flows: 16, delivered: 24, answered: 32, completed: 40 }
 }

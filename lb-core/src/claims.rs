@@ -1,7 +1,8 @@
 //! Others who say that they have a VIP: a node that owns it too, or a stranger.
 //!
 //! Two owners are harmless, and end by this: whoever hears a better-ranked node's claim owns no more for a while, whoever hears a
-//! worse-ranked one's says again that it owns. Of a VIP that is spread over nodes all of them are owners. A stranger's claim keeps an
+//! worse-ranked one's says again that it owns. A better-ranked node that is held to be silent has to answer a question first: one
+//! that hears nothing still says what it has. Of a VIP that is spread over nodes all of them are owners. A stranger's claim keeps an
 //! address from being used for the first time; one that is in use is defended (RFC 5227 2.4 (b)), for an outage of our own making
 //! would be worse. Both are counted and reported.
 //!
@@ -24,11 +25,13 @@ use crate::{
 
 /// For so long a better-ranked node's claim holds; then it is asked whether it still has the VIP.
 const HOLD: Duration = Duration::from_secs(5);
-/// So long it has to answer.
+/// So long a node has to answer.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// At most so often a VIP is announced because a node has claimed it, and because a stranger has (RFC 5227: `DEFEND_INTERVAL`). Who
 /// claims it meanwhile is answered then: the owner has the last word.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+/// Silent nodes that are asked at a time, within [`AGAIN`], whether they have what they claim: a probe for each.
+const MOST_ASKED: usize = 100;
 /// After so long without a claim a stranger is forgotten: three probes have not been answered.
 const FORGET: Duration = Duration::from_secs(200);
 /// What was heard so long ago says nothing of now: the agent was away.
@@ -47,6 +50,8 @@ pub struct Claim {
     pub mac: Mac,
     /// Whether that is a node's, as the data path knows.
     pub is_node: bool,
+    /// Whether it answers a question of this node's: whoever says it hears this node.
+    pub is_answer: bool,
     /// When it was heard.
     pub at: Instant,
     /// The same by the clock on the wall, for whoever reads the report.
@@ -127,6 +132,8 @@ pub struct Claims {
     /// What this node owns, and since when.
     owned: BTreeMap<Spot, Instant>,
     yields: BTreeMap<Spot, Yield>,
+    /// VIPs that a better-ranked node claims which is held to be silent.
+    doubts: BTreeMap<Spot, Doubt>,
     /// VIPs that were announced because of a claim.
     quiet: BTreeMap<Spot, Quiet>,
     strangers: BTreeMap<Spot, BTreeMap<Mac, Stranger>>,
@@ -145,6 +152,14 @@ struct Yield {
     condition: Condition,
     until: Instant,
     is_asked: bool,
+}
+
+/// A node that is held to be silent was asked whether it has the VIP that it claims.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    until: Instant,
+    /// It has not answered, and is not asked again until then.
+    is_over: bool,
 }
 
 /// Until then a VIP is not announced because of a claim.
@@ -188,6 +203,7 @@ impl Claims {
         self.strangers.retain(|spot, _| known.contains(spot));
         self.two_owners.retain(|spot, _| known.contains(spot));
         self.quiet.retain(|spot, _| known.contains(spot));
+        self.doubts.retain(|spot, _| wanted.contains_key(spot));
         let is_alone = |(address, segment): &Spot| {
             armed.vips.get(address).is_some_and(|vip| !vip.tables.contains_key(segment))
         };
@@ -240,24 +256,44 @@ impl Claims {
     ) {
         let spot = claim.spot;
         if let Some(given) = self.yields.get_mut(&spot).filter(|given| Some(given.to) == leg) {
-            (given.until, given.is_asked) = (now + HOLD, false);
+            if claim.is_answer || given.condition != Condition::Silent {
+                (given.until, given.is_asked) = (now + HOLD, false);
+            }
             return;
         }
         let Some(since) = self.owned.get(&spot).copied() else { return };
         self.counts.two_owners += 1;
         *self.two_owners.entry(spot).or_default() += 1;
-        // A node whose agent is not there, or that is not to own, is rather told that it has lost the VIP. And one that has claimed
-        // it before this node took over may have died since.
-        let may_own = |leg| matches!(standing.condition(leg), Condition::Answering | Condition::Silent);
-        match leg.filter(|leg| is_better && may_own(*leg) && claim.at > since) {
-            Some(to) => {
-                let condition = standing.condition(to);
+        // One that has claimed it before this node took over may have died since.
+        let Some(to) = leg.filter(|_| is_better && claim.at > since) else {
+            return self.announce(spot, AGAIN[0], now);
+        };
+        let condition = standing.condition(to);
+        match condition {
+            Condition::Silent if !claim.is_answer => self.doubt(spot, now),
+            Condition::Answering | Condition::Silent => {
                 self.yields.insert(spot, Yield { to, condition, until: now + HOLD, is_asked: false });
+                self.doubts.remove(&spot);
                 self.owned.remove(&spot);
                 self.counts.yields += 1;
                 self.has_changed = true;
             }
-            None => self.announce(spot, AGAIN[0], now),
+            // A node whose agent is not there, or that is not to own, is rather told that it has lost the VIP.
+            Condition::Returning | Condition::Leaving | Condition::Yielding => {
+                self.announce(spot, AGAIN[0], now);
+            }
+        }
+    }
+
+    /// A silent node claims what this node owns. If it is deaf, clients that have heard it are told again.
+    fn doubt(&mut self, spot: Spot, now: Instant) {
+        match self.doubts.get(&spot) {
+            Some(doubt) if !doubt.is_over => {}
+            None if self.doubts.len() < MOST_ASKED => {
+                self.doubts.insert(spot, Doubt { until: now + PATIENCE, is_over: false });
+                self.outbox.push_back(Say::Probe(spot));
+            }
+            Some(_) | None => self.announce(spot, AGAIN[0], now),
         }
     }
 
@@ -300,6 +336,15 @@ impl Claims {
             self.yields.remove(&spot);
             self.has_changed = true;
         }
+        let unanswered: Vec<(Spot, Doubt)> =
+            self.doubts.iter().filter(|(_, doubt)| doubt.until <= now).map(|(spot, d)| (*spot, *d)).collect();
+        for (spot, Doubt { is_over, .. }) in unanswered {
+            self.doubts.remove(&spot);
+            if !is_over && self.owned.contains_key(&spot) {
+                self.doubts.insert(spot, Doubt { until: now + AGAIN[0], is_over: true });
+                self.announce(spot, AGAIN[0], now);
+            }
+        }
         let over: Vec<(Spot, Quiet)> =
             self.quiet.iter().filter(|(_, quiet)| quiet.until <= now).map(|(spot, q)| (*spot, *q)).collect();
         for (spot, Quiet { owed, .. }) in over {
@@ -321,8 +366,9 @@ impl Claims {
         let yields = self.yields.values().map(|given| given.until).min();
         let strangers = self.strangers.values().flat_map(BTreeMap::values).map(|s| s.forgotten).min();
         let quiet = self.quiet.values().map(|quiet| quiet.until).min();
+        let doubts = self.doubts.values().map(|doubt| doubt.until).min();
         let report = self.next_report.filter(|_| self.has_news);
-        [yields, quiet, strangers, report, self.probing.poll_timeout()].into_iter().flatten().min()
+        [yields, doubts, quiet, strangers, report, self.probing.poll_timeout()].into_iter().flatten().min()
     }
 
     /// The next thing to say now.

@@ -143,7 +143,7 @@ impl Lookup for HostMaps {
         self.echo_budget
     }
 
-    fn event_budget(&self, kind: u16) -> EchoBudget {
+    fn event_budget(&self, kind: u8) -> EchoBudget {
         self.event_budgets.get(usize::from(kind)).copied().unwrap_or_default()
     }
 
@@ -215,11 +215,12 @@ impl Store for HostMaps {
         }
     }
 
-    fn tell(&mut self, meta: &Meta, segment: u16, node: u16, budget: EchoBudget) {
+    fn tell(&mut self, meta: &Meta, segment: u16, node: u16, is_answer: bool, budget: EchoBudget) {
         let kind = if node == NO_NODE { event_kind::FOREIGN_CLAIM } else { event_kind::PEER_CLAIM };
         self.event_budgets[usize::from(kind)] = budget;
         let (address, mac, ifindex) = (meta.source, meta.source_mac, meta.ifindex);
-        self.events.push(ClaimEvent { time: 0, address, ifindex, segment, kind, node, mac });
+        let is_answer = is_answer.into();
+        self.events.push(ClaimEvent { time: 0, address, ifindex, segment, kind, is_answer, node, mac });
     }
 }
 

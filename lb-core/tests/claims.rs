@@ -93,10 +93,14 @@ impl Node {
 
     /// The others have found something of node 1.
     fn verdict(&mut self, condition: Condition) {
+        self.hear_verdict(condition);
+        self.act();
+    }
+
+    fn hear_verdict(&mut self, condition: Condition) {
         self.verdicts += 1;
         let verdict = Verdict { leg: leg(1), counter: self.verdicts, condition, falls: 0 };
         self.liveness.handle_message(leg(3), &Message::Verdicts(vec![verdict]), self.now);
-        self.act();
     }
 
     fn owns(&self, spot: Spot) -> bool {
@@ -112,13 +116,12 @@ impl Node {
     }
 
     fn hear_at(&mut self, mac: Mac, at: Instant) {
-        let claim = Claim {
-            spot: spot(0),
-            mac,
-            is_node: false,
-            at,
-            time: SystemTime::UNIX_EPOCH + (at - self.begin),
-        };
+        self.hear_of(spot(0), mac, false, at);
+    }
+
+    fn hear_of(&mut self, spot: Spot, mac: Mac, is_answer: bool, at: Instant) {
+        let time = SystemTime::UNIX_EPOCH + (at - self.begin);
+        let claim = Claim { spot, mac, is_node: false, is_answer, at, time };
         let standing = self.standing();
         self.claims.handle(&claim, &self.armed, &standing, self.now);
         if self.claims.poll_change() {
@@ -128,6 +131,11 @@ impl Node {
 
     fn hear(&mut self, mac: impl Into<Mac>) {
         self.hear_at(mac.into(), self.now);
+    }
+
+    /// A node answers what this one has asked.
+    fn answered(&mut self, mac: Mac) {
+        self.hear_of(spot(0), mac, true, self.now);
     }
 
     /// What is said until then, and when.
@@ -335,7 +343,7 @@ fn mistaken() -> Node {
 #[test]
 fn a_better_ranked_nodes_claim_stops_ones_own_as_long_as_it_is_there() {
     let mut node = mistaken();
-    node.hear(mac(1));
+    node.answered(mac(1));
     assert_eq!(node.withheld(), Some(Withheld::Yielded { to: leg(1) }));
     assert!(!node.owns(spot(0)));
     let counts = node.claims.report().counts;
@@ -345,7 +353,7 @@ fn a_better_ranked_nodes_claim_stops_ones_own_as_long_as_it_is_there() {
         // It is asked, and says so again.
         let said = node.run(5 * SECOND);
         assert!(!probes(&said).is_empty() && announcements(&said) == 0, "{said:?}");
-        node.hear(mac(1));
+        node.answered(mac(1));
         assert!(!node.owns(spot(0)));
     }
     // It dies, and nobody can say so: it was held to be silent before.
@@ -356,10 +364,75 @@ fn a_better_ranked_nodes_claim_stops_ones_own_as_long_as_it_is_there() {
 }
 
 #[test]
+fn a_silent_nodes_claim_is_doubted_until_it_answers() {
+    let mut node = mistaken();
+    node.hear(mac(1));
+    assert!(node.owns(spot(0)));
+    let said = node.run(Duration::from_millis(299));
+    assert_eq!((probes(&said).len(), announcements(&said)), (1, 0), "{said:?}");
+    node.answered(mac(1));
+    assert_eq!(node.withheld(), Some(Withheld::Yielded { to: leg(1) }));
+    assert_eq!(announcements(&node.run(SECOND)), 0, "clients are drawn away from the better-ranked node");
+    // It becomes deaf: what it says by itself does not prolong it.
+    for _ in 0..3 {
+        node.run(SECOND);
+        node.hear(mac(1));
+    }
+    assert_eq!(probes(&node.run(SECOND + Duration::from_millis(299))).len(), 1);
+    assert!(!node.owns(spot(0)));
+    node.run(Duration::from_millis(1));
+    assert!(node.owns(spot(0)));
+}
+
+#[test]
+fn a_deaf_node_is_not_yielded_to_and_its_clients_are_told_again() {
+    let mut node = mistaken();
+    let mut said = Vec::new();
+    for _ in 0..100 {
+        node.hear(mac(1));
+        assert!(node.owns(spot(0)));
+        said.extend(node.run(SECOND / 10));
+    }
+    let (asked, told) = (probes(&said), announcements(&said));
+    assert!((7..=10).contains(&asked.len()), "asked {} times within ten seconds", asked.len());
+    assert!((7..=11).contains(&told), "told {told} times within ten seconds");
+    said.clear();
+    said.extend(node.run(10 * SECOND));
+    assert!(probes(&said).is_empty() && announcements(&said) <= 1, "{said:?}");
+    let counts = node.claims.report().counts;
+    assert_eq!((counts.two_owners, counts.yields), (100, 0));
+}
+
+#[test]
+fn a_silent_node_that_claims_much_is_not_asked_for_all_at_once() {
+    let mut node = Node::new(250);
+    node.verdict(Condition::Silent);
+    node.run(SECOND);
+    for number in 0..250 {
+        node.hear_of(spot(number), mac(1), false, node.now);
+    }
+    let said = node.run(Duration::from_millis(299));
+    assert_eq!((probes(&said).len(), announcements(&said)), (100, 150));
+    assert_eq!(announcements(&node.run(2 * SECOND)), 100, "those that have not answered");
+    node.hear_of(spot(249), mac(1), false, node.now);
+    assert_eq!(probes(&node.run(SECOND)).len(), 1, "there is room again");
+}
+
+#[test]
+fn a_node_that_is_well_is_yielded_to_at_once() {
+    let mut node = mistaken();
+    node.hear_verdict(Condition::Answering);
+    node.hear(mac(1));
+    assert!(!node.owns(spot(0)));
+    assert!(probes(&node.run(SECOND)).is_empty());
+    assert_eq!(node.claims.report().counts.yields, 1);
+}
+
+#[test]
 fn a_verdict_ends_it() {
     for condition in [Condition::Answering, Condition::Yielding] {
         let mut node = mistaken();
-        node.hear(mac(1));
+        node.answered(mac(1));
         node.verdict(condition);
         assert_eq!(node.withheld(), None);
         assert_eq!(node.owns(spot(0)), condition == Condition::Yielding);
@@ -423,7 +496,7 @@ fn nodes_that_share_an_address_ask_for_it_first_and_one_of_them_again_and_none_y
 #[test]
 fn an_address_that_nodes_are_to_share_is_no_longer_yielded() {
     let mut node = mistaken();
-    node.hear(mac(1));
+    node.answered(mac(1));
     assert!(!node.owns(spot(0)));
     node.armed = sharing([1, 2, 3]);
     node.act();

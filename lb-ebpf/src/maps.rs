@@ -310,7 +310,7 @@ impl Lookup for Maps {
     }
 
     #[inline(always)]
-    fn event_budget(&self, kind: u16) -> EchoBudget {
+    fn event_budget(&self, kind: u8) -> EchoBudget {
         EVENT_BUDGET.get(kind as u32).copied().unwrap_or_default()
     }
 
@@ -423,7 +423,7 @@ impl Store for Maps {
     }
 
     #[inline(always)]
-    fn tell(&mut self, meta: &Meta, segment: u16, node: u16, budget: EchoBudget) {
+    fn tell(&mut self, meta: &Meta, segment: u16, node: u16, is_answer: bool, budget: EchoBudget) {
         let kind = if node == NO_NODE { event_kind::FOREIGN_CLAIM } else { event_kind::PEER_CLAIM };
         if let Some(place) = EVENT_BUDGET.get_ptr_mut(kind as u32) {
             // SAFETY: the value is this CPU's.
@@ -440,6 +440,7 @@ impl Store for Maps {
             (&raw mut (*event).ifindex).write(meta.ifindex);
             (&raw mut (*event).segment).write(segment);
             (&raw mut (*event).kind).write(kind);
+            (&raw mut (*event).is_answer).write(is_answer as u8);
             (&raw mut (*event).node).write(node);
             (&raw mut (*event).mac).write(meta.source_mac);
         }

@@ -109,6 +109,7 @@ fn claim(event: &ClaimEvent, now: Instant, time: SystemTime) -> Claim {
         spot: (event.address, event.segment),
         mac: event.mac,
         is_node: event.kind == event_kind::PEER_CLAIM,
+        is_answer: event.is_answer == 1,
         at: now.checked_sub(age).unwrap_or(now),
         time: time.checked_sub(age).unwrap_or(time),
     }

@@ -240,7 +240,7 @@ mod tests {
         claims.set(&armed, &standing, now);
         for second in [1, 9] {
             let time = UNIX_EPOCH + Duration::from_secs(second);
-            let claim = Claim { spot, mac: STRANGER.into(), is_node: false, at: now, time };
+            let claim = Claim { spot, mac: STRANGER.into(), is_node: false, is_answer: false, at: now, time };
             claims.handle(&claim, &armed, &standing, now);
         }
         let vip = VipStatus { owner: Some("n1".to_owned()), ..VipStatus::default() };

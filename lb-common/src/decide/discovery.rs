@@ -97,6 +97,8 @@ fn claim(meta: &Meta, maps: &impl Lookup, asks: bool, decision: &mut Decision) {
     decision.learn = Learn::Claim {
         segment: link.segment,
         node,
+        // A data path answers to the MAC that has asked; what is announced goes to all.
+        is_answer: meta.destination_mac == link.mac && !matches!(meta.kind, Kind::ArpRequest),
         spent: if spent < EVENT_LIMIT { spent + 1 } else { 0 },
         // With the agent gone, whoever has taken over is the owner. Of a spread VIP each node has a part.
         disowns: is_node

@@ -28,24 +28,40 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// A frame, what is done with it, and of whose VIP it tells.
-type Heard = (Vec<u8>, u32, IpAddr);
+/// A frame, what is done with it, of whose VIP it tells, and whether to this node alone.
+type Heard = (Vec<u8>, u32, IpAddr, bool);
 
-fn claims_of(mac: [u8; 6]) -> [Heard; 4] {
+fn claims_of(mac: [u8; 6]) -> [Heard; 6] {
     let answer = if mac == PEER { PASS } else { DROP };
     let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
+    let to = |destination: [u8; 6], mut frame: Vec<u8>| {
+        frame[..6].copy_from_slice(&destination);
+        frame
+    };
     [
-        (arp_request(mac, VIP4, VIP4), DROP, VIP4.into()),
-        (arp_reply(mac, OTHER_VIP4, (NODE, NODE4)), answer, OTHER_VIP4.into()),
-        (neighbour_advertisement(mac, VIP6, VIP6), answer, VIP6.into()),
-        (neighbour_advertisement(mac, link_local, VIP6), answer, VIP6.into()),
+        (arp_request(mac, VIP4, VIP4), DROP, VIP4.into(), false),
+        (to(NODE, arp_request(mac, VIP4, VIP4)), DROP, VIP4.into(), false),
+        (arp_reply(mac, OTHER_VIP4, (NODE, NODE4)), answer, OTHER_VIP4.into(), true),
+        (neighbour_advertisement(mac, VIP6, VIP6), answer, VIP6.into(), false),
+        (to(NODE, neighbour_advertisement(mac, link_local, VIP6)), answer, VIP6.into(), true),
+        // Flooded by a switch that does not know whom it is for.
+        (to([2, 9, 9, 9, 9, 9], neighbour_advertisement(mac, VIP6, VIP6)), answer, VIP6.into(), false),
     ]
 }
 
-fn told(address: IpAddr, mac: [u8; 6]) -> ClaimEvent {
+fn told(address: IpAddr, mac: [u8; 6], is_answer: bool) -> ClaimEvent {
     let (kind, node) =
         if mac == PEER { (event_kind::PEER_CLAIM, 1) } else { (event_kind::FOREIGN_CLAIM, NO_NODE) };
-    ClaimEvent { time: 0, address: address.into(), ifindex: IFINDEX, segment: 0, kind, node, mac: mac.into() }
+    ClaimEvent {
+        time: 0,
+        address: address.into(),
+        ifindex: IFINDEX,
+        segment: 0,
+        kind,
+        is_answer: is_answer.into(),
+        node,
+        mac: mac.into(),
+    }
 }
 
 fn expect(
@@ -65,13 +81,13 @@ fn expect(
 }
 
 fn strangers(node: &mut dyn Machine) -> Result<()> {
-    for (frame, action, vip) in claims_of(CLIENT) {
-        expect(node, &frame, action, Reason::ForeignClaim, &[told(vip, CLIENT)])?;
+    for (frame, action, vip, is_answer) in claims_of(CLIENT) {
+        expect(node, &frame, action, Reason::ForeignClaim, &[told(vip, CLIENT, is_answer)])?;
     }
     // It asks for something, with the VIP as its own: the kernel may have the answer.
     for frame in [arp_request(CLIENT, VIP4, NODE4), neighbour_solicitation(CLIENT, VIP6, NODE6, true)] {
         let vip = if frame[12..14] == [8, 6] { VIP4.into() } else { VIP6.into() };
-        expect(node, &frame, PASS, Reason::ForeignClaim, &[told(vip, CLIENT)])?;
+        expect(node, &frame, PASS, Reason::ForeignClaim, &[told(vip, CLIENT, false)])?;
     }
     for vip in [IpAddr::from(VIP4), VIP6.into()] {
         ensure!(node.vip(vip)?.owned == 1, "a stranger took {vip}");
@@ -80,8 +96,8 @@ fn strangers(node: &mut dyn Machine) -> Result<()> {
 }
 
 fn peers(node: &mut dyn Machine) -> Result<()> {
-    for (frame, action, vip) in claims_of(PEER) {
-        expect(node, &frame, action, Reason::PeerAnnounced, &[told(vip, PEER)])?;
+    for (frame, action, vip, is_answer) in claims_of(PEER) {
+        expect(node, &frame, action, Reason::PeerAnnounced, &[told(vip, PEER, is_answer)])?;
     }
     expect(node, &arp_reply(PEER, PEER4, (NODE, NODE4)), PASS, Reason::NotVip, &[])?;
     expect(node, &neighbour_advertisement(CLIENT, CLIENT6, CLIENT6), PASS, Reason::NotVip, &[])
@@ -114,9 +130,9 @@ fn flood(node: &mut dyn Machine) -> Result<()> {
     for _ in 0..2 * limit {
         node.arrive(&arp_request(CLIENT, VIP4, VIP4))?;
     }
-    ensure!(node.claims()? == vec![told(VIP4.into(), CLIENT); limit], "another number of events");
+    ensure!(node.claims()? == vec![told(VIP4.into(), CLIENT, false); limit], "another number of events");
     node.arrive(&arp_request(PEER, VIP4, VIP4))?;
-    ensure!(node.claims()? == [told(VIP4.into(), PEER)], "strangers have spent the nodes' budget");
+    ensure!(node.claims()? == [told(VIP4.into(), PEER, false)], "strangers have spent the nodes' budget");
     Ok(())
 }
 
