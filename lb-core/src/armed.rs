@@ -68,6 +68,14 @@ impl ArmedSegment {
     pub fn node_of(&self, leg: Leg) -> Option<&NodeName> {
         self.legs.get(&leg).or_else(|| self.stand_ins.get(&leg))
     }
+
+    /// A node's leg, or what stands for it here.
+    pub fn leg_of(&self, node: &NodeName) -> Option<Leg> {
+        let of = |legs: &BTreeMap<Leg, NodeName>| {
+            legs.iter().find(|(_, known)| *known == node).map(|(leg, _)| *leg)
+        };
+        of(&self.legs).or_else(|| of(&self.stand_ins))
+    }
 }
 
 impl Armed {

@@ -20,6 +20,7 @@ use lb_common::layout::{Addr, MAX_SEGMENTS, Mac, Vip};
 use crate::{
     armed::Armed,
     liveness::{Condition, Leg, Standing},
+    model::NodeName,
     probing::{Found, Output, Probing, Spot, Wanted},
 };
 
@@ -48,7 +49,7 @@ pub struct Claim {
     pub spot: Spot,
     /// Who, on the wire.
     pub mac: Mac,
-    /// Whether that is a node's, as the data path knows.
+    /// Whether that is a node's, as the data path knows: it has proven to be there.
     pub is_node: bool,
     /// Whether it answers a question of this node's: whoever says it hears this node.
     pub is_answer: bool,
@@ -127,6 +128,8 @@ pub struct Report {
 #[derive(Debug, Default)]
 pub struct Claims {
     probing: Probing,
+    /// MACs that nodes say are theirs.
+    described: BTreeMap<Mac, NodeName>,
     /// In the maps since before this agent: they may be in use.
     adopted: BTreeSet<Spot>,
     /// What this node owns, and since when.
@@ -174,6 +177,11 @@ impl Claims {
     /// Nothing was heard yet. An earlier agent has left these in the maps, and has owned some of them.
     pub fn new(adopted: BTreeSet<Spot>, owned: BTreeSet<Spot>) -> Self {
         Self { probing: Probing::new(owned), adopted, ..Self::default() }
+    }
+
+    /// Sets which MACs nodes of the cluster say are theirs, proven or not: who has one of them is no stranger.
+    pub fn describe(&mut self, macs: impl IntoIterator<Item = (Mac, NodeName)>) {
+        self.described = macs.into_iter().filter(|(mac, _)| !mac.is_group()).collect();
     }
 
     /// Sets what is planned and how nodes stand.
@@ -230,7 +238,7 @@ impl Claims {
             return;
         }
         self.has_news = true;
-        let node = node_of(armed, segment, claim.mac);
+        let node = node_of(armed, &self.described, segment, claim.mac);
         if node.is_none() && !claim.is_node {
             return self.handle_stranger(claim, now);
         }
@@ -451,10 +459,10 @@ impl Claims {
 
     /// Strangers whose MAC turns out to be a node's.
     fn acquit(&mut self, armed: &Armed, now: Instant) {
-        let probing = &mut self.probing;
+        let (probing, described) = (&mut self.probing, &self.described);
         self.strangers.retain(|spot, known| {
             let before = known.len();
-            known.retain(|mac, _| node_of(armed, spot.1, *mac).is_none());
+            known.retain(|mac, _| node_of(armed, described, spot.1, *mac).is_none());
             if known.is_empty() && before > 0 {
                 probing.clear(*spot, now);
             }
@@ -463,8 +471,17 @@ impl Claims {
     }
 }
 
-/// Whether a MAC is a node's, and what stands for that node.
-fn node_of(armed: &Armed, segment: u16, mac: Mac) -> Option<Option<Leg>> {
+/// Whether a MAC is a node's, by the data path or by what nodes say, and what stands for that node.
+fn node_of(
+    armed: &Armed,
+    described: &BTreeMap<Mac, NodeName>,
+    segment: u16,
+    mac: Mac,
+) -> Option<Option<Leg>> {
     let in_segment = armed.neighbours.iter().filter(|(place, _)| *place % MAX_SEGMENTS == u32::from(segment));
-    in_segment.map(|(_, neighbour)| neighbour).find(|n| n.entry.mac == mac).map(|neighbour| neighbour.leg)
+    let known = in_segment.map(|(_, neighbour)| neighbour).find(|n| n.entry.mac == mac).map(|n| n.leg);
+    known.or_else(|| {
+        let node = described.get(&mac)?;
+        Some(armed.segments.get(&segment).and_then(|segment| segment.leg_of(node)))
+    })
 }

@@ -14,6 +14,7 @@ use lb_core::{
     armed::{Armed, ArmedNeighbour, ArmedSegment, ArmedVip},
     claims::{Claim, Claims, Say, Withheld},
     liveness::{Condition, Leg, Liveness, Message, Profile, Standing, Verdict},
+    model::NodeName,
     probing::{Spot, frame},
     spread::Shares,
 };
@@ -318,6 +319,43 @@ fn whoever_turns_out_to_be_a_node_is_no_stranger() {
     node.armed.neighbours = armed(0).neighbours;
     node.act();
     assert!(node.owns(spot(0)) && node.claims.report().strangers.is_empty());
+}
+
+#[test]
+fn whoever_is_said_to_be_a_node_is_no_stranger_before_it_is_proven() {
+    let name = |node: u8| NodeName(format!("n{node}"));
+    let unproven = || {
+        let mut armed = armed_first(1);
+        armed.neighbours.clear();
+        let legs = (1..=3).map(|node| (leg(node), name(node)));
+        armed.segments.values_mut().for_each(|segment| segment.legs = legs.clone().collect());
+        armed
+    };
+    let mut node = Node::with(Claims::default(), unproven());
+    node.claims.describe([(mac(3), name(3))]);
+    node.hear(mac(3));
+    assert!(node.owns(spot(0)) && node.claims.report().strangers.is_empty());
+    assert_eq!(node.claims.report().counts.foreign, 0);
+    node.hear(STRANGER);
+    assert_eq!(node.claims.report().strangers.len(), 1, "what nobody says is theirs");
+
+    // What is said comes after the claim.
+    let mut node = Node::with(Claims::default(), unproven());
+    node.hear(mac(3));
+    assert_eq!(node.withheld(), Some(Withheld::Taken));
+    node.claims.describe([(mac(3), name(3))]);
+    node.act();
+    assert!(node.owns(spot(0)) && node.claims.report().strangers.is_empty());
+
+    // It ranks as its node does, and a group is nobody's.
+    let mut node = mistaken();
+    node.armed.neighbours.clear();
+    node.armed.segments = unproven().segments;
+    node.claims.describe([(mac(1), name(1)), ([3, 0, 0, 0, 1, 1].into(), name(3))]);
+    node.answered(mac(1));
+    assert_eq!(node.withheld(), Some(Withheld::Yielded { to: leg(1) }));
+    node.hear([3, 0, 0, 0, 1, 1]);
+    assert_eq!(node.claims.report().strangers.len(), 1);
 }
 
 #[test]

@@ -314,6 +314,8 @@ impl Thread {
     /// Writes what the maps should hold as nodes stand, announces, and tells the driver.
     fn act(&mut self, now: Instant) {
         let standing = self.liveness.standing(now);
+        let described = self.described_macs();
+        self.hearer.claims().describe(described);
         self.hearer.claims().set(&self.orders.armed, &standing, now);
         let spread = self.own_shares(&standing);
         self.write(&standing, &spread);
@@ -332,6 +334,16 @@ impl Thread {
         // Before the driver hears of it: it looks there.
         self.publish(now);
         self.report(standing);
+    }
+
+    /// MACs of the links that nodes describe: what they say is sealed, so it is theirs to say.
+    fn described_macs(&self) -> Vec<(Mac, NodeName)> {
+        let described =
+            self.members.iter().filter_map(|(leg, node)| Some((node, self.liveness.description(*leg)?)));
+        let macs = described.flat_map(|(node, description)| {
+            description.links.iter().map(move |link| (link.mac, node.clone()))
+        });
+        macs.collect()
     }
 
     /// Shares of spread VIPs that this node answers, but for those that somebody else has as an address of its own.
