@@ -9,6 +9,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use lb_common::layout::ALGORITHM_VERSION;
 
 use crate::{
     liveness::MAX_LINKS,
@@ -135,7 +136,9 @@ impl<'a> Legs<'a> {
     }
 
     fn node(&self, name: &NodeName) -> NodePlan {
-        let mut plan = NodePlan { in_source: true, ..NodePlan::default() };
+        let said = self.network.algorithms.get(name).copied();
+        let other_algorithm = said.filter(|version| name != self.this && *version != ALGORITHM_VERSION);
+        let mut plan = NodePlan { in_source: true, other_algorithm, ..NodePlan::default() };
         let mut known: Vec<IpAddr> = self.snapshot.nodes[name].addresses.clone();
         known.sort_unstable();
         let is_ours = |address: &&IpAddr| self.segments().any(|segment| self.is_in(segment, address));

@@ -242,7 +242,7 @@ impl Placer<'_> {
                 mac: (*mac).into(),
                 reach: if is_self { reach::SELF } else { reach::SEGMENT },
                 state: if planned.in_source { node_state::READY } else { node_state::SUSPECT },
-                dsr_capable: 1,
+                dsr_capable: planned.other_algorithm.is_none().into(),
                 pad: [0; 3],
             };
             let leg = planned.addresses.get(name).copied().filter(|_| !is_self);

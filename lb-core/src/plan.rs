@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use lb_common::layout::ALGORITHM_VERSION;
 
 use crate::{
     allocate::Allocation,
@@ -93,6 +94,9 @@ pub struct NodePlan {
     /// What stands for it where its address is not known: its lowest address by the source, of those in segments of this node if there
     /// are any.
     pub stand_in: Option<IpAddr>,
+    /// The algorithm version that it uses, if that is another than this node's: its rows are others, so that flows with its pods would
+    /// end when they enter by another node.
+    pub other_algorithm: Option<u32>,
 }
 
 impl NodePlan {
@@ -184,6 +188,14 @@ pub enum EndpointReason {
         /// The node.
         node: NodeName,
     },
+    /// The node computes rows by another algorithm.
+    #[error("its node {node} uses algorithm version {version}, this node {ALGORITHM_VERSION}")]
+    OtherAlgorithm {
+        /// The node.
+        node: NodeName,
+        /// What it uses.
+        version: u32,
+    },
 }
 
 /// The plan for a node.
@@ -271,7 +283,7 @@ impl Plan {
                     EndpointCondition::ServingTerminating => !is_any_ready,
                     EndpointCondition::NotReady => false,
                 };
-                let kernel = self.unreached(endpoint.node.as_ref());
+                let kernel = self.left_to_kernel(endpoint.node.as_ref());
                 (
                     (endpoint.address, endpoint.port),
                     EndpointPlan { node: endpoint.node.clone(), ready, kernel },
@@ -296,14 +308,17 @@ impl Plan {
         }
     }
 
-    fn unreached(&self, node: Option<&NodeName>) -> Option<EndpointReason> {
+    fn left_to_kernel(&self, node: Option<&NodeName>) -> Option<EndpointReason> {
         let Some(node) = node else { return Some(EndpointReason::NoNode) };
         match self.nodes.get(node) {
             None => Some(EndpointReason::UnknownNode { node: node.clone() }),
             Some(planned) if planned.legs.is_empty() => {
                 Some(EndpointReason::OffSegment { node: node.clone() })
             }
-            Some(_) => None,
+            Some(planned) => {
+                let other = |version| EndpointReason::OtherAlgorithm { node: node.clone(), version };
+                planned.other_algorithm.map(other)
+            }
         }
     }
 }

@@ -53,6 +53,8 @@ struct Links {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Node {
+    /// What it says of itself to others; if not given, the same as this program's.
+    algorithm: Option<u32>,
     links: BTreeMap<String, Link>,
 }
 
@@ -92,6 +94,7 @@ pub fn read(path: &Path, node: &NodeName) -> Result<Network, FileError> {
         network.links.insert(name, NodeLink { ifindex, vlan, mac: mac.0, mtu, prefixes });
     }
     for (peer, node) in links.nodes {
+        network.algorithms.extend(node.algorithm.map(|version| (NodeName(peer.clone()), version)));
         network.hear(NodeName(peer), node.links.into_iter().map(|(name, link)| (name, link.prefixes)));
     }
     Ok(network)
@@ -141,6 +144,7 @@ nodes:
         prefixes: [192.0.2.11/24]
         neighbours: {192.0.2.12: 02:00:00:00:00:02}
   n2:
+    algorithm: 7
     links:
       bond0.100: {ifindex: 5, vlan: 100, mac: 02:00:00:00:00:02, prefixes: [192.0.2.12/24]}
 ";
@@ -163,6 +167,7 @@ nodes:
         assert_eq!(peer, [2, 0, 0, 0, 0, 2]);
         let said = [("bond0.100".to_owned(), BTreeSet::from(["192.0.2.12/24".parse()?]))].into();
         assert_eq!(network.peers, [(NodeName("n2".to_owned()), said)].into());
+        assert_eq!(network.algorithms, [(NodeName("n2".to_owned()), 7)].into());
         Ok(())
     }
 

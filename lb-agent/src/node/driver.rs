@@ -379,6 +379,7 @@ impl Driver {
             let links = description.links.iter();
             let said = links.map(|link| (link.name.clone(), link.addresses.iter().copied().collect()));
             network.hear(node.clone(), said);
+            network.algorithms.insert(node.clone(), description.algorithm);
         }
         self.met.proven.iter().for_each(|(leg, mac)| network.believe(*leg, mac.octets()));
         let Pass { plan, placed, ops } = pass(&self.settled, &self.options.node, &network, &current, &local);
@@ -417,6 +418,7 @@ impl Driver {
             state: STATE_VERSION,
             config: CONFIG_VERSION,
             algorithm: ALGORITHM_VERSION,
+            lowest_algorithm: seen.algorithm,
             map_bytes,
         });
         let vips = placed.armed.vips(&standing).filter(|(_, vip)| vip.owned != 0);

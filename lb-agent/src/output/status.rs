@@ -79,6 +79,10 @@ pub struct AgentStatus {
     pub config: u32,
     /// Version of what nodes agree on.
     pub algorithm: u32,
+    /// The lowest version that a node which lives uses, if nodes talk: flows with pods of nodes that use another than this one are left to
+    /// the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lowest_algorithm: Option<u32>,
     /// Bytes of all maps, as the kernel charges them at most.
     pub map_bytes: u64,
 }

@@ -439,6 +439,8 @@ pub struct Network {
     /// Links that other nodes say they have: addresses with their prefix lengths, by name. None of a node that says nothing of them;
     /// one that was not heard is not in it.
     pub peers: BTreeMap<NodeName, BTreeMap<String, BTreeSet<IpNet>>>,
+    /// Algorithm versions that other nodes say they use; one that was not heard is taken to use this node's.
+    pub algorithms: BTreeMap<NodeName, u32>,
 }
 
 impl Network {

@@ -223,6 +223,36 @@ fn a_node_that_leaves_the_source_gets_no_new_flow_and_keeps_its_own() {
 }
 
 #[test]
+fn flows_with_pods_of_nodes_that_use_another_algorithm_are_left_to_the_kernel() {
+    let snapshot = snapshot(1..=6);
+    let node = |number: u8| NodeName(format!("n{number}"));
+    let on = |number: u8, said: &[(u8, u32)]| {
+        let algorithms = said.iter().map(|(number, version)| (node(*number), *version)).collect();
+        let network = Network { algorithms, ..network() };
+        let plan = plan(&snapshot, &allocate(&snapshot), &node(number), &network);
+        let maps = place(&plan, &Maps::empty(&local(0).sizes), &local(0)).maps;
+        let capable = (0..3).map(|node| maps.neighbours[node * MAX_SEGMENTS as usize].dsr_capable);
+        let endpoints = plan.services.values().flat_map(|service| &service.endpoints);
+        let left: BTreeMap<IpAddr, String> = endpoints
+            .filter_map(|((address, _), endpoint)| Some((*address, endpoint.kernel.as_ref()?.to_string())))
+            .collect();
+        (capable.collect::<Vec<_>>(), left)
+    };
+    let own = ALGORITHM_VERSION;
+    // What is said of this node itself is older than this node.
+    for said in [&[][..], &[(1, own), (2, own)], &[(0, own + 1)]] {
+        assert_eq!(on(0, said), (vec![1, 1, 1], BTreeMap::new()));
+    }
+    for other in [own + 1, own - 1] {
+        let (capable, left) = on(0, &[(1, other), (2, own)]);
+        assert_eq!(capable, [1, 0, 1]);
+        assert_eq!(left.keys().copied().collect::<Vec<_>>(), [1, 4].map(address));
+        let reason = format!("its node n1 uses algorithm version {other}, this node {own}");
+        assert!(left.values().all(|text| *text == reason), "{left:?}");
+    }
+}
+
+#[test]
 fn services_without_endpoints_or_room_say_so() {
     let maps = placed(&snapshot([]), &Maps::empty(&local(0).sizes), 0).maps;
     assert_eq!(only_service(&maps).flags, service_flags::NO_ENDPOINTS);
