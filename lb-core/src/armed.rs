@@ -149,6 +149,11 @@ impl Armed {
         armed.tables.iter().filter_map(counted).collect()
     }
 
+    /// How nodes share a VIP in a segment, if it is spread over them.
+    pub fn shares(&self, vip: &ArmedVip, segment: u16) -> Option<&Shares> {
+        vip.tables.get(&segment).and_then(|table| self.tables.get(*table)).map(|(_, shares)| shares)
+    }
+
     /// Who owns a VIP, by segment; nobody alone one that is spread over nodes.
     pub fn owners(&self, address: Addr, standing: &Standing) -> BTreeMap<u16, Leg> {
         let alone = self.vips.get(&address).filter(|armed| armed.tables.is_empty());

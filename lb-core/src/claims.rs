@@ -196,9 +196,15 @@ impl Claims {
                     continue;
                 }
                 let own = armed.segments.get(segment).and_then(|segment| segment.claims_as);
-                let is_spread = vip.tables.contains_key(segment);
+                let shares = armed.shares(vip, *segment);
+                let is_spread = shares.is_some();
                 // Somebody else has used it until a moment ago.
-                let mut others = ranked.iter().take_while(|leg| is_spread || Some(**leg) != own);
+                let class = |leg| shares.and_then(|shares| shares.class_of(leg));
+                let own_class = own.and_then(class);
+                let is_before = |leg: &Leg| class(*leg) <= own_class;
+                let mut others = ranked
+                    .iter()
+                    .take_while(|leg| if is_spread { is_before(leg) } else { Some(**leg) != own });
                 let is_taken_over =
                     others.any(|leg| Some(*leg) != own && standing.condition(*leg) != Condition::Answering);
                 let is_urgent = is_taken_over || self.adopted.contains(&spot);

@@ -119,17 +119,21 @@ impl Moves {
     }
 }
 
-/// By VIP and segment those that may own, best first. Of a VIP that is spread over nodes, this node is the first for its own shares,
-/// and it is these that its falls and returns move.
+/// By VIP and segment those that may own, best first. Of a VIP that is spread over nodes, this node is the first of its class for its own
+/// shares, and it is these that its falls and returns move.
 fn ranked(armed: &Armed) -> impl Iterator<Item = (Addr, u16, Cow<'_, [Leg]>)> {
     armed.vips.iter().flat_map(move |(address, vip)| {
         vip.ranked.iter().map(move |(segment, ranked)| {
             let own = armed.segments.get(segment).and_then(|segment| segment.claims_as);
-            let first = own.filter(|own| vip.tables.contains_key(segment) && ranked.contains(own));
+            let first = armed.shares(vip, *segment).and_then(|shares| {
+                let class = shares.class_of(own?)?;
+                ranked.iter().position(|leg| shares.class_of(*leg) == Some(class)).zip(own)
+            });
             let ranked = match first {
-                Some(own) => {
-                    let others = ranked.iter().copied().filter(|leg| *leg != own);
-                    Cow::Owned(std::iter::once(own).chain(others).collect())
+                Some((place, own)) => {
+                    let mut ranked: Vec<Leg> = ranked.iter().copied().filter(|leg| *leg != own).collect();
+                    ranked.insert(place, own);
+                    Cow::Owned(ranked)
                 }
                 None => Cow::Borrowed(&ranked[..]),
             };

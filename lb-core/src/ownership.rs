@@ -143,9 +143,33 @@ pub fn contender<'a>(advertisements: &[&'a L2Advertisement], node: &Node) -> Opt
     Some(Contender { score, interfaces })
 }
 
+/// Who may own an address in a segment, best first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranking {
+    /// The nodes.
+    pub nodes: Vec<NodeName>,
+    /// So many of the first differ by nothing but their names, then so many of the next, and so on: they share an address that is
+    /// spread over nodes, and those after them only if none of them lives.
+    pub classes: Vec<usize>,
+}
+
+impl Ranking {
+    /// The nodes of each class, best first.
+    pub fn classes(&self) -> impl Iterator<Item = &[NodeName]> {
+        let mut left = &self.nodes[..];
+        self.classes.iter().map(move |count| {
+            let (class, others) = left.split_at(left.len().min(*count));
+            left = others;
+            class
+        })
+    }
+}
+
 /// Who may own a Service's addresses where, and who may not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims<'a> {
+    /// Preference of those that may own.
+    scores: BTreeMap<&'a NodeName, u32>,
     /// By segment of this node's in which the addresses are announced: who may own there, best first.
     pub segments: BTreeMap<&'a str, Vec<&'a NodeName>>,
     /// All others of the source, by the first rule that leaves them out.
@@ -185,9 +209,9 @@ impl<'a> Claims<'a> {
                 Err(reason) => claims.leave_out(reason, name),
             }
         }
-        let scores = contenders.iter().map(|(name, contender)| (*name, contender.score));
+        claims.scores = contenders.iter().map(|(name, contender)| (*name, contender.score)).collect();
         let mut left_out = Vec::new();
-        for name in ranked(first_address, scores) {
+        for name in ranked(first_address, claims.scores.iter().map(|(name, score)| (*name, *score))) {
             for (segment, owners) in &mut claims.segments {
                 if !has_leg(name, segment) {
                     left_out.push((LeftOut::NoLeg { segment: (*segment).to_owned() }, name));
@@ -213,14 +237,23 @@ impl<'a> Claims<'a> {
         address: &IpAddr,
         legs: &Legs<'_>,
         nodes: &BTreeMap<NodeName, NodePlan>,
-    ) -> BTreeMap<String, Vec<NodeName>> {
+    ) -> BTreeMap<String, Ranking> {
         let near = legs.near_to(address);
         let ordered = self.segments.iter().map(|(segment, owners)| {
-            let is_known =
-                |owner| nodes.get(owner).is_some_and(|planned| planned.addresses.contains_key(*segment));
+            let is_known = |owner: &NodeName| {
+                nodes.get(owner).is_some_and(|planned| planned.addresses.contains_key(*segment))
+            };
             let mut owners = owners.clone();
-            owners.sort_by_key(|owner| Reverse((is_known(owner), near.contains(owner))));
-            ((*segment).to_owned(), owners.into_iter().cloned().collect())
+            let place = |owner: &NodeName| (is_known(owner), near.contains(owner));
+            owners.sort_by_key(|owner| Reverse(place(owner)));
+            let is_alike = |a: &&NodeName, b: &&NodeName| {
+                place(a) == place(b) && self.scores.get(a) == self.scores.get(b)
+            };
+            let ranking = Ranking {
+                classes: owners.chunk_by(is_alike).map(<[_]>::len).collect(),
+                nodes: owners.into_iter().cloned().collect(),
+            };
+            ((*segment).to_owned(), ranking)
         });
         ordered.collect()
     }

@@ -29,6 +29,7 @@ use crate::{
     liveness::{Leg, PROBE_PORT, Standing},
     maps::{Maps, Sizes},
     model::NodeName,
+    ownership::Ranking,
     plan::{Frontend, KernelReason, LARGEST_MTU_OF_ONE_BUFFER, NodePlan, Plan, ServicePlan},
     rows::{RowBackend, build, row_key},
 };
@@ -517,9 +518,8 @@ impl Placer<'_> {
             };
             let announced = planned.segments.keys().fold(0, mask);
             let flags = if planned.echo { vip_flags::ECHO } else { 0 };
-            let ranked = |(name, owners): (&String, &Vec<NodeName>)| {
-                let claims_as = |node: &NodeName| self.plan.nodes.get(node)?.claims_as(name);
-                Some((*self.segments.get(name)?, owners.iter().filter_map(claims_as).collect()))
+            let ranked = |(name, ranking): (&String, &Ranking)| {
+                Some((*self.segments.get(name)?, self.claims_as(name, &ranking.nodes).collect()))
             };
             let known = self.current.vips.get(&(*address).into()).map(|vip| vip.stats);
             let stats = known.filter(|place| *place != 0).or_else(|| free.next()).unwrap_or(0);
@@ -530,6 +530,11 @@ impl Placer<'_> {
             };
             self.armed.vips.insert((*address).into(), armed);
         }
+    }
+
+    /// What nodes claim VIPs in a segment as.
+    fn claims_as(&self, segment: &str, nodes: &[NodeName]) -> impl Iterator<Item = Leg> {
+        nodes.iter().filter_map(move |node| self.plan.nodes.get(node)?.claims_as(segment))
     }
 
     /// Endpoints of this node, those that are gone but still talk included.

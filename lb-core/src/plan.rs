@@ -18,7 +18,7 @@ use crate::{
         Echo, EndpointCondition, Family, Forwarding, L2Mode, Network, NodeName, ObjectName, Protocol,
         Service, Snapshot, TableSize, TrafficPolicy,
     },
-    ownership::{self, Claims, LeftOut},
+    ownership::{self, Claims, LeftOut, Ranking},
     rows::{MAX_BACKENDS, ladder},
 };
 
@@ -112,12 +112,12 @@ pub struct VipPlan {
     /// The Service that has it.
     pub service: ObjectName,
     /// By segment in which it is announced: who may answer ARP and NDP for it, best first.
-    pub segments: BTreeMap<String, Vec<NodeName>>,
+    pub segments: BTreeMap<String, Ranking>,
     /// Nodes that may not, by the first rule that leaves them out.
     pub left_out: BTreeMap<LeftOut, BTreeSet<NodeName>>,
     /// Whether echo requests are answered.
     pub echo: bool,
-    /// Whether each of the candidates answers for a share of the clients, and not the best one for all.
+    /// Whether each of the best class answers for a share of the clients, and not the best one for all.
     pub spread: bool,
 }
 

@@ -14,17 +14,51 @@ use crate::{
     rows::{self, RowBackend},
 };
 
-/// A table of shares: who may answer each, best first. A pure function of the legs, whatever their order: whoever knows the same
+/// Tables of shares: who may answer each, best first. A pure function of the legs, whatever their order: whoever knows the same
 /// nodes has the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shares {
+    /// The best first.
+    classes: Vec<Class>,
+}
+
+/// Nodes that share alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Class {
     legs: Vec<Leg>,
     rows: Vec<Row>,
 }
 
 impl Shares {
-    /// The table for these legs, all of them in one segment; with the key of the cluster's rows.
-    pub fn new(key: &HashKey, legs: &[Leg]) -> Self {
+    /// The tables for these legs, all of them in one segment, the best class of them first; with the key of the cluster's rows.
+    pub fn new(key: &HashKey, classes: &[Vec<Leg>]) -> Self {
+        Self { classes: classes.iter().map(|legs| Class::new(key, legs)).collect() }
+    }
+
+    /// The owner of each share, as nodes stand: of the class that has the best that is well, and if none is, the least bad. Nobody only
+    /// if nobody may own.
+    pub fn owners(&self, standing: &Standing) -> Vec<Option<Leg>> {
+        let all: Vec<Leg> = self.classes.iter().flat_map(|class| &class.legs).copied().collect();
+        let class = standing.owner(&all).and_then(|best| self.classes.get(self.class_of(best)?));
+        class.map_or_else(|| vec![None; SHARES as usize], |class| class.owners(standing))
+    }
+
+    /// In which class a leg is; the first is the best.
+    pub fn class_of(&self, leg: Leg) -> Option<usize> {
+        self.classes.iter().position(|class| class.legs.contains(&leg))
+    }
+
+    /// The shares of one leg.
+    pub fn of(&self, leg: Leg, standing: &Standing) -> Spread {
+        let mut own = Spread::default();
+        let owners = (0..SHARES).zip(self.owners(standing));
+        owners.filter(|(_, owner)| *owner == Some(leg)).for_each(|(share, _)| own.add(share));
+        own
+    }
+}
+
+impl Class {
+    fn new(key: &HashKey, legs: &[Leg]) -> Self {
         let mut legs = legs.to_vec();
         legs.sort_unstable();
         legs.dedup();
@@ -33,9 +67,9 @@ impl Shares {
         Self { rows: rows::shares(key, &nodes), legs }
     }
 
-    /// The owner of each share, as nodes stand: the best ranked of its first few that is well. Where none of them is, all that are
-    /// as well as any take turns. Nobody only if nobody may own.
-    pub fn owners(&self, standing: &Standing) -> Vec<Option<Leg>> {
+    /// The owner of each share: the best ranked of its first few that is well. Where none of them is, all that are as well as any take
+    /// turns.
+    fn owners(&self, standing: &Standing) -> Vec<Option<Leg>> {
         let condition = standing.owner(&self.legs).map(|best| standing.condition(best));
         let best: Vec<Leg> =
             self.legs.iter().copied().filter(|leg| Some(standing.condition(*leg)) == condition).collect();
@@ -46,14 +80,6 @@ impl Shares {
             standing.owner(&order)
         };
         self.rows.iter().enumerate().map(owner).collect()
-    }
-
-    /// The shares of one leg.
-    pub fn of(&self, leg: Leg, standing: &Standing) -> Spread {
-        let mut own = Spread::default();
-        let owners = (0..SHARES).zip(self.owners(standing));
-        owners.filter(|(_, owner)| *owner == Some(leg)).for_each(|(share, _)| own.add(share));
-        own
     }
 }
 

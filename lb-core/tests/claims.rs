@@ -500,7 +500,7 @@ fn a_worse_ranked_or_absent_owner_is_told_again_but_not_without_end() {
 fn sharing(ranked: [u8; 3]) -> Armed {
     let ranked = ranked.map(leg).to_vec();
     let mut armed = armed(1);
-    armed.tables = vec![(0, Shares::new(&HashKey::expand([1; 4]), &ranked))];
+    armed.tables = vec![(0, Shares::new(&HashKey::expand([1; 4]), std::slice::from_ref(&ranked)))];
     for vip in armed.vips.values_mut() {
         vip.ranked = [(0, ranked.clone())].into();
         vip.tables = [(0, 0)].into();
@@ -529,6 +529,13 @@ fn nodes_that_share_an_address_ask_for_it_first_and_one_of_them_again_and_none_y
     let mut node = Node::with(Claims::default(), sharing([2, 1, 3]));
     node.verdict(Condition::Silent);
     assert!(node.owns(spot(0)));
+    // One that was not to have any share has left none behind.
+    let mut armed = sharing([2, 3, 1]);
+    let classes = [vec![leg(2), leg(3)], vec![leg(1)]];
+    armed.tables = vec![(0, Shares::new(&HashKey::expand([1; 4]), &classes))];
+    let mut node = Node::with(Claims::default(), armed);
+    node.verdict(Condition::Silent);
+    assert_eq!(node.withheld(), Some(Withheld::Probing));
 }
 
 #[test]

@@ -20,11 +20,12 @@ fn leg(host: u8) -> Leg {
     Leg::from([10, 0, 0, host])
 }
 
-/// A VIP for which this node, with leg 2, ranks after leg 1.
-fn armed(is_spread: bool) -> Armed {
+/// A VIP for which this node, with leg 2, ranks after leg 1; if it is spread, over these classes.
+fn armed(classes: &[&[u8]]) -> Armed {
     let ranked = vec![leg(1), leg(2), leg(3)];
-    let shares = Shares::new(&HashKey::default(), &ranked);
-    let tables = if is_spread { [(0, 0)].into() } else { BTreeMap::new() };
+    let of = |class: &&[u8]| class.iter().copied().map(leg).collect();
+    let shares = Shares::new(&HashKey::default(), &classes.iter().map(of).collect::<Vec<_>>());
+    let tables = if classes.is_empty() { BTreeMap::new() } else { [(0, 0)].into() };
     let vip = ArmedVip { entry: Vip::default(), ranked: [(0, ranked)].into(), tables };
     let segment = ArmedSegment {
         name: "lan".to_owned(),
@@ -43,8 +44,8 @@ fn armed(is_spread: bool) -> Armed {
 }
 
 /// Whether a node that falls and returns twice may return for the third time at once.
-fn returns_at_once(is_spread: bool) -> bool {
-    let armed = armed(is_spread);
+fn returns_at_once(classes: &[&[u8]]) -> bool {
+    let armed = armed(classes);
     let begin = Instant::now();
     let mut moves = Moves::new(begin);
     let well = Standing::default();
@@ -59,6 +60,8 @@ fn returns_at_once(is_spread: bool) -> bool {
 
 #[test]
 fn the_shares_of_a_node_move_with_it_whatever_its_rank() {
-    assert!(returns_at_once(false), "it moves nothing: another ranks before it");
-    assert!(!returns_at_once(true), "its shares have moved three times");
+    assert!(returns_at_once(&[]), "it moves nothing: another ranks before it");
+    assert!(!returns_at_once(&[&[1, 2, 3]]), "its shares have moved three times");
+    assert!(!returns_at_once(&[&[1, 2], &[3]]), "its shares have moved three times");
+    assert!(returns_at_once(&[&[1], &[2, 3]]), "it has no share as long as a better class lives");
 }

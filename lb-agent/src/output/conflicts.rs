@@ -174,6 +174,7 @@ mod tests {
         claims::{Claim, Claims},
         liveness::Standing,
         model::{NodeName, ObjectName},
+        ownership::Ranking,
         plan::{LinkPlan, VipPlan},
     };
 
@@ -187,7 +188,7 @@ mod tests {
         let service = |name: &str| ObjectName { namespace: "default".to_owned(), name: name.to_owned() };
         let vip = VipPlan {
             service: service("web"),
-            segments: [("lan".to_owned(), Vec::new())].into(),
+            segments: [("lan".to_owned(), Ranking::default())].into(),
             left_out: BTreeMap::new(),
             echo: true,
             spread: false,

@@ -180,8 +180,18 @@ impl Cluster {
     /// Who may own the only VIP, as a node sees it: `segment: best, next; …`.
     fn ranked(&self, this: &str, heard: &[&str]) -> String {
         let plan = self.plan(this, heard);
-        let vips = plan.vips.values().flat_map(|vip| &vip.segments).map(|(segment, owners)| {
-            format!("{segment}: {}", owners.iter().map(|node| node.0.as_str()).collect::<String>())
+        let vips = plan.vips.values().flat_map(|vip| &vip.segments).map(|(segment, ranking)| {
+            format!("{segment}: {}", ranking.nodes.iter().map(|node| node.0.as_str()).collect::<String>())
+        });
+        vips.collect::<Vec<_>>().join("; ")
+    }
+
+    /// The same by classes: `segment: best and best, next`.
+    fn classes(&self, this: &str, heard: &[&str]) -> String {
+        let plan = self.plan(this, heard);
+        let vips = plan.vips.values().flat_map(|vip| &vip.segments).map(|(segment, ranking)| {
+            let class = |nodes: &[NodeName]| nodes.iter().map(|node| node.0.as_str()).collect::<String>();
+            format!("{segment}: {}", ranking.classes().map(class).collect::<Vec<_>>().join(", "))
         });
         vips.collect::<Vec<_>>().join("; ")
     }
@@ -221,6 +231,40 @@ fn nodes_with_a_link_in_the_vips_subnet_come_first() {
     assert_eq!(some.ranked("d", ALL), "eth0: bdac; eth1: bd", "a and c have no link there");
     assert_eq!(some.left_out("d", ALL), ["noLinkInSegment in eth1: ac"]);
     assert_eq!(some.ranked("b", NOBODY), "eth0: acbd", "it has heard nothing");
+}
+
+#[test]
+fn classes_are_by_what_is_known_then_by_subnet_then_by_preference() {
+    let second = [
+        "eth0=10.0.0.1/24",
+        "eth0=10.0.0.2/24 eth0=192.0.2.2/24",
+        "eth0=10.0.0.3/24",
+        "eth0=10.0.0.4/24 eth1=192.0.2.4/24",
+    ];
+    let mut cluster = Cluster::new(&second, "192.0.2.200");
+    assert_eq!(cluster.classes("b", NOBODY), "eth0: acbd");
+    assert_eq!(cluster.classes("d", ALL), "eth0: bd, ac; eth1: bd");
+    for (node, keys) in [("a", &["edge"][..]), ("b", &[]), ("c", &["edge", "fast"]), ("d", &["edge"])] {
+        if let Some(known) = cluster.snapshot.nodes.get_mut(&NodeName(node.to_owned())) {
+            known.labels = labels(keys);
+        }
+    }
+    let preferred = [PreferredNodes::new(60, has("edge")), PreferredNodes::new(50, has("fast"))];
+    let preferred = preferred.into_iter().flatten().collect();
+    let advertisement = L2Advertisement { preferred, ..L2Advertisement::default() };
+    cluster.snapshot.l2_advertisements.insert("main".to_owned(), advertisement);
+    assert_eq!(cluster.classes("b", NOBODY), "eth0: c, ad, b");
+    assert_eq!(cluster.classes("d", ALL), "eth0: d, b, c, a; eth1: d, b");
+
+    // Those that have said nothing of their links come last.
+    let links = [
+        "bond0=10.0.0.1/24 bond0.100=192.0.2.1/24",
+        "bond0=10.0.0.2/24 bond0.100=192.0.2.2/24",
+        "bond0=10.0.0.3/24 bond0.100=192.0.2.3/24",
+        "bond0=10.0.0.4/24 bond0.100=192.0.2.4/24",
+    ];
+    let cluster = Cluster::new(&links, "203.0.113.9");
+    assert_eq!(cluster.classes("a", &["b"]), "bond0: dabc; bond0.100: ab, dc");
 }
 
 #[test]

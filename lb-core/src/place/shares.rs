@@ -1,38 +1,53 @@
 //! Tables of VIPs that are spread over nodes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use lb_common::layout::vip_flags;
+use lb_common::layout::{Addr, vip_flags};
 
 use super::Placer;
-use crate::{liveness::Leg, spread::Shares};
+use crate::{liveness::Leg, ownership::Ranking, spread::Shares};
+
+/// Legs of those that may own, the best class first.
+type Classes = Vec<Vec<Leg>>;
 
 impl Placer<'_> {
     /// A table for each set of nodes that may own in a segment: VIPs with the same nodes have it in common. What finds no room in
     /// `SPREAD` has one owner.
     pub(super) fn place_shares(&mut self) {
-        let spread = self.plan.vips.iter().filter(|(_, planned)| planned.spread).map(|(address, _)| *address);
-        let wanted: Vec<_> = spread.map(Into::into).filter(|vip| self.armed.vips.contains_key(vip)).collect();
-        let count = wanted.iter().map(|vip| self.armed.vips[vip].ranked.len()).sum();
+        let is_known = |vip: &IpAddr| self.armed.vips.contains_key(&Addr::from(*vip));
+        let spread = self.plan.vips.iter().filter(|(vip, planned)| planned.spread && is_known(vip));
+        let wanted: Vec<(Addr, BTreeMap<u16, Classes>)> =
+            spread.map(|(vip, _)| ((*vip).into(), self.classes(vip))).collect();
+        let count = wanted.iter().map(|(_, segments)| segments.len()).sum();
         let mut room = self.room("SPREAD", self.local.sizes.spread, count);
-        let mut known: BTreeMap<(u16, Vec<Leg>), usize> = BTreeMap::new();
-        for vip in wanted {
-            let Some(armed) = self.armed.vips.get_mut(&vip) else { continue };
-            if armed.ranked.len() > room {
+        let mut known: BTreeMap<(u16, Classes), usize> = BTreeMap::new();
+        for (vip, segments) in wanted {
+            let Some(armed) = self.armed.vips.get_mut(&vip).filter(|_| segments.len() <= room) else {
                 continue;
-            }
-            room -= armed.ranked.len();
+            };
+            room -= segments.len();
             armed.entry.flags |= vip_flags::SPREAD;
-            for (segment, ranked) in &armed.ranked {
-                let mut legs = ranked.clone();
-                legs.sort_unstable();
+            for (segment, classes) in segments {
                 let tables = &mut self.armed.tables;
-                let table = *known.entry((*segment, legs)).or_insert_with_key(|(segment, legs)| {
-                    tables.push((*segment, Shares::new(&self.maps.config.row_key, legs)));
+                let table = *known.entry((segment, classes)).or_insert_with_key(|(segment, classes)| {
+                    tables.push((*segment, Shares::new(&self.maps.config.row_key, classes)));
                     tables.len() - 1
                 });
-                armed.tables.insert(*segment, table);
+                armed.tables.insert(segment, table);
             }
         }
+    }
+
+    /// Who may own a VIP, by segment: in each class the order of names counts for nothing.
+    fn classes(&self, vip: &IpAddr) -> BTreeMap<u16, Classes> {
+        let of = |(name, ranking): (&String, &Ranking)| {
+            let classes = ranking.classes().map(|nodes| {
+                let mut legs: Vec<Leg> = self.claims_as(name, nodes).collect();
+                legs.sort_unstable();
+                legs
+            });
+            Some((*self.segments.get(name)?, classes.collect()))
+        };
+        self.plan.vips.get(vip).into_iter().flat_map(|planned| &planned.segments).filter_map(of).collect()
     }
 }

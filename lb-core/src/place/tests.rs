@@ -13,7 +13,8 @@ use crate::{
     liveness::Condition,
     maps::{Op, StatsPlace},
     model::{
-        Endpoint, EndpointCondition, L2Advertisement, L2Mode, Network, NodeLink, Snapshot,
+        Endpoint, EndpointCondition, L2Advertisement, L2Mode, Network, NodeLink, Operator, PreferredNodes,
+        Requirement, Selector, Snapshot,
         testing::{endpoint, name, node, pool, service},
     },
     plan::plan,
@@ -346,6 +347,39 @@ fn nodes_divide_the_shares_of_a_spread_vip_and_take_those_of_the_dead() {
             assert_eq!(counts[&own_leg], own.count());
         }
         assert_eq!(seen.count(), SHARES);
+    }
+}
+
+#[test]
+fn nodes_that_are_preferred_divide_the_shares_among_themselves() {
+    let mut snapshot = snapshot(1..=6);
+    snapshot.services.values_mut().for_each(|web| web.l2 = Some(L2Mode::Spread));
+    let key = "edge".to_owned();
+    for number in [1, 2] {
+        if let Some(node) = snapshot.nodes.get_mut(&NodeName(format!("n{number}"))) {
+            node.labels.insert(key.clone(), String::new());
+        }
+    }
+    let edge = Selector { requirements: vec![Requirement { key, operator: Operator::Exists }] };
+    let preferred = PreferredNodes::new(10, edge).into_iter().collect();
+    snapshot
+        .l2_advertisements
+        .insert("all".to_owned(), L2Advertisement { preferred, ..L2Advertisement::default() });
+    let leg = |number: u8| Leg::from([192, 0, 2, 10 + number]);
+    let silent = [1, 2].map(|number| (leg(number), Condition::Silent));
+    let half = SHARES / 2;
+    for (troubled, expected) in
+        [(&[][..], [0, half, half]), (&silent[..1], [0, 0, SHARES]), (&silent, [SHARES, 0, 0])]
+    {
+        let standing = Standing::new(troubled, BTreeSet::new(), 3);
+        for number in 0..3_u8 {
+            let placed = placed_on(number, &snapshot, standing.clone());
+            let counts = placed.armed.share_counts(IpAddr::from([192, 0, 2, 100]).into(), &standing);
+            let counts = counts.get(&0).cloned().unwrap_or_default();
+            assert_eq!([0, 1, 2].map(|number| counts[&leg(number)]), expected, "{troubled:?}");
+            let owned: Vec<u32> = placed.maps.vips.values().map(|vip| vip.owned).collect();
+            assert_eq!(owned, [u32::from(expected[usize::from(number)] > 0)], "n{number} with {troubled:?}");
+        }
     }
 }
 

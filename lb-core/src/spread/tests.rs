@@ -15,7 +15,7 @@ fn leg(number: u32) -> Leg {
 
 fn shares(numbers: impl IntoIterator<Item = u32>) -> Shares {
     let legs: Vec<Leg> = numbers.into_iter().map(leg).collect();
-    Shares::new(&row_key(Some("4a8fd5f2-6ed3-4a0f-9d1e-1f8b0f8a3c11")), &legs)
+    Shares::new(&row_key(Some("4a8fd5f2-6ed3-4a0f-9d1e-1f8b0f8a3c11")), &[legs])
 }
 
 fn standing(troubled: &[(u32, Condition)]) -> Standing {
@@ -121,7 +121,36 @@ fn where_none_of_the_first_few_is_well_the_others_take_turns() {
     all[7].1 = Condition::Yielding;
     let owners = shares.owners(&standing(&all));
     assert!(owners.iter().all(|owner| *owner == Some(leg(7))));
+    assert!(Shares::new(&row_key(None), &[vec![]]).owners(&Standing::default()).iter().all(Option::is_none));
     assert!(Shares::new(&row_key(None), &[]).owners(&Standing::default()).iter().all(Option::is_none));
+}
+
+#[test]
+fn a_class_shares_only_if_none_of_those_before_it_is_well() {
+    use Condition::{Returning, Silent, Yielding};
+    let shares = Shares::new(&row_key(None), &[vec![leg(4), leg(1)], vec![leg(2), leg(3)], vec![leg(5)]]);
+    for (troubled, expected) in [
+        (&[][..], &[1, 4][..]),
+        (&[(1, Silent)], &[4]),
+        (&[(1, Silent), (4, Returning)], &[2, 3]),
+        (&[(1, Yielding), (4, Silent), (2, Silent)], &[3]),
+        (&[(1, Silent), (4, Silent), (2, Returning), (3, Returning)], &[5]),
+        // Nobody is well.
+        (&[(1, Silent), (4, Silent), (2, Returning), (3, Returning), (5, Silent)], &[2, 3]),
+        (&[(1, Silent), (2, Silent), (3, Silent), (4, Silent), (5, Silent)], &[1, 4]),
+    ] {
+        let owners = shares.owners(&standing(troubled));
+        let counts = counts(&owners);
+        assert_eq!(
+            counts.keys().copied().collect::<Vec<_>>(),
+            expected.iter().map(|n| leg(*n)).collect::<Vec<_>>()
+        );
+        assert!(
+            counts.values().all(|count| *count == SHARES as usize / expected.len()),
+            "{troubled:?}: {counts:?}"
+        );
+    }
+    assert_eq!([1, 3, 5, 6].map(|number| shares.class_of(leg(number))), [Some(0), Some(1), Some(2), None]);
 }
 
 /// A client of a VIP, with its share.
