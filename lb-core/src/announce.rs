@@ -8,15 +8,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use lb_common::{
-    checksum::Sum,
-    layout::{Addr, Mac, Plain},
-    packet::{Arp, Ethernet, Icmp, Ipv6, LinkLayerOption, NeighbourTarget, ethertype, icmp_type, protocol},
-};
+use lb_common::layout::{Addr, Mac};
 
 /// A VIP on a link (by interface index).
 pub type Place = (Addr, u32);
@@ -217,70 +212,4 @@ impl Announcements {
         *owned = Owned { said: owned.said.saturating_add(1), due: Some(due) };
         self.repeats.insert((due, place));
     }
-}
-
-/// The frame that says that `mac` has `vip`: an ARP request of the address for itself (RFC 5227 2.3), or an unsolicited neighbour
-/// advertisement (RFC 4861 7.2.6); broadcast and to all nodes, or to one.
-pub fn frame(vip: IpAddr, mac: Mac, to: Option<Recipient>) -> Vec<u8> {
-    match vip {
-        IpAddr::V4(v4) => {
-            arp(u32::from_ne_bytes(v4.octets()), mac, to.map_or(Mac::BROADCAST, |recipient| recipient.mac))
-        }
-        IpAddr::V6(_) => advertisement(vip.into(), mac, to.unwrap_or(ALL_NODES)),
-    }
-}
-
-/// `ff02::1` (RFC 2464 7).
-const ALL_NODES: Recipient = Recipient {
-    address: Addr { words: [0xff02_0000_u32.to_be(), 0, 0, 1_u32.to_be()] },
-    mac: Mac { words: [0x3333, 0, 1_u16.to_be()] },
-};
-
-fn arp(address: u32, mac: Mac, to: Mac) -> Vec<u8> {
-    let ethernet = Ethernet { destination: to, source: mac, ethertype: ethertype::ARP.to_be() };
-    let arp = Arp {
-        hardware: 1_u16.to_be(),
-        protocol: ethertype::IPV4.to_be(),
-        lengths: 0x0604_u16.to_be(),
-        operation: 1_u16.to_be(),
-        sender_mac: mac,
-        sender: address,
-        target_mac: Mac::default(),
-        target: address,
-    };
-    let mut frame = [ethernet.as_bytes(), arp.as_bytes()].concat();
-    // The least that Ethernet carries.
-    frame.resize(60, 0);
-    frame
-}
-
-fn advertisement(address: Addr, mac: Mac, to: Recipient) -> Vec<u8> {
-    const LENGTH: u16 = 32;
-    const OVERRIDE: u32 = 0x2000_0000_u32.to_be();
-    let ethernet = Ethernet { destination: to.mac, source: mac, ethertype: ethertype::IPV6.to_be() };
-    let ipv6 = Ipv6 {
-        version_and_flow: 0x6000_0000_u32.to_be(),
-        payload_length: LENGTH.to_be(),
-        next_and_hop_limit: [protocol::ICMPV6, 255],
-        source: address.words,
-        destination: to.address.words,
-    };
-    let type_and_code = [icmp_type::NEIGHBOUR_ADVERTISEMENT, 0];
-    let target = NeighbourTarget { target: address.words };
-    let option = LinkLayerOption { type_and_length: [2, 1], mac };
-    let checksum = mac
-        .words
-        .into_iter()
-        .fold(Sum::ZERO, |sum, word| sum.add(u32::from(word)))
-        .add_words(address.words)
-        .add_words(to.address.words)
-        .add(u32::from(LENGTH.to_be()))
-        .add(u32::from(u16::from(protocol::ICMPV6).to_be()))
-        .add(u32::from(u16::from_ne_bytes(type_and_code)))
-        .add(OVERRIDE)
-        .add_words(address.words)
-        .add(u32::from(u16::from_ne_bytes([2, 1])))
-        .checksum();
-    let icmp = Icmp { type_and_code, checksum, rest: OVERRIDE };
-    [ethernet.as_bytes(), ipv6.as_bytes(), icmp.as_bytes(), target.as_bytes(), option.as_bytes()].concat()
 }

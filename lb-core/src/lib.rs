@@ -8,6 +8,7 @@ pub mod armed;
 pub mod claims;
 pub mod diff;
 pub mod drain;
+pub mod frames;
 pub mod host;
 pub mod kept;
 pub mod legs;

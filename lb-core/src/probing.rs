@@ -7,15 +7,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use lb_common::{
-    checksum::Sum,
-    layout::{Addr, Mac, Plain},
-    packet::{Arp, Ethernet, Icmp, Ipv6, NeighbourTarget, ethertype, icmp_type, protocol},
-};
+use lb_common::layout::Addr;
 
 /// A VIP in a segment (by index).
 pub type Spot = (Addr, u16);
@@ -209,62 +204,4 @@ impl Probing {
         (asked.stage, asked.due) = (stage, due);
         self.due.insert((due, spot));
     }
-}
-
-/// The frame that asks whether anybody has `vip`, and claims nothing: an ARP probe (RFC 5227 1.1), or a neighbour solicitation from
-/// the unspecified address (RFC 4862 5.4.2).
-pub fn frame(vip: IpAddr, mac: Mac) -> Vec<u8> {
-    match vip {
-        IpAddr::V4(v4) => arp(u32::from_ne_bytes(v4.octets()), mac),
-        IpAddr::V6(_) => solicitation(vip.into(), mac),
-    }
-}
-
-fn arp(address: u32, mac: Mac) -> Vec<u8> {
-    let ethernet = Ethernet { destination: Mac::BROADCAST, source: mac, ethertype: ethertype::ARP.to_be() };
-    let arp = Arp {
-        hardware: 1_u16.to_be(),
-        protocol: ethertype::IPV4.to_be(),
-        lengths: 0x0604_u16.to_be(),
-        operation: 1_u16.to_be(),
-        sender_mac: mac,
-        sender: 0,
-        target_mac: Mac::default(),
-        target: address,
-    };
-    let mut frame = [ethernet.as_bytes(), arp.as_bytes()].concat();
-    // The least that Ethernet carries.
-    frame.resize(60, 0);
-    frame
-}
-
-fn solicitation(address: Addr, mac: Mac) -> Vec<u8> {
-    const LENGTH: u16 = 24;
-    // Solicited-node group: ff02::1:ff and the last 24 bits (RFC 4291 2.7.1); its MAC has the last 32 (RFC 2464 7).
-    let last = u32::from_be(address.words[3]) & 0x00ff_ffff | 0xff00_0000;
-    let group = Addr { words: [0xff02_0000_u32.to_be(), 0, 1_u32.to_be(), last.to_be()] };
-    let [a, b, c, d] = last.to_be_bytes();
-    let ethernet = Ethernet {
-        destination: [0x33, 0x33, a, b, c, d].into(),
-        source: mac,
-        ethertype: ethertype::IPV6.to_be(),
-    };
-    let ipv6 = Ipv6 {
-        version_and_flow: 0x6000_0000_u32.to_be(),
-        payload_length: LENGTH.to_be(),
-        next_and_hop_limit: [protocol::ICMPV6, 255],
-        source: Addr::UNSPECIFIED.words,
-        destination: group.words,
-    };
-    let type_and_code = [icmp_type::NEIGHBOUR_SOLICITATION, 0];
-    let checksum = Sum::ZERO
-        .add_words(group.words)
-        .add(u32::from(LENGTH.to_be()))
-        .add(u32::from(u16::from(protocol::ICMPV6).to_be()))
-        .add(u32::from(u16::from_ne_bytes(type_and_code)))
-        .add_words(address.words)
-        .checksum();
-    let icmp = Icmp { type_and_code, checksum, rest: 0 };
-    let target = NeighbourTarget { target: address.words };
-    [ethernet.as_bytes(), ipv6.as_bytes(), icmp.as_bytes(), target.as_bytes()].concat()
 }

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
 use lb_common::layout::Addr;
-use lb_core::announce::{Announcements, Place, Recipient, Takeover, frame};
+use lb_core::announce::{Announcements, Place, Recipient, Takeover};
 
 fn places(count: u32) -> BTreeSet<Place> {
     (0..count).map(|n| (Addr::from(Ipv4Addr::from_bits(0x0a00_0000 + n)), 2)).collect()
@@ -103,7 +103,10 @@ fn told_until(announcements: &mut Announcements, begin: Instant, end: Instant) -
 
 fn words(count: u32) -> Vec<(Place, Recipient)> {
     let place = (Addr::from(Ipv4Addr::new(192, 0, 2, 200)), 2);
-    let recipient = |n| Recipient { address: Ipv4Addr::from_bits(0x0a00_0000 + n).into(), mac: MAC.into() };
+    let recipient = |n| Recipient {
+        address: Ipv4Addr::from_bits(0x0a00_0000 + n).into(),
+        mac: [2, 0, 0, 0, 0, 1].into(),
+    };
     (0..count).map(|n| (place, recipient(n))).collect()
 }
 
@@ -155,59 +158,4 @@ fn thousands_of_clients_are_told_within_the_pace_and_hold_up_no_vip() {
     let last = words(16_384)[16_383].1;
     let first_of_last = told.iter().find(|(_, to)| *to == last).map(|(at, _)| *at);
     assert!(first_of_last.is_some_and(|at| at < Duration::from_secs(10)), "{first_of_last:?}");
-}
-
-#[test]
-fn one_client_is_told_in_frames_to_itself() {
-    let (to, client) = ([2, 0, 0, 0, 1, 1], Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x101));
-    let recipient = Recipient { address: client.into(), mac: to.into() };
-    let vip = Ipv4Addr::new(192, 0, 2, 1);
-    let all = frame(vip.into(), MAC.into(), None);
-    let one = frame(vip.into(), MAC.into(), Some(recipient));
-    assert_eq!((&one[..6], &one[6..]), (to.as_slice(), &all[6..]));
-
-    let vip = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x200);
-    let one = frame(vip.into(), MAC.into(), Some(recipient));
-    let (ethernet, ipv6) = one.split_at(14);
-    assert_eq!(ethernet, [to.as_slice(), &MAC, &[0x86, 0xdd]].concat());
-    let (header, body) = ipv6.split_at(40);
-    assert_eq!((&header[8..24], &header[24..]), (vip.octets().as_slice(), client.octets().as_slice()));
-    assert_eq!(internet_sum(header, body), 0xffff);
-}
-
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-
-#[test]
-fn an_ipv4_vip_is_announced_by_a_request_for_itself() {
-    let vip = Ipv4Addr::new(192, 0, 2, 1);
-    let mut expected = [[0xff; 6].as_slice(), &MAC, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &MAC].concat();
-    expected.extend(vip.octets());
-    expected.extend([0; 6]);
-    expected.extend(vip.octets());
-    expected.resize(60, 0);
-    assert_eq!(frame(vip.into(), MAC.into(), None), expected);
-}
-
-#[test]
-fn an_ipv6_vip_is_announced_by_an_advertisement_with_the_override_flag() {
-    let vip = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x200);
-    let frame = frame(vip.into(), MAC.into(), None);
-    let (ethernet, ipv6) = frame.split_at(14);
-    assert_eq!(ethernet, [[0x33, 0x33, 0, 0, 0, 1].as_slice(), &MAC, &[0x86, 0xdd]].concat());
-    let (header, body) = ipv6.split_at(40);
-    assert_eq!(header[..8], [0x60, 0, 0, 0, 0, 32, 58, 255]);
-    assert_eq!(header[8..24], vip.octets());
-    assert_eq!(header[24..], Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets());
-    assert_eq!((body[0], body[1], body[4]), (136, 0, 0x20));
-    assert_eq!(body[8..24], vip.octets());
-    assert_eq!(body[24..], [[2, 1].as_slice(), &MAC].concat());
-
-    assert_eq!(internet_sum(header, body), 0xffff);
-}
-
-/// Over the pseudo-header and all of the message: all ones if the checksum is right (RFC 1071).
-fn internet_sum(header: &[u8], body: &[u8]) -> u32 {
-    let covered = [&header[8..], &[0, 0, 0, 32, 0, 0, 0, 58], body].concat();
-    let sum = covered.chunks(2).fold(0_u32, |sum, pair| sum + u32::from(pair[0]) * 256 + u32::from(pair[1]));
-    (sum & 0xffff) + (sum >> 16)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,7 +15,7 @@ use lb_core::{
     claims::{Claim, Claims, Say, Withheld},
     liveness::{Condition, Leg, Liveness, Message, Profile, Standing, Verdict},
     model::NodeName,
-    probing::{Spot, frame},
+    probing::Spot,
     spread::Shares,
 };
 
@@ -584,28 +584,4 @@ fn a_thousand_new_addresses_are_asked_for_within_the_budget() {
     assert!(claims.withheld_segments().is_empty());
     assert!(seconds.values().all(|count| *count <= 1_001), "{seconds:?}");
     assert!(seconds.iter().filter(|(second, _)| **second > 5).all(|(_, count)| *count <= 201), "{seconds:?}");
-}
-
-#[test]
-fn a_probe_asks_and_claims_nothing() {
-    let mut expected = [[0xff; 6].as_slice(), &[2, 0, 0, 0, 0, 2], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
-    expected.extend([2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    expected.extend(VIP.octets());
-    expected.resize(60, 0);
-    assert_eq!(frame(VIP.into(), mac(2)), expected);
-
-    let vip = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0x12, 0x3456);
-    let frame = frame(vip.into(), mac(2));
-    let (ethernet, ipv6) = frame.split_at(14);
-    assert_eq!(ethernet, [0x33, 0x33, 0xff, 0x12, 0x34, 0x56, 2, 0, 0, 0, 0, 2, 0x86, 0xdd]);
-    let (header, body) = ipv6.split_at(40);
-    assert_eq!(header[..8], [0x60, 0, 0, 0, 0, 24, 58, 255]);
-    assert_eq!(header[8..24], [0; 16]);
-    assert_eq!(header[24..], Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff12, 0x3456).octets());
-    assert_eq!((body[0], body[1], &body[4..8]), (135, 0, [0; 4].as_slice()));
-    assert_eq!(body[8..], vip.octets());
-    // Over the pseudo-header and all of the message the sum is all ones (RFC 1071).
-    let covered = [&header[8..], &[0, 0, 0, 24, 0, 0, 0, 58], body].concat();
-    let sum = covered.chunks(2).fold(0_u32, |sum, pair| sum + u32::from(pair[0]) * 256 + u32::from(pair[1]));
-    assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
 }

@@ -8,8 +8,8 @@ use std::{
 
 use lb_common::layout::{Addr, Mac};
 use lb_core::{
-    announce::{Announcements, Place, Recipient, Takeover, frame},
-    probing,
+    announce::{Announcements, Place, Recipient, Takeover},
+    frames,
 };
 
 use super::raw::RawSocket;
@@ -76,7 +76,7 @@ impl Announcer {
     /// Asks on a link whether anybody has the address.
     pub(super) fn probe(&self, address: Addr, ifindex: u32) {
         let Some(mac) = self.macs.get(&ifindex) else { return };
-        if let Err(error) = self.socket.send(ifindex, &probing::frame(address.to_ip(), *mac)) {
+        if let Err(error) = self.socket.send(ifindex, &frames::probe(address.to_ip(), *mac)) {
             tracing::warn!(vip = super::address(address.to_ip()), ifindex, %error, "not probed for");
         }
     }
@@ -116,7 +116,7 @@ impl Announcer {
 
     fn say(&mut self, address: Addr, ifindex: u32, to: Option<Recipient>) -> io::Result<()> {
         let Some(mac) = self.macs.get(&ifindex) else { return Ok(()) };
-        self.socket.send(ifindex, &frame(address.to_ip(), *mac, to))?;
+        self.socket.send(ifindex, &frames::announcement(address.to_ip(), *mac, to))?;
         *self.sent.entry(address).or_default() += 1;
         Ok(())
     }
