@@ -198,6 +198,14 @@ async fn told(logind: &mut Logind) -> Result<Option<SystemTime>> {
     timeout(PATIENCE, logind.changed()).await.context("nothing is told")
 }
 
+/// A shutdown of which the node is told, and the lock that it holds meanwhile.
+async fn begin_shutdown(login: &mut Login, logind: &mut Logind) -> Result<Lock> {
+    let lock = login.lock().await?;
+    login.shut_down(true).await?;
+    ensure!(told(logind).await?.is_some(), "the node is not told");
+    Ok(lock)
+}
+
 fn run(test: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(test)
 }
@@ -224,9 +232,7 @@ fn a_shutdown_does_not_wait_for_ever(daemon: &mut Daemon) -> Result<()> {
     run(async {
         let mut login = Login::start(daemon, Duration::from_millis(100), false).await?;
         let mut logind = attend(daemon);
-        let lock = login.lock().await?;
-        login.shut_down(true).await?;
-        ensure!(told(&mut logind).await?.is_some());
+        let lock = begin_shutdown(&mut login, &mut logind).await?;
         lock.released().await
     })
 }
@@ -236,18 +242,14 @@ fn a_shutdown_can_be_called_off(daemon: &mut Daemon) -> Result<()> {
     run(async {
         let mut login = Login::start(daemon, LONG, false).await?;
         let mut logind = attend(daemon);
-        let lock = login.lock().await?;
-        login.shut_down(true).await?;
-        ensure!(told(&mut logind).await?.is_some());
+        let lock = begin_shutdown(&mut login, &mut logind).await?;
         logind.set_drained(true);
         lock.released().await?;
         login.shut_down(false).await?;
         ensure!(told(&mut logind).await?.is_none());
         // And the next.
         logind.set_drained(false);
-        let lock = login.lock().await?;
-        login.shut_down(true).await?;
-        ensure!(told(&mut logind).await?.is_some());
+        let lock = begin_shutdown(&mut login, &mut logind).await?;
         logind.set_drained(true);
         lock.released().await
     })
