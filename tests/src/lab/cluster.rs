@@ -57,6 +57,15 @@ pub struct Lab {
     run: Run,
 }
 
+/// What is lost of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// It hears, and nobody hears it.
+    Sent,
+    /// All hear it, and it hears nobody.
+    SentToIt,
+}
+
 /// Pods of `web` on each node.
 const PODS: usize = 2;
 
@@ -279,6 +288,23 @@ impl Lab {
         let master =
             if is_plugged { format!("set {machine} master lan") } else { format!("set {machine} nomaster") };
         self.lan().ip(&format!("link {master}"))
+    }
+
+    /// From now on the switch loses all that a machine on the LAN sends, or all that is sent to it; or nothing any more.
+    pub fn set_loss(&self, machine: &str, lost: Option<Lost>) -> Result<()> {
+        let table = format!("netdev loss-{machine}");
+        // So that it can be deleted whether it was there or not.
+        let mut rules = format!("table {table}\ndelete table {table}\n");
+        if let Some(lost) = lost {
+            let hook = match lost {
+                Lost::Sent => "ingress",
+                Lost::SentToIt => "egress",
+            };
+            let chain =
+                format!("chain every {{ type filter hook {hook} device \"{machine}\" priority 0; drop\n}}");
+            rules += &format!("table {table} {{ {chain}\n}}\n");
+        }
+        self.lan().nft(&rules)
     }
 
     /// Takes a machine's port at the switch down, or up: its link has no carrier then.

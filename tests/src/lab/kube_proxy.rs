@@ -1,14 +1,9 @@
 //! What kube-proxy would write on a node, for the Services that the data path leaves to the kernel: and counters that tell what
 //! has reached it.
 
-use std::{
-    fmt::Write as _,
-    io::Write as _,
-    net::IpAddr,
-    process::{Command, Stdio},
-};
+use std::{fmt::Write as _, net::IpAddr};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::namespace::Namespace;
 
@@ -45,7 +40,7 @@ pub fn set(node: &Namespace, rules: &[Rule]) -> Result<()> {
          chain refuse {{ type filter hook forward priority filter;\n{reject} }}
          chain hide {{ type nat hook postrouting priority srcnat;\nct status dnat masquerade\n }}\n}}\n"
     );
-    node.run(|| nft(&text))
+    node.nft(&text)
 }
 
 /// Packets to a VIP that have reached a node's kernel.
@@ -61,15 +56,4 @@ pub fn packets(node: &Namespace, vip: IpAddr) -> Result<u64> {
 
 fn counter(vip: IpAddr) -> String {
     format!("vip-{vip}").replace(['.', ':'], "-")
-}
-
-fn nft(text: &str) -> Result<()> {
-    let mut child =
-        Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    child.stdin.take().context("the input is a pipe")?.write_all(text.as_bytes())?;
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("nft: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
 }

@@ -24,7 +24,7 @@ mod topology;
 
 pub use agent::{Node, agent_program, last_lines};
 pub use client::{Answer, Client, Connection, lost};
-pub use cluster::{EMPTY, KERNEL, Lab, REMOTE, WEB, WEB_V6, frontend};
+pub use cluster::{EMPTY, KERNEL, Lab, Lost, REMOTE, WEB, WEB_V6, frontend};
 pub use crowd::{CROWD_MACS, Crowd};
 pub use listener::{Heard, Listener};
 pub use namespace::{Namespace, ip, run};

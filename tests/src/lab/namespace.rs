@@ -3,9 +3,9 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    io,
+    io::{self, Write as _},
     os::fd::AsRawFd,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     thread,
 };
 
@@ -89,6 +89,20 @@ impl Namespace {
         self.run(|| {
             let output = Command::new(&program).args(arguments).output();
             output.with_context(|| format!("starting {}", program.as_ref().display()))
+        })
+    }
+
+    /// Has the kernel take these rules of nftables, all or none.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        self.run(|| {
+            let mut command = Command::new("nft");
+            let mut child = command.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+            child.stdin.take().context("the input is a pipe")?.write_all(rules.as_bytes())?;
+            let output = child.wait_with_output()?;
+            if !output.status.success() {
+                bail!("nft: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+            }
+            Ok(())
         })
     }
 

@@ -5,6 +5,7 @@ mod claims;
 mod drain;
 mod gossip;
 mod lab;
+mod loss;
 mod seen;
 mod segments;
 
@@ -25,6 +26,7 @@ fn main() {
         .chain(claims::TESTS)
         .chain(drain::TESTS)
         .chain(gossip::TESTS)
+        .chain(loss::TESTS)
         .chain(seen::TESTS)
         .chain(segments::TESTS)
         .map(|(name, test)| (*name, Box::new(|| test(&mut Lab::up()?)) as Run));
