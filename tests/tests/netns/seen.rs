@@ -22,8 +22,21 @@ pub const TESTS: &[(&str, Test)] = &[
 /// Longer than a page of metrics is kept, and than nodes take to write how they see each other.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Longer than a node that is back is quiet.
+pub(crate) const UNTIL_SETTLED: Duration = Duration::from_secs(60);
+
 /// Asks again until it is as it should be; what was seen last is in the error.
 pub(crate) fn wait<T: std::fmt::Debug>(
+    what: &str,
+    ask: impl FnMut() -> Result<T>,
+    is_met: impl Fn(&T) -> bool,
+) -> Result<T> {
+    wait_for(PATIENCE, what, ask, is_met)
+}
+
+/// Like [`wait`], for so long.
+pub(crate) fn wait_for<T: std::fmt::Debug>(
+    patience: Duration,
     what: &str,
     mut ask: impl FnMut() -> Result<T>,
     is_met: impl Fn(&T) -> bool,
@@ -34,7 +47,7 @@ pub(crate) fn wait<T: std::fmt::Debug>(
         if is_met(&seen) {
             return Ok(seen);
         }
-        ensure!(begin.elapsed() < PATIENCE, "waited in vain for {what}: {seen:?}");
+        ensure!(begin.elapsed() < patience, "waited in vain for {what}: {seen:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
