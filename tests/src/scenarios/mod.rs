@@ -13,7 +13,7 @@ mod replies;
 pub mod restart;
 mod rolling;
 mod rows;
-mod shares;
+pub mod shares;
 mod spread;
 pub mod traffic;
 

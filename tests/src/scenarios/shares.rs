@@ -20,6 +20,7 @@ const CONNECTIONS: usize = 6;
 /// After this, a client has not been told.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Eight clients over three nodes, of which one dies and comes back.
 pub fn clients_over_nodes(lab: &mut Lab) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     lab.set_spread(true)?;
@@ -114,7 +115,10 @@ fn forwarded(lab: &Lab) -> Result<BTreeMap<String, u64>> {
 }
 
 /// The node whose MAC the client has for a VIP.
-fn node_of(lab: &Lab, client: &Client, vip: IpAddr) -> Result<String> {
+///
+/// # Errors
+/// It has none, or a MAC that is no node's.
+pub fn node_of(lab: &Lab, client: &Client, vip: IpAddr) -> Result<String> {
     let mac = client.neighbour(vip)?.with_context(|| format!("{} has no MAC for {vip}", client.name))?;
     let node = lab.node_with_mac(&mac).with_context(|| format!("{mac} is no node's"))?;
     Ok(node.to_owned())

@@ -8,6 +8,7 @@ mod lab;
 mod loss;
 mod seen;
 mod segments;
+mod spread;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use magnetite_tests::{
@@ -29,6 +30,7 @@ fn main() {
         .chain(loss::TESTS)
         .chain(seen::TESTS)
         .chain(segments::TESTS)
+        .chain(spread::TESTS)
         .map(|(name, test)| (*name, Box::new(|| test(&mut Lab::up()?)) as Run));
     let by_program = [("a_lab_is_used_from_a_shell", Box::new(lab::a_lab_is_used_from_a_shell) as Run)];
     let trials = scenarios.chain(agents).chain(by_program).map(|(name, run)| match &cannot_run {
