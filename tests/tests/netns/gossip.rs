@@ -17,7 +17,7 @@ use magnetite_tests::lab::{Lab, Namespace, Node, WEB};
 
 use crate::{
     agent::Test,
-    seen::{UNTIL_SETTLED, metrics, wait, wait_for},
+    seen::{UNTIL_SETTLED, wait, wait_for},
 };
 
 /// Names, and what they do with a lab of their own.
@@ -135,7 +135,7 @@ fn gossip_from_before_a_restart_changes_nothing(lab: &mut Lab) -> Result<()> {
     let owner = lab.owner(WEB)?;
     let series = "magnetite_gossip_refused_total{reason=\"old-generation\"}";
     let refused = |lab: &Lab| -> Result<f64> {
-        metrics(&lab.nodes[0])?.get(series).copied().with_context(|| format!("no {series}"))
+        lab.nodes[0].metrics()?.get(series).copied().with_context(|| format!("no {series}"))
     };
     let known = refused(lab)?;
     // The agent has the port: as what no socket of UDP sends, with the same.

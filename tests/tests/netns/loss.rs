@@ -7,10 +7,7 @@ use magnetite_tests::{
     scenarios::traffic,
 };
 
-use crate::{
-    agent::Test,
-    seen::{metrics, wait},
-};
+use crate::{agent::Test, seen::wait};
 
 /// Names, and what they do with a lab of their own.
 pub const TESTS: &[(&str, Test)] = &[
@@ -33,7 +30,7 @@ fn an_owner_that_hears_nobody_is_replaced(lab: &mut Lab) -> Result<()> {
     lab.set_loss(&dead, Some(Lost::SentToIt))?;
     is_replaced(lab, &dead)?;
     let heard = |node: &Node| -> Result<f64> {
-        Ok(metrics(node)?.get("magnetite_claims_two_owners_total").copied().unwrap_or_default())
+        Ok(node.metrics()?.get("magnetite_claims_two_owners_total").copied().unwrap_or_default())
     };
     let owners = owners(lab, &dead)?;
     let before = owners.iter().map(|owner| heard(lab.node(owner)?)).collect::<Result<Vec<_>>>()?;
