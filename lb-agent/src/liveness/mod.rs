@@ -11,6 +11,7 @@ mod raw;
 mod snapshot;
 mod sockets;
 mod thread;
+mod written;
 
 use std::{
     collections::BTreeMap,

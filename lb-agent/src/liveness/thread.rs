@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use lb_common::layout::{Addr, ClientKey, Kept, Mac, Neighbour, SpreadKey, Vip, vip_flags};
+use lb_common::layout::{Addr, ClientKey, Mac, SpreadKey, Vip, vip_flags};
 use lb_core::{
     announce::Place,
     kept::kept,
@@ -28,6 +28,7 @@ use super::{
     raw::RawSocket,
     snapshot::{self, Ownership, Snapshot, Snapshots},
     sockets::{Received, Sockets},
+    written::Written,
 };
 use crate::dataplane::LiveMaps;
 
@@ -67,7 +68,6 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
         seen: sender,
         poll,
         sockets: Sockets::default(),
-        maps,
         hearer,
         announcer,
         raw,
@@ -77,7 +77,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
         opener: None,
         refused: BTreeMap::new(),
         refused_told: BTreeMap::new(),
-        written: Written::default(),
+        written: Written::new(maps),
         moves: Moves::new(now),
         next_renewal: now,
         next_resync: now + RESYNC,
@@ -92,22 +92,12 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
     Ok(Handle { shared, seen, snapshots, thread: Some(thread), ordered: 0 })
 }
 
-/// What the maps hold, as this thread has written or read it.
-#[derive(Default)]
-struct Written {
-    neighbours: BTreeMap<u32, Neighbour>,
-    vips: BTreeMap<Addr, Vip>,
-    spread: Own,
-    kept: BTreeMap<u32, Kept>,
-}
-
 struct Thread {
     options: Options,
     shared: Arc<Shared>,
     seen: watch::Sender<Seen>,
     poll: Poll,
     sockets: Sockets,
-    maps: LiveMaps,
     hearer: Hearer,
     announcer: Announcer,
     raw: RawSocket,
@@ -237,7 +227,7 @@ impl Thread {
         self.orders = orders;
         self.obeyed = number;
         // Whatever the pass has written from older news is put right.
-        self.read_back();
+        self.written.read_back();
         self.act(now);
     }
 
@@ -318,7 +308,10 @@ impl Thread {
         self.hearer.claims().describe(described);
         self.hearer.claims().set(&self.orders.armed, &standing, now);
         let spread = self.own_shares(&standing);
-        self.write(&standing, &spread);
+        let armed = &self.orders.armed;
+        self.written.set_neighbours(armed.neighbours(&standing));
+        self.written.set_spread(&spread);
+        self.written.set_vips(self.hearer.masked(armed.vips(&standing)));
         self.announce(&standing, now);
         self.moves.observe(&self.orders.armed, &standing, now);
         // Somebody is heard again: whoever was cut off, this node or the other, may have missed what was said.
@@ -330,7 +323,8 @@ impl Thread {
         self.silent = silent;
         self.tell_clients(spread, now);
         self.announcer.run(Instant::now());
-        self.keep(&standing);
+        // After all that is urgent, for there may be much of it.
+        self.written.set_kept(&kept(&self.orders.armed, &standing));
         // Before the driver hears of it: it looks there.
         self.publish(now);
         self.report(standing);
@@ -416,59 +410,6 @@ impl Thread {
         }
     }
 
-    fn write(&mut self, standing: &Standing, spread: &Own) {
-        for (place, neighbour) in self.orders.armed.neighbours(standing) {
-            if self.written.neighbours.get(&place) != Some(&neighbour) {
-                match self.maps.set_neighbour(place, neighbour) {
-                    Ok(()) => {
-                        self.written.neighbours.insert(place, neighbour);
-                    }
-                    Err(error) => tracing::error!(%error, "a node's state is not written; it is tried again"),
-                }
-            }
-        }
-        for (key, shares) in spread {
-            if self.written.spread.get(key) != Some(shares) {
-                match self.maps.set_spread(*key, *shares) {
-                    Ok(()) => {
-                        self.written.spread.insert(*key, *shares);
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "a VIP's shares are not written; it is tried again");
-                    }
-                }
-            }
-        }
-        for (address, vip) in self.hearer.masked(self.orders.armed.vips(standing)) {
-            if self.written.vips.get(&address) != Some(&vip) {
-                match self.maps.set_vip(address, vip) {
-                    Ok(()) => {
-                        self.written.vips.insert(address, vip);
-                    }
-                    Err(error) => tracing::error!(%error, "a VIP's owner is not written; it is tried again"),
-                }
-            }
-        }
-    }
-
-    /// After all that is urgent, for there may be much of it.
-    fn keep(&mut self, standing: &Standing) {
-        let kept = kept(&self.orders.armed, standing);
-        let backends: BTreeSet<u32> = self.written.kept.keys().chain(kept.keys()).copied().collect();
-        for backend in backends {
-            let kept = kept.get(&backend).copied().unwrap_or_default();
-            if self.written.kept.get(&backend).copied().unwrap_or_default() == kept {
-                continue;
-            }
-            match self.maps.set_kept(backend, kept) {
-                Ok(()) => {
-                    self.written.kept.insert(backend, kept);
-                }
-                Err(error) => tracing::error!(%error, "a backend is not kept; it is tried again"),
-            }
-        }
-    }
-
     fn announce(&mut self, standing: &Standing, now: Instant) {
         let segments = &self.orders.armed.segments;
         let mut owned: BTreeSet<Place> = BTreeSet::new();
@@ -492,7 +433,7 @@ impl Thread {
         });
         let gained = gained(&self.told, &spread);
         if !gained.is_empty() {
-            match self.maps.clients() {
+            match self.written.clients() {
                 Ok(clients) => self.announcer.tell(clients_of(&gained, &clients), now),
                 Err(error) => {
                     tracing::error!(%error, "clients are not told of their node; it is tried again");
@@ -503,38 +444,21 @@ impl Thread {
         self.told = spread;
     }
 
-    fn read_back(&mut self) {
-        let read = || {
-            Ok::<_, crate::dataplane::Error>(Written {
-                neighbours: (0..).zip(self.maps.neighbours()?).collect(),
-                vips: self.maps.vips()?,
-                spread: self.maps.spread()?,
-                kept: self.maps.kept()?,
-            })
-        };
-        match read() {
-            Ok(written) => self.written = written,
-            Err(error) => tracing::error!(%error, "the maps cannot be read back; it is tried again"),
-        }
-    }
-
     fn renew(&mut self, now: Instant) {
         if self.next_renewal <= now {
             let is_back = now >= self.next_renewal + self.options.profile.lease * 2 / 3;
             self.next_renewal = now + self.options.profile.lease / 3;
-            if let Err(error) = self.maps.renew_lease(self.options.profile.lease) {
-                tracing::error!(%error, "the lease is not renewed; it is tried again");
-            }
+            self.written.renew_lease(self.options.profile.lease);
             if is_back && self.obeyed > 0 {
                 // Without a lease the data path gives VIPs up to nodes that claim them.
-                self.read_back();
+                self.written.read_back();
                 self.act(now);
             }
         }
         if self.next_resync <= now {
             self.next_resync = now + RESYNC;
             if self.obeyed > 0 {
-                self.read_back();
+                self.written.read_back();
                 self.act(now);
             }
             for (reason, count) in &self.refused {
