@@ -56,6 +56,12 @@ fn condition(lab: &Lab, node: &str, service: &str) -> Result<Option<String>> {
     Ok(lab.node(node)?.document(&format!("Service/default/{service}.{node}.yaml")))
 }
 
+/// The same when it says something: files are written one after the other, and a node's status comes before it.
+fn wait_for_condition(lab: &Lab, node: &str, service: &str) -> Result<String> {
+    let said = wait("the condition", || condition(lab, node, service), Option::is_some)?;
+    said.context("it was there")
+}
+
 fn a_squatter_keeps_a_new_address_and_nothing_else(lab: &mut Lab) -> Result<()> {
     let squatter = lab.clients()[1].clone();
     let mac = mac_of(&squatter)?;
@@ -78,7 +84,7 @@ fn a_squatter_keeps_a_new_address_and_nothing_else(lab: &mut Lab) -> Result<()> 
         }
     }
     let owner = owner.context("nobody reports the squatter")?;
-    let said = condition(lab, &owner, "late")?.context("there is no condition")?;
+    let said = wait_for_condition(lab, &owner, "late")?;
     for expected in [ADDRESS_CONFLICT, "AddressTaken", &mac, "192.0.2.210", "2001:db8:0:1::210", "eth0"] {
         ensure!(said.contains(expected), "the condition does not say {expected}:\n{said}");
     }
@@ -151,7 +157,7 @@ fn a_squatter_that_comes_later_takes_nothing(lab: &mut Lab) -> Result<()> {
     for vip in [WEB, WEB_V6] {
         ensure!(lab.answers(&owner, vip)?, "{vip} is not answered any more");
     }
-    let said = condition(lab, &owner, "web")?.context("there is no condition")?;
+    let said = wait_for_condition(lab, &owner, "web")?;
     for expected in [ADDRESS_CONFLICT, "AddressClaimed", &mac, "192.0.2.200", "2001:db8:0:1::200"] {
         ensure!(said.contains(expected), "the condition does not say {expected}:\n{said}");
     }
