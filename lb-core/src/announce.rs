@@ -13,7 +13,7 @@ use std::{
 
 use lb_common::layout::{Addr, Mac};
 
-/// A VIP on a link (by interface index).
+/// A VIP on a link (by its own interface index).
 pub type Place = (Addr, u32);
 
 /// Whom a VIP is announced to alone.

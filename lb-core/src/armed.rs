@@ -1,6 +1,6 @@
 //! What changes with the liveness of nodes alone, computed ahead: a verdict then costs a look at it and a few writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::layout::{Addr, Mac, Neighbour, Spread, SpreadKey, Vip, node_state};
 
@@ -59,11 +59,25 @@ pub struct ArmedSegment {
     pub legs: BTreeMap<Leg, NodeName>,
     /// What stands for nodes whose legs here are not known, with their names: legs that they have elsewhere.
     pub stand_ins: BTreeMap<Leg, NodeName>,
-    /// Links on which VIPs are announced, by interface index.
-    pub links: BTreeMap<u32, Mac>,
+    /// Links on which VIPs are announced, by their own interface index.
+    pub links: BTreeMap<u32, ArmedLink>,
+}
+
+/// A link of this node's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArmedLink {
+    /// Its MAC.
+    pub mac: Mac,
+    /// Interface indexes by which the data path sees frames of it arrive: of a VLAN device that of the NIC below.
+    pub arrivals: BTreeSet<u32>,
 }
 
 impl ArmedSegment {
+    /// The link, by its own interface index, whose frames the data path sees arrive by an interface.
+    pub fn link_of(&self, arrival: u32) -> Option<u32> {
+        self.links.iter().find(|(_, link)| link.arrivals.contains(&arrival)).map(|(device, _)| *device)
+    }
+
     /// Whose leg it is, or for whom it stands here.
     pub fn node_of(&self, leg: Leg) -> Option<&NodeName> {
         self.legs.get(&leg).or_else(|| self.stand_ins.get(&leg))

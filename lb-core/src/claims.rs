@@ -239,7 +239,7 @@ impl Claims {
         let Some(vip) = armed.vips.get(&address) else { return };
         let Some(ranked) = vip.ranked.get(&segment) else { return };
         let is_own =
-            armed.segments.values().any(|segment| segment.links.values().any(|mac| *mac == claim.mac));
+            armed.segments.values().any(|segment| segment.links.values().any(|link| link.mac == claim.mac));
         if is_own || now.saturating_duration_since(claim.at) > STALE {
             return;
         }

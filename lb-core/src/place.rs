@@ -24,13 +24,13 @@ use lb_common::{
 use room::Used;
 
 use crate::{
-    armed::{Armed, ArmedNeighbour, ArmedSegment, ArmedVip},
+    armed::{Armed, ArmedLink, ArmedNeighbour, ArmedSegment, ArmedVip},
     kept::Carriers,
     liveness::{Leg, PROBE_PORT, Standing},
     maps::{Maps, Sizes},
     model::NodeName,
     ownership::Ranking,
-    plan::{Frontend, KernelReason, LARGEST_MTU_OF_ONE_BUFFER, NodePlan, Plan, ServicePlan},
+    plan::{Frontend, KernelReason, LARGEST_MTU_OF_ONE_BUFFER, LinkPlan, NodePlan, Plan, ServicePlan},
     rows::{RowBackend, build, row_key},
 };
 
@@ -135,18 +135,22 @@ impl Placer<'_> {
 
     fn place_links(&mut self) {
         let mut used: BTreeSet<u16> = BTreeSet::new();
-        let key =
-            |link: &crate::plan::LinkPlan| LinkKey { ifindex: link.ifindex, vlan: u32::from(link.vlan) };
+        let key = |ifindex: u32, link: &LinkPlan| LinkKey { ifindex, vlan: u32::from(link.vlan) };
         for link in self.plan.links.values() {
-            if let Some(known) = self.current.links.get(&key(link))
+            if let Some(known) = self.current.links.get(&key(link.ifindex, link))
                 && !self.segments.contains_key(&link.segment)
                 && used.insert(known.segment)
             {
                 self.segments.insert(link.segment.clone(), known.segment);
             }
         }
-        let room = self.room("LINKS", self.local.sizes.links, self.plan.links.len());
-        for link in self.plan.links.values().take(room) {
+        for link in self.plan.links.values() {
+            // With a part of its ports a bond would be served by chance.
+            let entries = link.arrivals().count();
+            if self.maps.links.len() + entries > self.local.sizes.links as usize {
+                *self.left_out.entry("LINKS").or_default() += entries;
+                continue;
+            }
             if !self.segments.contains_key(&link.segment) {
                 let Some(free) = (0..MAX_SEGMENTS as u16).find(|segment| !used.contains(segment)) else {
                     continue;
@@ -161,7 +165,7 @@ impl Placer<'_> {
                 link_mode::NATIVE
             };
             let value = Link { segment, mac: link.mac.into(), mode, flags: 0 };
-            self.maps.links.insert(key(link), value);
+            self.maps.links.extend(link.arrivals().map(|ifindex| (key(ifindex, link), value)));
             let armed = self.armed.segments.entry(segment).or_insert_with(|| {
                 let has_leg = |(name, node): (&NodeName, &NodePlan)| {
                     Some((*node.addresses.get(&link.segment)?, name.clone()))
@@ -185,7 +189,8 @@ impl Placer<'_> {
                     links: BTreeMap::new(),
                 }
             });
-            armed.links.insert(link.ifindex, link.mac.into());
+            let arrivals = link.arrivals().collect();
+            armed.links.insert(link.device, ArmedLink { mac: link.mac.into(), arrivals });
         }
     }
 

@@ -70,16 +70,27 @@ pub const LARGEST_MTU_OF_ONE_BUFFER: u32 = 3_498;
 /// A link of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkPlan {
-    /// Interface index of the NIC.
+    /// Interface index of the NIC that the programs are attached to.
     pub ifindex: u32,
-    /// VLAN on it, 0 for none.
+    /// Interface index of the link itself: another than the NIC's if it is a VLAN device.
+    pub device: u32,
+    /// Interface indexes of the NIC's ports, if it is a bond.
+    pub ports: BTreeSet<u32>,
+    /// VLAN on the NIC, 0 for none.
     pub vlan: u16,
     /// MAC.
     pub mac: [u8; 6],
-    /// Largest IP packet, in bytes.
+    /// Largest IP packet of the NIC, in bytes.
     pub mtu: u32,
     /// The segment, by the name of the first link that is in it.
     pub segment: String,
+}
+
+impl LinkPlan {
+    /// Interface indexes by which the programs see frames of the link arrive: the NIC's, and of a bond those of its ports.
+    pub fn arrivals(&self) -> impl Iterator<Item = u32> + '_ {
+        std::iter::once(self.ifindex).chain(self.ports.iter().copied())
+    }
 }
 
 /// A node.
@@ -338,8 +349,15 @@ fn links(snapshot: &Snapshot, network: &Network) -> BTreeMap<String, LinkPlan> {
             network.links[*other].prefixes.iter().any(|prefix| networks.contains(&prefix.trunc()))
         });
         let segment = same.map_or_else(|| name.clone(), |(_, other)| other.segment.clone());
-        let planned =
-            LinkPlan { ifindex: link.ifindex, vlan: link.vlan, mac: link.mac, mtu: link.mtu, segment };
+        let planned = LinkPlan {
+            ifindex: link.ifindex,
+            device: link.device,
+            ports: link.ports.clone(),
+            vlan: link.vlan,
+            mac: link.mac,
+            mtu: link.mtu,
+            segment,
+        };
         links.insert(name.clone(), planned);
     }
     links

@@ -10,6 +10,7 @@ use lb_common::{
 
 use crate::{
     announce::{Place, Recipient},
+    armed::ArmedSegment,
     liveness::{Leg, Standing},
     rows::{self, RowBackend},
 };
@@ -103,11 +104,18 @@ pub fn is_among(shares: &Own, segment: u32, client: &ClientKey) -> bool {
     shares.get(&key).is_some_and(|spread| spread.has(share_of(&client.vip, &client.client)))
 }
 
-/// Of the known clients those that are among these shares: where to tell whom.
-pub fn clients_of(shares: &Own, clients: &BTreeMap<ClientKey, Client>) -> Vec<(Place, Recipient)> {
+/// Of the known clients those that are among these shares: where to tell whom. Of links that have gone nobody is told.
+pub fn clients_of(
+    shares: &Own,
+    clients: &BTreeMap<ClientKey, Client>,
+    segments: &BTreeMap<u16, ArmedSegment>,
+) -> Vec<(Place, Recipient)> {
     let among = clients.iter().filter(|(key, client)| is_among(shares, u32::from(client.segment), key));
     among
-        .map(|(key, client)| ((key.vip, client.ifindex), Recipient { address: key.client, mac: client.mac }))
+        .filter_map(|(key, client)| {
+            let device = segments.get(&client.segment)?.link_of(client.ifindex)?;
+            Some(((key.vip, device), Recipient { address: key.client, mac: client.mac }))
+        })
         .collect()
 }
 

@@ -1,7 +1,7 @@
 //! Who yields to whom, what is not used as long as somebody else has it, and what is said about it: on a clock of the test's own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant, SystemTime},
 };
@@ -11,7 +11,7 @@ use lb_common::{
     layout::{Addr, MAX_SEGMENTS, Mac, Neighbour, Vip},
 };
 use lb_core::{
-    armed::{Armed, ArmedNeighbour, ArmedSegment, ArmedVip},
+    armed::{Armed, ArmedLink, ArmedNeighbour, ArmedSegment, ArmedVip},
     claims::{Claim, Claims, Say, Withheld},
     liveness::{Condition, Leg, Liveness, Message, Profile, Standing, Verdict},
     model::NodeName,
@@ -47,13 +47,14 @@ fn armed(vips: u8) -> Armed {
         let ranked = [(0, vec![leg(1), leg(2), leg(3)])].into();
         armed.vips.insert(spot(number).0, ArmedVip { entry, ranked, tables: BTreeMap::new() });
     }
+    let link = |number| ArmedLink { mac: mac(number), arrivals: BTreeSet::new() };
     let segment = ArmedSegment {
         name: "lan".to_owned(),
         own: Some(leg(2)),
         claims_as: Some(leg(2)),
         stand_ins: BTreeMap::new(),
         legs: BTreeMap::new(),
-        links: [(7, mac(2)), (8, mac(9))].into(),
+        links: [(7, link(2)), (8, link(9))].into(),
     };
     armed.segments.insert(0, segment);
     armed

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     hash::HashKey,
-    layout::{Addr, Mac, Vip},
+    layout::{Addr, Vip},
 };
 use lb_core::{
     armed::{Armed, ArmedSegment, ArmedVip},
@@ -33,7 +33,7 @@ fn armed(classes: &[&[u8]]) -> Armed {
         claims_as: Some(leg(2)),
         stand_ins: BTreeMap::new(),
         legs: BTreeMap::new(),
-        links: [(1, Mac::default())].into(),
+        links: BTreeMap::new(),
     };
     Armed {
         vips: [(Addr::default(), vip)].into(),

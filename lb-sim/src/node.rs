@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use lb_common::layout::{Addr, Mac, Vip};
 use lb_core::{
     announce::Announcements,
-    armed::{Armed, ArmedSegment, ArmedVip},
+    armed::{Armed, ArmedLink, ArmedSegment, ArmedVip},
     liveness::{Description, Leg, LinkDescription, Liveness, Message, Profile, Standing, Transmit},
     model::NodeName,
     moves::{self, Moves},
@@ -118,7 +118,7 @@ impl Node {
             claims_as: Some(leg(number)),
             stand_ins: BTreeMap::new(),
             legs: source.legs.iter().map(|leg| (*leg, NodeName(leg.to_string()))).collect(),
-            links: [(1, mac)].into(),
+            links: [(1, ArmedLink { mac, arrivals: [1].into() })].into(),
         };
         let armed = Armed { vips: source.vips.clone(), segments: [(0, segment)].into(), ..Armed::default() };
         let mut node = Self {

@@ -175,7 +175,8 @@ fn write_service(
 fn write_decisions(out: &mut String, known: &Known, meta: &Meta, name_link: bool) -> std::fmt::Result {
     let maps = &known.maps.maps;
     if name_link {
-        writeln!(out, "link      {}", meta.ifindex)?;
+        let vlan = if meta.vlan == 0 { String::new() } else { format!(", VLAN {}", meta.vlan) };
+        writeln!(out, "link      {}{vlan}", meta.ifindex)?;
     }
     let mut host = known.maps.clone();
     let remembered =

@@ -118,7 +118,11 @@ fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool
         writeln!(out, "LEAVES since {} ({}): {}", drain.since, drain.reasons.join(", "), drain.line())?;
     }
     let links = status.links.iter().map(|(name, link)| {
-        [name.clone(), link.ifindex.to_string(), link.mac.clone(), link.segment.clone(), link.mode.clone()]
+        let index = match link.nic {
+            Some(nic) => format!("{}, VLAN {} on {nic}", link.ifindex, link.vlan),
+            None => link.ifindex.to_string(),
+        };
+        [name.clone(), index, link.mac.clone(), link.segment.clone(), link.mode.clone()]
     });
     columns(out, ["LINK", "INDEX", "MAC", "SEGMENT", "MODE"], links)?;
     let nodes = status.nodes.iter().map(|(name, node)| {
@@ -196,7 +200,7 @@ fn write_conflicts(out: &mut String, status: &NodeStatus) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::AgentStatus;
+    use crate::output::{AgentStatus, LinkStatus};
 
     type Done = Result<(), Box<dyn std::error::Error>>;
 
@@ -219,6 +223,19 @@ mod tests {
         assert!(said(Some("n2")).is_err_and(|error| error.contains("n2.yaml")));
         assert!(said(Some("n3")).is_err());
         Ok(())
+    }
+
+    #[test]
+    fn a_vlan_is_named_with_the_nic_below() {
+        let nic = LinkStatus { ifindex: 7, ..LinkStatus::default() };
+        let vlan = LinkStatus { ifindex: 20, nic: Some(7), vlan: 100, ..LinkStatus::default() };
+        let links = [("bond0".to_owned(), nic), ("bond0.100".to_owned(), vlan)].into();
+        let status = NodeStatus { links, ..NodeStatus::default() };
+        let text = table("n1", &status, true);
+        let words: Vec<String> =
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert!(words.contains(&"bond0 7".to_owned()), "{text}");
+        assert!(words.contains(&"bond0.100 20, VLAN 100 on 7".to_owned()), "{text}");
     }
 
     #[test]

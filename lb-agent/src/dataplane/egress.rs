@@ -71,7 +71,8 @@ fn filter(link_name: &str) -> Result<SchedClassifierLink, io::Error> {
     SchedClassifierLink::attached(link_name, TcAttachType::Egress, PRIORITY, HANDLE, None)
 }
 
-fn link_name(ifindex: u32) -> Option<String> {
+/// The name of a link, if it is there.
+pub(super) fn link_name(ifindex: u32) -> Option<String> {
     let mut name = [0; libc::IF_NAMESIZE];
     // SAFETY: the buffer is as long as a name may be, and outlives the call.
     if unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr()) }.is_null() {

@@ -86,6 +86,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The link is gone.
+    #[error("no link with index {ifindex}")]
+    NoLink {
+        /// Its index.
+        ifindex: u32,
+    },
     /// A program cannot be loaded or attached.
     #[error("program {program} on link {link}")]
     Program {

@@ -27,7 +27,7 @@ use lb_core::{
 
 use super::{
     clock::{Clock, boot_time, jiffies, measure},
-    egress::{EgressMode, attach_clsact, detach_clsact},
+    egress::{EgressMode, attach_clsact, detach_clsact, link_name},
     error::Error,
     tables::{self, Group, Tables},
 };
@@ -189,11 +189,13 @@ impl Dataplane {
         self.tables.set_lease(Lease { deadline: deadline.as_nanos().try_into().unwrap_or(u64::MAX) })
     }
 
-    /// Puts the programs on a link, or replaces those that another agent has put there, packet by packet without a gap.
+    /// Puts the programs on a NIC, or replaces those that another agent has put there, packet by packet without a gap. `mtu` is the
+    /// NIC's.
     ///
     /// # Errors
-    /// The kernel's.
-    pub fn attach(&mut self, ifindex: u32, name: &str, mtu: u32) -> Result<LinkMode, Error> {
+    /// The kernel's; the NIC is gone.
+    pub fn attach(&mut self, ifindex: u32, mtu: u32) -> Result<LinkMode, Error> {
+        let name = &link_name(ifindex).ok_or(Error::NoLink { ifindex })?;
         let mode = if mtu > LARGEST_MTU_OF_ONE_BUFFER { LinkMode::NativeFrags } else { LinkMode::Native };
         let xdp = Entry::Arrival(mode).program();
         // Replies first: from the first packet that is delivered, they must leave as the VIP.

@@ -18,6 +18,7 @@ use super::raw::RawSocket;
 pub(super) struct Announcer {
     socket: RawSocket,
     announcements: Announcements,
+    /// By link: its own interface index, so that the kernel tags what goes out by a VLAN device.
     macs: BTreeMap<u32, Mac>,
     /// By VIP.
     sent: BTreeMap<Addr, u64>,
@@ -74,18 +75,18 @@ impl Announcer {
     }
 
     /// Asks on a link whether anybody has the address.
-    pub(super) fn probe(&self, address: Addr, ifindex: u32) {
-        let Some(mac) = self.macs.get(&ifindex) else { return };
-        if let Err(error) = self.socket.send(ifindex, &frames::probe(address.to_ip(), *mac)) {
-            tracing::warn!(vip = super::address(address.to_ip()), ifindex, %error, "not probed for");
+    pub(super) fn probe(&self, address: Addr, device: u32) {
+        let Some(mac) = self.macs.get(&device) else { return };
+        if let Err(error) = self.socket.send(device, &frames::probe(address.to_ip(), *mac)) {
+            tracing::warn!(vip = super::address(address.to_ip()), device, %error, "not probed for");
         }
     }
 
     /// Says what is due.
     pub(super) fn run(&mut self, now: Instant) {
-        while let Some(((address, ifindex), to)) = self.announcements.poll_transmit(now) {
-            if let Err(error) = self.say(address, ifindex, to) {
-                tracing::warn!(vip = super::address(address.to_ip()), ifindex, %error, "not announced; it is tried again");
+        while let Some(((address, device), to)) = self.announcements.poll_transmit(now) {
+            if let Err(error) = self.say(address, device, to) {
+                tracing::warn!(vip = super::address(address.to_ip()), device, %error, "not announced; it is tried again");
             }
         }
         if let Some(Takeover { places, since }) = self.announcements.poll_takeover() {
@@ -114,9 +115,9 @@ impl Announcer {
         self.sent.retain(|address, _| is_vip(address));
     }
 
-    fn say(&mut self, address: Addr, ifindex: u32, to: Option<Recipient>) -> io::Result<()> {
-        let Some(mac) = self.macs.get(&ifindex) else { return Ok(()) };
-        self.socket.send(ifindex, &frames::announcement(address.to_ip(), *mac, to))?;
+    fn say(&mut self, address: Addr, device: u32, to: Option<Recipient>) -> io::Result<()> {
+        let Some(mac) = self.macs.get(&device) else { return Ok(()) };
+        self.socket.send(device, &frames::announcement(address.to_ip(), *mac, to))?;
         *self.sent.entry(address).or_default() += 1;
         Ok(())
     }

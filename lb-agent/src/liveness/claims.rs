@@ -80,10 +80,10 @@ impl Hearer {
                 spread.push((address, segment));
                 continue;
             }
-            for ifindex in armed.segments.get(&segment).into_iter().flat_map(|segment| segment.links.keys()) {
+            for device in armed.segments.get(&segment).into_iter().flat_map(|segment| segment.links.keys()) {
                 match say {
-                    Say::Announcement(_) => announcer.repeat((address, *ifindex), now),
-                    Say::Probe(_) => announcer.probe(address, *ifindex),
+                    Say::Announcement(_) => announcer.repeat((address, *device), now),
+                    Say::Probe(_) => announcer.probe(address, *device),
                 }
             }
         }

@@ -26,7 +26,7 @@ impl RawSocket {
         Ok(Self { socket: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// Sends a frame, its Ethernet header included, out of a link.
+    /// Sends a frame, its Ethernet header included, out of a link. One that goes out by a VLAN device gets its tag from it.
     ///
     /// # Errors
     /// The kernel's: the link is gone or down, or its queue is full.

@@ -291,9 +291,9 @@ impl Thread {
     /// To the MAC that a node names, past ARP and NDP.
     fn send_proof(&self, to: Leg, mac: Mac, nonce: u64) -> Option<io::Result<()>> {
         let segment = self.orders.armed.segments.values().find(|segment| segment.legs.contains_key(&to))?;
-        let (ifindex, own_mac) = segment.links.iter().next()?;
-        let frame = self.sockets.probe_frame((segment.own?, *own_mac), (to, mac), nonce)?;
-        Some(self.raw.send(*ifindex, &frame))
+        let (device, link) = segment.links.iter().next()?;
+        let frame = self.sockets.probe_frame((segment.own?, link.mac), (to, mac), nonce)?;
+        Some(self.raw.send(*device, &frame))
     }
 
     fn own_leg_towards(&self, to: Leg) -> Option<Leg> {
@@ -416,25 +416,25 @@ impl Thread {
         let alone = |(_, vip): &(Addr, Vip)| vip.flags & vip_flags::SPREAD == 0;
         for (address, vip) in self.hearer.masked(self.orders.armed.vips(standing)).filter(alone) {
             for (_, segment) in segments.iter().filter(|(segment, _)| vip.owned >> **segment & 1 == 1) {
-                owned.extend(segment.links.keys().map(|ifindex| (address, *ifindex)));
+                owned.extend(segment.links.keys().map(|device| (address, *device)));
             }
         }
-        let macs = segments.values().flat_map(|segment| segment.links.clone()).collect();
-        self.announcer.set(&owned, macs, now);
+        let links = segments.values().flat_map(|segment| &segment.links);
+        self.announcer.set(&owned, links.map(|(device, link)| (*device, link.mac)).collect(), now);
     }
 
     /// Tells the clients of shares that this node has taken over.
     fn tell_clients(&mut self, spread: Own, now: Instant) {
         let segments = &self.orders.armed.segments;
-        self.announcer.retain_told(|(vip, ifindex), recipient| {
-            let of_link = segments.iter().filter(|(_, segment)| segment.links.contains_key(ifindex));
+        self.announcer.retain_told(|(vip, device), recipient| {
+            let of_link = segments.iter().filter(|(_, segment)| segment.links.contains_key(device));
             let key = ClientKey { client: recipient.address, vip: *vip };
             of_link.map(|(segment, _)| *segment).any(|segment| is_among(&spread, u32::from(segment), &key))
         });
         let gained = gained(&self.told, &spread);
         if !gained.is_empty() {
             match self.written.clients() {
-                Ok(clients) => self.announcer.tell(clients_of(&gained, &clients), now),
+                Ok(clients) => self.announcer.tell(clients_of(&gained, &clients, segments), now),
                 Err(error) => {
                     tracing::error!(%error, "clients are not told of their node; it is tried again");
                     return;

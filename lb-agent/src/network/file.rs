@@ -61,7 +61,12 @@ struct Node {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Link {
+    /// Of the NIC.
     ifindex: u32,
+    /// Of the link, if that is another.
+    device: Option<u32>,
+    #[serde(default)]
+    ports: BTreeSet<u32>,
     #[serde(default)]
     vlan: u16,
     mac: Mac,
@@ -87,11 +92,12 @@ pub fn read(path: &Path, node: &NodeName) -> Result<Network, FileError> {
     };
     let mut network = Network::default();
     for (name, link) in own.links {
-        let Link { ifindex, vlan, mac, mtu, prefixes, neighbours } = link;
+        let Link { ifindex, device, ports, vlan, mac, mtu, prefixes, neighbours } = link;
         for (address, mac) in neighbours {
             network.neighbours.insert((name.clone(), address), mac.0);
         }
-        network.links.insert(name, NodeLink { ifindex, vlan, mac: mac.0, mtu, prefixes });
+        let device = device.unwrap_or(ifindex);
+        network.links.insert(name, NodeLink { ifindex, device, ports, vlan, mac: mac.0, mtu, prefixes });
     }
     for (peer, node) in links.nodes {
         network.algorithms.extend(node.algorithm.map(|version| (NodeName(peer.clone()), version)));

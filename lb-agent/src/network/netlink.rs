@@ -12,7 +12,7 @@ use lb_core::model::{Network, NodeLink};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::AddressAttribute,
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    link::LinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute},
 };
@@ -21,6 +21,8 @@ use rtnetlink::{
     packet_core::{NetlinkMessage, NetlinkPayload},
     sys::SocketAddr,
 };
+
+use super::links::links;
 
 /// What can go wrong with netlink.
 #[derive(Debug, thiserror::Error)]
@@ -101,15 +103,12 @@ impl Netlink {
     /// # Errors
     /// The kernel's.
     pub async fn network(&mut self) -> Result<Network, NetlinkError> {
-        let mut network = Network::default();
-        let mut names = BTreeMap::new();
-        let mut links = self.handle.link().get().execute();
-        while let Some(message) = links.try_next().await.map_err(request("listing links"))? {
-            if let Some((name, link)) = node_link(&message) {
-                names.insert(link.ifindex, name.clone());
-                network.links.insert(name, link);
-            }
-        }
+        let interfaces = self.handle.link().get().execute();
+        let interfaces: Vec<LinkMessage> =
+            interfaces.try_collect().await.map_err(request("listing links"))?;
+        let mut network = Network { links: links(&interfaces), ..Network::default() };
+        let names: BTreeMap<u32, String> =
+            network.links.iter().map(|(name, link)| (link.device, name.clone())).collect();
         let mut addresses = self.handle.address().get().execute();
         while let Some(message) = addresses.try_next().await.map_err(request("listing addresses"))? {
             let link = names.get(&message.header.index).and_then(|name| network.links.get_mut(name));
@@ -141,7 +140,7 @@ impl Netlink {
     /// those that are `proven` otherwise.
     pub async fn resolve(&self, network: &Network, is_proven: impl Fn(&IpAddr) -> bool) {
         for (link, address) in self.on_link(network).filter(|(_, address)| !is_proven(address)) {
-            self.ask(link.ifindex, address).await;
+            self.ask(link.device, address).await;
         }
     }
 
@@ -157,7 +156,7 @@ impl Netlink {
                 let network = self.network().await?;
                 let missing = self.on_link(&network).filter(|(link, address)| {
                     !network.neighbours.iter().any(|((name, known), _)| {
-                        known == address && network.links.get(name).is_some_and(|l| l.ifindex == link.ifindex)
+                        known == address && network.links.get(name).is_some_and(|l| l.device == link.device)
                     })
                 });
                 if missing.count() == 0 {
@@ -242,35 +241,6 @@ impl Netlink {
 
 fn request(what: &'static str) -> impl Fn(rtnetlink::Error) -> NetlinkError {
     move |source| NetlinkError::Request { what, source: Box::new(source) }
-}
-
-/// Name and link, without addresses; `None` for what carries no network of nodes: loopback, tunnels, bridges, ports of bridges.
-fn node_link(message: &LinkMessage) -> Option<(String, NodeLink)> {
-    if message.header.link_layer_type != LinkLayerType::Ether || !message.header.flags.contains(LinkFlags::Up)
-    {
-        return None;
-    }
-    let mut link =
-        NodeLink { ifindex: message.header.index, vlan: 0, mac: [0; 6], mtu: 0, prefixes: BTreeSet::new() };
-    let mut name = None;
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(text) => name = Some(text.clone()),
-            LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok()?,
-            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::Controller(_) => return None,
-            LinkAttribute::LinkInfo(infos) if !infos.iter().all(is_wire) => return None,
-            _ => {}
-        }
-    }
-    Some((name?, link))
-}
-
-fn is_wire(info: &LinkInfo) -> bool {
-    match info {
-        LinkInfo::Kind(kind) => matches!(kind, InfoKind::Veth | InfoKind::Bond),
-        _ => true,
-    }
 }
 
 fn destination(message: &NeighbourMessage) -> Option<IpAddr> {

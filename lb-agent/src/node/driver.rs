@@ -38,7 +38,7 @@ use crate::{
     dataplane::{self, Dataplane, EgressMode},
     liveness::{self, Orders},
     metrics::{self, Facts, Metrics},
-    network::{Netlink, NetlinkError},
+    network::{Netlink, NetlinkError, keep_tags, leave_out_untagged},
     output::{
         self, AgentStatus, Document, DrainRequests, Events, LastGood, Members, Moment, NodeStatus, Writer,
         documents, facts, owned, view,
@@ -127,6 +127,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let mut driver = Driver::start(options)?;
     driver.read_source();
     driver.network = driver.netlink.resolve_all(RESOLVE_WAIT).await?;
+    driver.leave_out_untagged();
     driver.pass().await?;
     if driver.options.once {
         return Ok(());
@@ -240,6 +241,8 @@ struct Driver {
     settled: Settled,
     netlink: Netlink,
     network: Network,
+    /// Links that it has and that cannot be served, and why.
+    unserved: BTreeMap<String, String>,
     dataplane: Dataplane,
     groups: Groups,
     writer: Writer,
@@ -287,6 +290,7 @@ impl Driver {
             settled: Settled { is_empty: true, ..Settled::default() },
             netlink,
             network: Network::default(),
+            unserved: BTreeMap::new(),
             dataplane,
             groups: Groups::default(),
             writer: Writer::new(&options.output),
@@ -324,15 +328,24 @@ impl Driver {
     async fn read_network(&mut self) -> bool {
         match self.netlink.network().await {
             Ok(network) => {
-                let has_changed = network != self.network;
-                self.network = network;
-                has_changed
+                let before = (std::mem::replace(&mut self.network, network), self.unserved.clone());
+                self.leave_out_untagged();
+                (&before.0, &before.1) != (&self.network, &self.unserved)
             }
             Err(error) => {
                 tracing::error!(error = %chain(&error), "the network cannot be read: everything stays as it is");
                 false
             }
         }
+    }
+
+    /// Links of VLANs whose tags programs would not see are not served, and that is said.
+    fn leave_out_untagged(&mut self) {
+        let unserved = leave_out_untagged(&mut self.network, keep_tags);
+        for (link, why) in unserved.iter().filter(|(link, why)| self.unserved.get(*link) != Some(why)) {
+            tracing::error!(link, "{why}");
+        }
+        self.unserved = unserved;
     }
 
     /// MACs of nodes that the source has only now.
@@ -410,6 +423,7 @@ impl Driver {
         let standing = seen.standing;
         let mut status = NodeStatus::of(plan, placed, &standing, self.dataplane.attached(), &self.settled);
         status.add_claims(&placed.armed, &seen.claims);
+        status.problems.extend(self.unserved.values().cloned());
         let map_bytes = self.dataplane.map_bytes()?;
         status.agent = Some(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -449,15 +463,16 @@ impl Driver {
         Ok(self.writer.renew(&members.document(&plan.node))?)
     }
 
-    /// Programs on the links of the plan, and on no others. A link that fails is tried again with the next pass.
+    /// Programs on the NICs of the plan's links, and on no others. One that fails is tried again with the next pass.
     fn attach(&mut self, plan: &Plan) {
-        let mut wanted = BTreeMap::new();
-        for (name, link) in &plan.links {
-            wanted.insert(link.ifindex, ());
-            if self.dataplane.attached().contains_key(&link.ifindex) {
+        // A NIC may have several links: VLANs.
+        let wanted: BTreeMap<u32, (&String, u32)> =
+            plan.links.iter().map(|(name, link)| (link.ifindex, (name, link.mtu))).collect();
+        for (ifindex, (name, mtu)) in &wanted {
+            if self.dataplane.attached().contains_key(ifindex) {
                 continue;
             }
-            if let Err(error) = self.dataplane.attach(link.ifindex, name, link.mtu) {
+            if let Err(error) = self.dataplane.attach(*ifindex, *mtu) {
                 tracing::error!(link = name, error = %chain(&error), "cannot attach: packets on this link go to the kernel");
             }
         }
@@ -476,7 +491,7 @@ impl Driver {
         let memberships = plan.vips.iter().flat_map(|(address, vip)| {
             let links = plan.links.values().filter(|link| vip.segments.contains_key(&link.segment));
             links.filter_map(|link| match address {
-                IpAddr::V6(v6) => Some((*v6, link.ifindex)),
+                IpAddr::V6(v6) => Some((*v6, link.device)),
                 IpAddr::V4(_) => None,
             })
         });

@@ -167,10 +167,10 @@ fn is_zero(number: &u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::Ipv4Addr, time::Duration};
+    use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
     use lb_core::{
-        armed::{ArmedSegment, ArmedVip},
+        armed::{ArmedLink, ArmedSegment, ArmedVip},
         claims::{Claim, Claims},
         liveness::Standing,
         model::{NodeName, ObjectName},
@@ -194,7 +194,15 @@ mod tests {
             spread: false,
         };
         let other = VipPlan { service: service("other"), ..vip.clone() };
-        let link = LinkPlan { ifindex: 7, vlan: 0, mac: [2; 6], mtu: 1500, segment: "lan".to_owned() };
+        let link = LinkPlan {
+            ifindex: 7,
+            device: 7,
+            ports: BTreeSet::new(),
+            vlan: 0,
+            mac: [2; 6],
+            mtu: 1500,
+            segment: "lan".to_owned(),
+        };
         Plan {
             node: NodeName("n1".to_owned()),
             cluster_uid: None,
@@ -214,7 +222,7 @@ mod tests {
             ranked: [(3, vec![own])].into(),
             tables: BTreeMap::new(),
         };
-        let links = [(7, [2; 6].into())].into();
+        let links = [(7, ArmedLink { mac: [2; 6].into(), arrivals: [7].into() })].into();
         let segment = ArmedSegment {
             name: "lan".to_owned(),
             own: Some(own),

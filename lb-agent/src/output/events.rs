@@ -249,7 +249,15 @@ spec: {{interfaces: {interfaces}}}
     }
 
     fn network() -> Network {
-        let link = NodeLink { ifindex: 2, vlan: 0, mac: [2; 6], mtu: 1500, prefixes: BTreeSet::new() };
+        let link = NodeLink {
+            ifindex: 2,
+            device: 2,
+            ports: BTreeSet::new(),
+            vlan: 0,
+            mac: [2; 6],
+            mtu: 1500,
+            prefixes: BTreeSet::new(),
+        };
         Network { links: [("eth0".to_owned(), link)].into(), ..Network::default() }
     }
 

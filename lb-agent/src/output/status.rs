@@ -91,8 +91,11 @@ pub struct AgentStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LinkStatus {
-    /// Interface index.
+    /// Interface index of the link itself.
     pub ifindex: u32,
+    /// Interface index of the NIC below, to which the programs are attached; none if that is the link itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<u32>,
     /// VLAN, 0 for none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub vlan: u16,
@@ -263,7 +266,8 @@ impl NodeStatus {
     ) -> Self {
         let links = plan.links.iter().map(|(name, link)| {
             let status = LinkStatus {
-                ifindex: link.ifindex,
+                ifindex: link.device,
+                nic: (link.ifindex != link.device).then_some(link.ifindex),
                 vlan: link.vlan,
                 mac: mac(link.mac),
                 segment: link.segment.clone(),

@@ -38,7 +38,7 @@ pub struct Client {
     pub mac: Mac,
     /// The segment.
     pub segment: u16,
-    /// The NIC by which it is reached.
+    /// The interface by which its request arrived: the NIC below a VLAN, the port of a bond.
     pub ifindex: u32,
     /// Tick of its last request.
     pub time: u32,

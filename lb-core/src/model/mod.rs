@@ -465,13 +465,17 @@ impl Network {
 /// A link of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeLink {
-    /// Interface index of the NIC that the programs are attached to.
+    /// Interface index of the NIC that the programs are attached to: the link's own, or that of the device below a VLAN device.
     pub ifindex: u32,
+    /// Interface index of the link itself: what is sent by it, joined on it or asked for on it names this one.
+    pub device: u32,
+    /// Interface indexes of the NIC's ports if it is a bond: on them the programs see frames arrive.
+    pub ports: BTreeSet<u32>,
     /// VLAN on that NIC, 0 for none.
     pub vlan: u16,
-    /// MAC.
+    /// The link's own MAC.
     pub mac: [u8; 6],
-    /// Largest IP packet, in bytes.
+    /// Largest IP packet of the NIC, in bytes: it decides how programs take its packets.
     pub mtu: u32,
     /// Addresses with their prefix lengths.
     pub prefixes: BTreeSet<IpNet>,

@@ -6,9 +6,11 @@ use std::{
     num::NonZeroU16,
 };
 
+use ipnet::IpNet;
+
 use super::{
-    AddressRange, Echo, Endpoint, EndpointCondition, Family, Forwarding, Labels, Node, NodeName, ObjectName,
-    Pool, Protocol, Service, ServicePort, TrafficPolicy,
+    AddressRange, Echo, Endpoint, EndpointCondition, Family, Forwarding, Labels, Node, NodeLink, NodeName,
+    ObjectName, Pool, Protocol, Service, ServicePort, TrafficPolicy,
 };
 
 /// In namespace `default`.
@@ -63,6 +65,11 @@ pub fn endpoint(address: IpAddr, node: &str) -> Endpoint {
         node: Some(NodeName(node.to_owned())),
         condition: EndpointCondition::Ready,
     }
+}
+
+/// A link that is a NIC.
+pub fn nic(ifindex: u32, mac: [u8; 6], prefixes: BTreeSet<IpNet>) -> NodeLink {
+    NodeLink { ifindex, device: ifindex, ports: BTreeSet::new(), vlan: 0, mac, mtu: 1500, prefixes }
 }
 
 /// A node with one address.

@@ -7,8 +7,8 @@ use crate::{
     allocate::allocate,
     drain::{Limit, Reason},
     model::{
-        Labels, Network, NodeLink, ObjectName, Operator, PreferredNodes, Requirement, Selector,
-        testing::{endpoint, name, node, pool, service},
+        Labels, Network, ObjectName, Operator, PreferredNodes, Requirement, Selector,
+        testing::{endpoint, name, nic, node, pool, service},
     },
     plan::{Plan, plan},
 };
@@ -168,7 +168,7 @@ impl Cluster {
         let this = NodeName(this.to_owned());
         let links = self.links[&this].iter().zip(1..).map(|((name, prefixes), ifindex)| {
             let mac = [2, 0, 0, 0, 0, ifindex as u8];
-            (name.clone(), NodeLink { ifindex, vlan: 0, mac, mtu: 1500, prefixes: prefixes.clone() })
+            (name.clone(), nic(ifindex, mac, prefixes.clone()))
         });
         let mut network = Network { links: links.collect(), ..Network::default() };
         for peer in names(heard).into_iter().filter(|peer| *peer != this && self.links.contains_key(peer)) {

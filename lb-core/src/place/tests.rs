@@ -3,7 +3,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use lb_common::layout::{NO_CANDIDATE, SHARES, Spread};
+use lb_common::layout::{Mac, NO_CANDIDATE, SHARES, Spread};
 use proptest::prelude::*;
 
 use super::*;
@@ -15,7 +15,7 @@ use crate::{
     model::{
         Endpoint, EndpointCondition, L2Advertisement, L2Mode, Network, NodeLink, Operator, PreferredNodes,
         Requirement, Selector, Snapshot,
-        testing::{endpoint, name, node, pool, service},
+        testing::{endpoint, name, nic, node, pool, service},
     },
     plan::plan,
 };
@@ -55,7 +55,7 @@ fn snapshot(pods: impl IntoIterator<Item = u8>) -> Snapshot {
 
 fn network() -> Network {
     let prefixes = "192.0.2.10/24".parse().into_iter().collect();
-    let link = NodeLink { ifindex: 7, vlan: 0, mac: [2, 0, 0, 0, 0, 0], mtu: 1500, prefixes };
+    let link = nic(7, [2, 0, 0, 0, 0, 0], prefixes);
     let neighbours =
         (1..3).map(|n| (("eth0".to_owned(), Ipv4Addr::new(192, 0, 2, 10 + n).into()), [2, 0, 0, 0, 0, n]));
     let links = [("eth0".to_owned(), link)].into();
@@ -287,10 +287,92 @@ fn whatever_finds_no_room_is_said() {
     assert_eq!(only_service(&maps).backend_length, 16, "the service without a VIP is not there");
 }
 
+/// A bond of the NICs 3 and 4 with two VLAN devices, which have MACs of their own.
+fn bond_with_vlans() -> Network {
+    let prefixes = |text: &str| text.parse().into_iter().collect();
+    let bond = NodeLink { ports: [3, 4].into(), ..nic(7, [2, 0, 0, 0, 0, 0], prefixes("192.0.2.10/24")) };
+    let vlan = |device, vlan, last, network| NodeLink {
+        device,
+        vlan,
+        mac: [2, 0, 0, 0, 0, last],
+        prefixes: prefixes(network),
+        ..bond.clone()
+    };
+    let links = [
+        ("bond0.100".to_owned(), vlan(20, 100, 100, "198.51.100.10/24")),
+        ("bond0.200".to_owned(), vlan(21, 200, 200, "203.0.113.10/24")),
+        ("bond0".to_owned(), bond),
+    ];
+    Network { links: links.into(), ..Network::default() }
+}
+
+#[test]
+fn vlans_of_one_nic_are_segments_of_their_own_and_arrive_by_each_port_of_a_bond() {
+    let snapshot = snapshot(1..=3);
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &bond_with_vlans());
+    let Placed { maps, armed, .. } = place(&plan, &Maps::empty(&local(0).sizes), &local(0));
+
+    let mut by_vlan: BTreeMap<u32, BTreeMap<u32, Link>> = BTreeMap::new();
+    for (key, link) in &maps.links {
+        by_vlan.entry(key.vlan).or_default().insert(key.ifindex, *link);
+    }
+    let mut segments = BTreeSet::new();
+    for (vlan, last) in [(0, 0), (100, 100), (200, 200)] {
+        let links = &by_vlan[&vlan];
+        assert_eq!(links.keys().copied().collect::<Vec<_>>(), [3, 4, 7], "VLAN {vlan}");
+        let values: BTreeSet<(u16, Mac)> = links.values().map(|link| (link.segment, link.mac)).collect();
+        let [(segment, mac)] = Vec::from_iter(values)[..] else { panic!("VLAN {vlan} is in two segments") };
+        assert_eq!(mac, [2, 0, 0, 0, 0, last].into());
+        segments.insert(segment);
+    }
+    assert_eq!(segments.len(), 3);
+
+    // What is sent goes out by the VLAN device; what is heard on any port is heard on the VLAN device.
+    for (name, device, last) in [("bond0", 7, 0), ("bond0.100", 20, 100), ("bond0.200", 21, 200)] {
+        let segment = armed.segments.values().find(|segment| segment.name == name);
+        let Some(segment) = segment else { panic!("{name} is no segment") };
+        let link = ArmedLink { mac: [2, 0, 0, 0, 0, last].into(), arrivals: [3, 4, 7].into() };
+        assert_eq!(segment.links, [(device, link)].into());
+        assert_eq!(
+            [3, 4, 7, 20].map(|arrival| segment.link_of(arrival)),
+            [Some(device), Some(device), Some(device), None]
+        );
+    }
+}
+
+#[test]
+fn a_segment_keeps_its_number_when_another_vlan_comes() {
+    let snapshot = snapshot(1..=3);
+    let place_with = |network: &Network, current: &Maps| {
+        let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), network);
+        place(&plan, current, &local(0)).maps
+    };
+    let mut network = bond_with_vlans();
+    let first = network.links.remove("bond0.100");
+    let before = place_with(&network, &Maps::empty(&local(0).sizes));
+    network.links.extend(first.map(|link| ("bond0.100".to_owned(), link)));
+    let after = place_with(&network, &before);
+    assert_eq!(after.links.len(), 9);
+    for (key, link) in &before.links {
+        assert_eq!(after.links.get(key), Some(link));
+    }
+}
+
+#[test]
+fn a_link_for_which_there_is_no_room_has_no_entry_at_all() {
+    let snapshot = snapshot(1..=3);
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &bond_with_vlans());
+    let sizes = Sizes { links: 7, ..local(0).sizes };
+    let Placed { maps, armed, left_out, .. } =
+        place(&plan, &Maps::empty(&sizes), &Local { sizes, ..local(0) });
+    assert_eq!((maps.links.len(), armed.segments.len()), (6, 2));
+    assert_eq!(left_out, [("LINKS", 3)].into());
+}
+
 /// The same cluster, of which this is another node.
 fn placed_on(number: u8, snapshot: &Snapshot, standing: Standing) -> Placed {
     let prefixes = format!("192.0.2.{}/24", 10 + number).parse().into_iter().collect();
-    let link = NodeLink { ifindex: 7, vlan: 0, mac: [2, 0, 0, 0, 0, number], mtu: 1500, prefixes };
+    let link = nic(7, [2, 0, 0, 0, 0, number], prefixes);
     let network = Network { links: [("eth0".to_owned(), link)].into(), ..Network::default() };
     let plan = plan(snapshot, &allocate(snapshot), &NodeName(format!("n{number}")), &network);
     place(&plan, &Maps::empty(&local(0).sizes), &Local { standing, ..local(0) })

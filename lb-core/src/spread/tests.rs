@@ -3,11 +3,14 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use lb_common::spread::{BLOCK, share_of};
+use lb_common::{
+    layout::Mac,
+    spread::{BLOCK, share_of},
+};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{liveness::Condition, rows::row_key};
+use crate::{armed::ArmedLink, liveness::Condition, rows::row_key};
 
 fn leg(number: u32) -> Leg {
     Ipv4Addr::from_bits(0x0a00_0000 + number).into()
@@ -182,21 +185,36 @@ fn those_are_told_whose_shares_are_new() {
     assert_eq!(gained(&after, &before), Own::new(), "what is lost is nothing new");
     assert_eq!(gained(&Own::new(), &before)[&vip], before[&vip], "at the beginning all are new");
     let new = gained(&before, &after);
-    let told = clients_of(&new, &known);
+    // Frames of the link 20 arrive by the NIC 7, as those of a VLAN device do.
+    let link = |arrival: u32| ArmedLink { mac: Mac::default(), arrivals: [arrival].into() };
+    let segment = |links| ArmedSegment {
+        name: "lan".to_owned(),
+        own: None,
+        claims_as: None,
+        legs: BTreeMap::new(),
+        stand_ins: BTreeMap::new(),
+        links,
+    };
+    let segments = [
+        (0, segment([(20, link(7)), (21, link(9))].into())),
+        (1, segment([(30, link(7)), (31, link(8))].into())),
+    ]
+    .into();
+    let told = clients_of(&new, &known, &segments);
     let expected: Vec<(Place, Recipient)> = known
         .iter()
         .filter(|(key, _)| {
             let share = share_of(&key.vip, &key.client);
             after[&vip].has(share) && !before[&vip].has(share)
         })
-        .map(|(key, client)| ((vip.vip, 7), Recipient { address: key.client, mac: client.mac }))
+        .map(|(key, client)| ((vip.vip, 20), Recipient { address: key.client, mac: client.mac }))
         .collect();
     assert_eq!(told, expected);
     // Half of the third that was the dead node's.
     assert!((20..50).contains(&told.len()), "{} of 200", told.len());
     // In another segment this node has no share.
     let known: BTreeMap<ClientKey, Client> = (0..200).map(|number| client(&vip, number, 1)).collect();
-    assert_eq!(clients_of(&new, &known), []);
+    assert_eq!(clients_of(&new, &known, &segments), []);
 }
 
 proptest! {

@@ -300,7 +300,7 @@ fn clsact_serves_where_tcx_is_missing(lab: &mut Lab) -> Result<()> {
                 if round == 0 {
                     dataplane.detach(ifindex)?;
                 }
-                dataplane.attach(ifindex, "eth0", 1500)?;
+                dataplane.attach(ifindex, 1500)?;
                 Ok(())
             })?;
             ensure!(filters()? == 1, "{} filters after round {round}", filters()?);
