@@ -226,10 +226,8 @@ pub mod ethertype {
     pub const IPV4: u16 = 0x0800;
     /// ARP.
     pub const ARP: u16 = 0x0806;
-    /// VLAN tag.
+    /// VLAN tag (IEEE 802.1Q, that of a customer).
     pub const VLAN: u16 = 0x8100;
-    /// Outer VLAN tag (802.1ad).
-    pub const QINQ: u16 = 0x88a8;
     /// IPv6.
     pub const IPV6: u16 = 0x86dd;
 }

@@ -11,7 +11,8 @@ use crate::{
 
 /// Reads a frame's headers. Never fails: what cannot be read is a [`Kind`] too.
 ///
-/// One VLAN tag is looked through; a frame with two is [`Kind::Other`].
+/// One IEEE 802.1Q tag is looked through. A frame with two, or with one of IEEE 802.1ad, is [`Kind::Other`]: its VLAN ids mean something
+/// else.
 #[inline(always)]
 pub fn parse(packet: &impl Packet, ifindex: u32) -> Meta {
     let mut meta = Meta::EMPTY;
@@ -33,7 +34,7 @@ fn ethernet(packet: &impl Packet, meta: &mut Meta) -> Option<Kind> {
     meta.source_mac = header.source;
     meta.destination_mac = header.destination;
     let mut ethertype = u16::from_be(header.ethertype);
-    if ethertype == ethertype::VLAN || ethertype == ethertype::QINQ {
+    if ethertype == ethertype::VLAN {
         let tag: VlanTag = packet.load(14)?;
         meta.vlan = u16::from_be(tag.control) & 0x0fff;
         meta.l3 = 18;

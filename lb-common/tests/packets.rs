@@ -62,6 +62,17 @@ fn addresses_ports_and_flags_are_read() {
     tagged.splice(12..12, [0x81, 0, 0x60, 100]);
     assert_eq!(read(&tagged), Some(Meta { vlan: 100, l3: 18, l4: 38, length: 58, ..expected }));
 
+    // Whatever the ids are, the data path has no link for them.
+    let ethernet =
+        Meta { source_mac: expected.source_mac, destination_mac: expected.destination_mac, ..Meta::EMPTY };
+    let other = Meta { ifindex: IFINDEX, kind: Kind::Other, ..ethernet };
+    let mut of_provider = syn();
+    of_provider.splice(12..12, [0x88, 0xa8, 0, 100]);
+    assert_eq!(read(&of_provider), Some(Meta { length: 58, ..other }));
+    let mut twice = tagged.clone();
+    twice.splice(12..12, [0x81, 0, 0, 7]);
+    assert_eq!(read(&twice), Some(Meta { vlan: 7, l3: 18, length: 62, ..other }));
+
     let mut with_option = syn();
     with_option[14] = 0x46;
     with_option[17] = 44;

@@ -149,6 +149,41 @@ pub fn ops() -> Vec<Op> {
     ops
 }
 
+/// A VLAN of the interface.
+pub const VLAN: u16 = 100;
+/// This node's MAC in the VLAN.
+pub const VLAN_NODE: [u8; 6] = [2, 0, 0, 0, 100, 1];
+/// The peer's MAC in the VLAN.
+pub const VLAN_PEER: [u8; 6] = [2, 0, 0, 0, 100, 2];
+/// The VLAN's segment.
+pub const VLAN_SEGMENT: u16 = 1;
+
+/// What puts a link of the VLAN beside the fixture's: a segment of its own, in which this node owns the VIPs that it owns elsewhere.
+pub fn vlan_ops() -> Vec<Op> {
+    let segment = VLAN_SEGMENT;
+    let key = LinkKey { ifindex: IFINDEX, vlan: u32::from(VLAN) };
+    let mut ops = vec![
+        Op::SetLink(key, Link { segment, mac: VLAN_NODE.into(), mode: link_mode::NATIVE, flags: 0 }),
+        Op::SetPeer(PeerKey { segment, mac: VLAN_PEER.into() }, Peer { node: 1 }),
+    ];
+    for (node, mac, reach) in [(0, VLAN_NODE, reach::SELF), (1, VLAN_PEER, reach::SEGMENT)] {
+        let state = node_state::READY;
+        let neighbour =
+            Neighbour { mac: Mac::from(mac), reach, state, dsr_capable: 1, ..Neighbour::default() };
+        let offset = node * MAX_SEGMENTS + u32::from(segment);
+        ops.push(Op::WriteNeighbours { offset, neighbours: vec![neighbour] });
+    }
+    let spread = self::ops().into_iter().filter_map(|op| match op {
+        Op::SetVip(address, vip) => {
+            Some(Op::SetVip(address, Vip { announced: 0b11, owned: vip.owned * 0b11, ..vip }))
+        }
+        Op::SetSpread(key, own) => Some(Op::SetSpread(SpreadKey { segment: u32::from(segment), ..key }, own)),
+        _ => None,
+    });
+    ops.extend(spread);
+    ops
+}
+
 /// Whether this node has the share of a spread VIP: every third is the peer's.
 pub fn is_own_share(share: u32) -> bool {
     !share.is_multiple_of(3)

@@ -153,6 +153,24 @@ pub fn neighbour_solicitation(mac: [u8; 6], sender: Ipv6Addr, target: Ipv6Addr, 
     frame
 }
 
+/// The frame with an IEEE 802.1Q tag: the id in the low 12 bits of `control`, above them drop eligibility and priority.
+pub fn tagged(frame: &[u8], control: u16) -> Vec<u8> {
+    with_tag(frame, 0x8100, control)
+}
+
+/// The frame with a tag of this Ethernet type.
+pub fn with_tag(frame: &[u8], ether_type: u16, control: u16) -> Vec<u8> {
+    let (macs, rest) = frame.split_at(12);
+    [macs, &ether_type.to_be_bytes(), &control.to_be_bytes(), rest].concat()
+}
+
+/// The frame without its IEEE 802.1Q tag, if it has this one.
+pub fn untagged(frame: &[u8], control: u16) -> Option<Vec<u8>> {
+    let tag = [0x8100_u16.to_be_bytes(), control.to_be_bytes()].concat();
+    let (macs, rest) = frame.split_at_checked(12)?;
+    Some([macs, rest.strip_prefix(&*tag)?].concat())
+}
+
 fn ethernet(source: [u8; 6], destination: [u8; 6], ether_type: EtherType) -> Vec<u8> {
     Ethernet2Header { source, destination, ether_type }.to_bytes().to_vec()
 }

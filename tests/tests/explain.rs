@@ -116,6 +116,19 @@ fn who_answers_a_client_of_a_spread_vip_is_said() -> Result<()> {
 }
 
 #[test]
+fn each_vlan_is_a_link_with_flows_of_its_own() -> Result<()> {
+    let mut known = after(ELSEWHERE, &[Flags::SYN])?;
+    fixture::vlan_ops().iter().for_each(|op| known.maps.maps.apply(op));
+    let text = asked(&known, VIP4.into(), ELSEWHERE)?;
+    let links: Vec<Vec<&str>> = text.split("link      ").skip(1).map(|link| link.lines().collect()).collect();
+    let [without_tag, in_vlan] = links.as_slice() else { panic!("not two links in\n{text}") };
+    assert_eq!(without_tag[..2], ["1", "FLOWS     to 10.0.0.6:8080 on an unknown node (ready)"]);
+    assert_eq!(in_vlan[..2], ["1, VLAN 100", "FLOWS     nothing of a flow from 02:00:00:00:01:01"]);
+    expect(&in_vlan.join("\n"), &["as a SYN  forwarded to an unknown node (02:00:00:00:64:02)"]);
+    Ok(())
+}
+
+#[test]
 fn what_is_not_ours_is_said_so() -> Result<()> {
     let known = after(HERE, &[])?;
     expect(&asked(&known, fixture::PEER4.into(), HERE)?, &["is none of ours", "next      to the kernel"]);

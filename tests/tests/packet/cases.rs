@@ -84,21 +84,21 @@ fn arp_not_owned(node: &mut dyn Machine) -> Result<()> {
     untouched(node, &arp_request(CLIENT, CLIENT4, PEER4), PASS, Reason::NotVip)
 }
 
-/// `source`, `destination`, flags of the advertisement, and the rest as RFC 4861 4.4 has it.
+/// Who has the VIP, whom it is told to, flags of the advertisement, and the rest as RFC 4861 4.4 has it.
 pub fn expect_advertisement(
     frame: &[u8],
-    vip: Ipv6Addr,
+    (mac, vip): ([u8; 6], Ipv6Addr),
     (to_mac, to): ([u8; 6], Ipv6Addr),
     flags: u8,
 ) -> Result<()> {
     ensure!(frame.len() == 14 + 40 + 32, "{} bytes", frame.len());
-    ensure!(frame[..6] == to_mac && frame[6..12] == NODE, "MACs {:02x?}", &frame[..12]);
+    ensure!(frame[..6] == to_mac && frame[6..12] == mac, "MACs {:02x?}", &frame[..12]);
     let packet = etherparse_icmpv6(frame)?;
     ensure!(packet.source == vip && packet.destination == to && packet.hop_limit == 255, "{packet:?}");
     let mut body = vec![flags, 0, 0, 0];
     body.extend(vip.octets());
     body.extend([2, 1]);
-    body.extend(NODE);
+    body.extend(mac);
     ensure!(packet.kind == (136, 0) && packet.body == body, "{packet:02x?}");
     Ok(())
 }
@@ -134,14 +134,14 @@ fn etherparse_icmpv6(frame: &[u8]) -> Result<Icmpv6Packet> {
 /// MAC and address.
 pub const ALL_NODES: ([u8; 6], Ipv6Addr) =
     ([0x33, 0x33, 0, 0, 0, 1], Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
-const SOLICITED_OVERRIDE: u8 = 0x60;
-const OVERRIDE: u8 = 0x20;
+pub const SOLICITED_OVERRIDE: u8 = 0x60;
+pub const OVERRIDE: u8 = 0x20;
 
 fn ndp_answered(node: &mut dyn Machine) -> Result<()> {
     for option in [true, false] {
         let outcome = node.arrive(&neighbour_solicitation(CLIENT, CLIENT6, VIP6, option))?;
         expect(node, &outcome, TX, Reason::NdpAnswered)?;
-        expect_advertisement(&outcome.frame, VIP6, (CLIENT, CLIENT6), SOLICITED_OVERRIDE)?;
+        expect_advertisement(&outcome.frame, (NODE, VIP6), (CLIENT, CLIENT6), SOLICITED_OVERRIDE)?;
     }
     Ok(())
 }
@@ -149,7 +149,7 @@ fn ndp_answered(node: &mut dyn Machine) -> Result<()> {
 fn ndp_probe(node: &mut dyn Machine) -> Result<()> {
     let outcome = node.arrive(&neighbour_solicitation(CLIENT, Ipv6Addr::UNSPECIFIED, VIP6, false))?;
     expect(node, &outcome, TX, Reason::NdpAnswered)?;
-    expect_advertisement(&outcome.frame, VIP6, ALL_NODES, OVERRIDE)
+    expect_advertisement(&outcome.frame, (NODE, VIP6), ALL_NODES, OVERRIDE)
 }
 
 fn echo(node: &mut dyn Machine) -> Result<()> {

@@ -9,11 +9,11 @@ use magnetite_tests::{
     fixture::{
         BOTH, CLIENT, CLIENT4, CLIENT6, ELSEWHERE, HERE, KERNEL, NO_ENDPOINTS, NODE, NODE4, NODE6,
         OFF_SEGMENT, OTHER_VIP4, PEER, PEER4, POD_PORT, POD4, POD6, SPREAD_VIP4, SPREAD_VIP6, UNKNOWN, VIP4,
-        VIP6,
+        VIP6, VLAN, VLAN_NODE, VLAN_PEER, vlan_ops,
     },
     frames::{
         Flags, Way, arp_reply, arp_request, echo_request, neighbour_advertisement, neighbour_solicitation,
-        probe, tcp, udp,
+        probe, tcp, udp, with_tag,
     },
 };
 
@@ -35,6 +35,10 @@ const PACKETS: usize = 20_000;
 fn agree(mode: LinkMode, seed: u64) -> Result<()> {
     let mut node = Node::new()?;
     let mut host = HostNode::new();
+    for op in vlan_ops() {
+        node.apply(&op)?;
+        host.apply(&op)?;
+    }
     let mut random = fastrand::Rng::with_seed(seed);
     for number in 0..PACKETS {
         let (entry, frame) = random_frame(&mut random, mode);
@@ -97,6 +101,15 @@ fn random_frame(random: &mut fastrand::Rng, mode: LinkMode) -> (Entry, Vec<u8>) 
             tcp(&way, Flags { syn, ack, fin, rst }, &payload)
         }
     };
+    // One in four has a tag, and one in four of these another.
+    for _ in 0..2 {
+        if random.u8(..4) != 0 {
+            break;
+        }
+        let vlan = *pick(random, &[VLAN, VLAN, VLAN, VLAN + 1, 0]);
+        let ether_type = *pick(random, &[0x8100, 0x8100, 0x8100, 0x8100, 0x88a8]);
+        frame = with_tag(&frame, ether_type, u16::from(random.u8(..8)) << 13 | vlan);
+    }
     // One in four is damaged: a byte of the headers, or the end.
     match random.u8(..8) {
         0 => {
@@ -134,7 +147,11 @@ fn random_way(random: &mut fastrand::Rng) -> (bool, Way) {
     let vip: IpAddr =
         if v4 { *pick(random, &[VIP4.into(), VIP4.into(), OTHER_VIP4.into()]) } else { VIP6.into() };
     let ports = [HERE, ELSEWHERE, BOTH, BOTH, KERNEL, NO_ENDPOINTS, OFF_SEGMENT, UNKNOWN];
-    let macs = *pick(random, &[(CLIENT, NODE), (CLIENT, NODE), (PEER, NODE), (CLIENT, PEER)]);
+    let macs = [(CLIENT, NODE), (CLIENT, NODE), (PEER, NODE), (CLIENT, PEER)];
+    let macs_of_vlan =
+        [(CLIENT, VLAN_NODE), (CLIENT, VLAN_NODE), (VLAN_PEER, VLAN_NODE), (CLIENT, VLAN_PEER)];
+    let macs = if random.u8(..4) == 0 { &macs_of_vlan } else { &macs };
+    let macs = *pick(random, macs);
     let source = if v4 && random.u8(..16) == 0 { PEER4.into() } else { client };
     (false, Way { macs, addresses: (source, vip), ports: (client_port, *pick(random, &ports)), ttl })
 }

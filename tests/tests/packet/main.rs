@@ -8,6 +8,7 @@ mod differential;
 mod machine;
 mod node;
 mod spread;
+mod vlan;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -16,7 +17,7 @@ fn main() {
     // The programs' state is one CPU's.
     arguments.test_threads = Some(1);
     let cannot_run = node::cannot_run();
-    let cases = cases::cases().into_iter().chain(claims::cases()).chain(spread::cases());
+    let cases = cases::cases().into_iter().chain(claims::cases()).chain(spread::cases()).chain(vlan::cases());
     let loaded =
         cases.clone().map(|(name, case)| (name, Box::new(move || case(&mut node::Node::new()?)) as Run));
     let others = differential::trials().into_iter().chain(adoption::trials()).chain(counts::trials());

@@ -12,7 +12,7 @@ use lb_common::{
     spread::share_of,
 };
 use magnetite_tests::{
-    fixture::{CLIENT, CLIENT4, CLIENT6, IFINDEX, PEER, SPREAD_VIP4, SPREAD_VIP6, VIP4, is_own_share},
+    fixture::{CLIENT, CLIENT4, CLIENT6, IFINDEX, NODE, PEER, SPREAD_VIP4, SPREAD_VIP6, VIP4, is_own_share},
     frames::{arp_request, neighbour_solicitation},
 };
 
@@ -90,7 +90,7 @@ fn probes(node: &mut dyn Machine) -> Result<()> {
     ensure!(is_own_share(share_of(&vips[1], &none[1].into())), "the answer is the peer's");
     let outcome = node.arrive(&frames[1])?;
     expect(node, &outcome, TX, Reason::NdpAnswered)?;
-    expect_advertisement(&outcome.frame, SPREAD_VIP6, ALL_NODES, 0)?;
+    expect_advertisement(&outcome.frame, (NODE, SPREAD_VIP6), ALL_NODES, 0)?;
     // What tells asks nothing.
     untouched(node, &arp_request(PEER, SPREAD_VIP4, SPREAD_VIP4), DROP, Reason::PeerAnnounced)?;
     ensure!(node.clients()?.is_empty(), "{:?}", node.clients()?);
