@@ -9,6 +9,7 @@ mod loss;
 mod seen;
 mod segments;
 mod spread;
+mod vlan;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use magnetite_tests::{
@@ -32,8 +33,17 @@ fn main() {
         .chain(segments::TESTS)
         .chain(spread::TESTS)
         .map(|(name, test)| (*name, Box::new(|| test(&mut Lab::up()?)) as Run));
-    let by_program = [("a_lab_is_used_from_a_shell", Box::new(lab::a_lab_is_used_from_a_shell) as Run)];
-    let trials = scenarios.chain(agents).chain(by_program).map(|(name, run)| match &cannot_run {
+    let without_lab: [(_, Run); 2] = [
+        ("a_lab_is_used_from_a_shell", Box::new(lab::a_lab_is_used_from_a_shell)),
+        ("a_nic_is_told_to_leave_tags_in_frames", Box::new(vlan::a_nic_is_told_to_leave_tags_in_frames)),
+    ];
+    let trials =
+        scenarios.chain(agents).chain(without_lab).map(|(name, run)| (name, run, cannot_run.clone()));
+    let without_vlans = cannot_run.clone().or_else(vlan::cannot_run);
+    let of_vlans = vlan::TESTS
+        .iter()
+        .map(|(name, test)| (*name, Box::new(|| test(&mut Lab::up()?)) as Run, without_vlans.clone()));
+    let trials = trials.chain(of_vlans).map(|(name, run, cannot_run)| match cannot_run {
         None => Trial::test(name, move || run().map_err(|error| Failed::from(format!("{error:#}")))),
         Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
     });

@@ -1,4 +1,4 @@
-//! Nodes with a second link, of which the source says nothing: a segment for VIPs.
+//! Nodes with a second link, of which the source says nothing: a segment for VIPs, on a NIC or on a VLAN of one.
 
 use std::{
     collections::BTreeSet,
@@ -21,8 +21,9 @@ pub const TESTS: &[(&str, Test)] = &[(
 /// A VIP in the second segment.
 const SECOND: &str = "203.0.113.200";
 
-/// Connects machines with an `eth1` to a switch of their own: `n1`, `n2` and `c1`, but not `n3`.
-fn connect(lab: &Lab) -> Result<impl Sized + use<>> {
+/// Connects machines with an `eth1` to a switch of their own: `n1`, `n2` and `c1`, but not `n3`. The second link is that, or a VLAN
+/// device on it; then `eth1` has no address.
+fn connect(lab: &Lab, vlan: Option<u16>) -> Result<impl Sized + use<>> {
     let lan = lab.lan();
     lan.ip("link add vips type bridge")?;
     lan.ip("link set vips up")?;
@@ -30,15 +31,26 @@ fn connect(lab: &Lab) -> Result<impl Sized + use<>> {
     for (machine, host) in nodes.chain([(&lab.clients()[0].namespace, 101)]) {
         let port = format!("second{host}");
         lan.ip(&format!("link add {port} type veth peer name eth1 netns {}", machine.name()))?;
-        lan.command("ethtool", &["-K", &port, "tx", "off"])?;
+        // A wire carries tags in frames; a veth pair carries them beside.
+        lan.command("ethtool", &["-K", &port, "tx", "off", "txvlan", "off"])?;
         lan.ip(&format!("link set {port} master vips up"))?;
         machine.ip("link set eth1 up")?;
-        machine.ip(&format!("addr add 203.0.113.{host}/24 dev eth1"))?;
+        let second = second_link(vlan);
+        if let Some(id) = vlan {
+            machine.ip(&format!("link add link eth1 name {second} type vlan id {id}"))?;
+            machine.ip(&format!("link set {second} up"))?;
+        }
+        machine.ip(&format!("addr add 203.0.113.{host}/24 dev {second}"))?;
     }
     pass_on(lan, ["second11", "second12"].into_iter())
 }
 
-fn announce(lab: &Lab) -> Result<()> {
+/// The second link.
+pub fn second_link(vlan: Option<u16>) -> String {
+    vlan.map_or("eth1".to_owned(), |id| format!("eth1.{id}"))
+}
+
+fn announce(lab: &Lab, second: &str) -> Result<()> {
     let of_lan = json!([{"matchLabels": {"segment": "lan"}}]);
     let object = |kind, name, spec: serde_json::Value| {
         let metadata = json!({"name": name, "namespace": "metallb-system"});
@@ -46,7 +58,7 @@ fn announce(lab: &Lab) -> Result<()> {
     };
     let first = json!({"ipAddressPools": ["lab"], "nodeSelectors": of_lan});
     lab.objects.put(&object("L2Advertisement", "lab", first))?;
-    let second = json!({"ipAddressPools": ["second"], "nodeSelectors": of_lan, "interfaces": ["eth1"]});
+    let second = json!({"ipAddressPools": ["second"], "nodeSelectors": of_lan, "interfaces": [second]});
     lab.objects.put(&object("L2Advertisement", "second", second))?;
     let pool = json!({"addresses": [format!("{SECOND}/32")], "autoAssign": false});
     lab.objects.put(&object("IPAddressPool", "second", pool))?;
@@ -60,23 +72,30 @@ fn announce(lab: &Lab) -> Result<()> {
 }
 
 /// The owner that a node names, if nobody but `n1` and `n2` may be it: the others have no such link, or are not selected.
-fn owner(status: &NodeStatus) -> Option<String> {
+fn owner(status: &NodeStatus, second: &str) -> Option<String> {
     let vip = status.vips.get(SECOND)?;
     let without_link = vip.left_out.iter().find(|left_out| left_out.reason == "noAdvertisedInterface")?;
-    (without_link.nodes == ["n3"] && vip.segments == ["eth1"]).then(|| vip.owner.clone()).flatten()
+    (without_link.nodes == ["n3"] && vip.segments == [second]).then(|| vip.owner.clone()).flatten()
 }
 
 fn a_segment_for_vips_is_served_by_those_that_have_it(lab: &mut Lab) -> Result<()> {
-    let _connected = connect(lab)?;
-    announce(lab)?;
+    serve(lab, None)
+}
+
+/// Clients in the second segment reach all pods of its nodes; a node that loses its link there owns nothing there, and all that it
+/// owned elsewhere.
+pub fn serve(lab: &mut Lab, vlan: Option<u16>) -> Result<()> {
+    let second = &second_link(vlan);
+    let _connected = connect(lab, vlan)?;
+    announce(lab, second)?;
     let mut owners = BTreeSet::new();
     let reach_each_other =
-        |status: &NodeStatus| ["n1", "n2"].iter().all(|name| status.nodes[*name].macs.contains_key("eth1"));
+        |status: &NodeStatus| ["n1", "n2"].iter().all(|name| status.nodes[*name].macs.contains_key(second));
     for node in &mut lab.nodes[..2] {
         let status = node.wait("an owner and a peer in the second segment", |status| {
-            owner(status).is_some() && reach_each_other(status)
+            owner(status, second).is_some() && reach_each_other(status)
         })?;
-        owners.extend(owner(&status));
+        owners.extend(owner(&status, second));
     }
     ensure!(owners.len() == 1, "both of {owners:?} own it");
     let before = owners.pop_first().unwrap_or_default();
@@ -87,8 +106,7 @@ fn a_segment_for_vips_is_served_by_those_that_have_it(lab: &mut Lab) -> Result<(
     let nodes: BTreeSet<&str> = connections.iter().map(|connection| lab.node_of(&connection.pod)).collect();
     ensure!(nodes == ["n1", "n2"].into(), "pods of {nodes:?} are used");
 
-    // A node that loses this link owns nothing here, and all that it owned elsewhere.
-    lab.node(&before)?.namespace.ip("link set eth1 down")?;
+    lab.node(&before)?.namespace.ip(&format!("link set {second} down"))?;
     let after = if before == "n1" { "n2" } else { "n1" };
     lab.node_mut(after)?.wait("the other owner", |status| {
         status.vips.get(SECOND).and_then(|vip| vip.owner.as_deref()) == Some(after)
@@ -97,7 +115,7 @@ fn a_segment_for_vips_is_served_by_those_that_have_it(lab: &mut Lab) -> Result<(
     client.forget(vip)?;
     ensure!(client.ping(vip, 1)? == 1, "nobody answers");
     let status = lab.node(after)?.status()?;
-    let mac = status.links.get("eth1").map(|link| link.mac.clone());
+    let mac = status.links.get(second).map(|link| link.mac.clone());
     ensure!(client.neighbour(vip)? == mac, "another than {after} answers");
     Ok(())
 }
