@@ -54,7 +54,16 @@ pub enum MessageError {
         /// The number.
         value: u8,
     },
+    /// More findings of a leg than there can have been.
+    #[error("{counter} findings of a leg are more than there can have been, {MOST_FINDINGS}")]
+    Counter {
+        /// How many.
+        counter: u32,
+    },
 }
+
+/// Findings of a leg at most: ten a second for six years. The next one can always be counted, or a leg could not change any more.
+pub const MOST_FINDINGS: u32 = 1 << 31;
 
 /// Verdicts in one message at most: it fits the smallest MTU of IPv6 with its envelope.
 pub const MAX_VERDICTS: usize = 44;
@@ -202,7 +211,10 @@ impl Reader<'_> {
     fn verdict(&mut self) -> Result<Verdict, MessageError> {
         Ok(Verdict {
             leg: self.address()?,
-            counter: u32::from_be_bytes(self.take()?),
+            counter: match u32::from_be_bytes(self.take()?) {
+                counter if counter > MOST_FINDINGS => return Err(MessageError::Counter { counter }),
+                counter => counter,
+            },
             condition: match self.byte()? {
                 0 => Condition::Answering,
                 1 => Condition::Returning,
@@ -241,12 +253,8 @@ mod tests {
             Just(Condition::Yielding),
             Just(Condition::Silent)
         ];
-        (leg(), any::<u32>(), condition, any::<u8>()).prop_map(|(leg, counter, condition, falls)| Verdict {
-            leg,
-            counter,
-            condition,
-            falls,
-        })
+        (leg(), 0..=MOST_FINDINGS, condition, any::<u8>())
+            .prop_map(|(leg, counter, condition, falls)| Verdict { leg, counter, condition, falls })
     }
 
     fn network() -> impl Strategy<Value = IpNet> {
@@ -296,6 +304,12 @@ mod tests {
             prop_assert!(Message::decode(&bytes[..cut]).is_err());
             bytes.push(0);
             prop_assert!(Message::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_finding_after_which_none_could_be_counted_is_none(verdict in verdict(), counter in MOST_FINDINGS + 1..) {
+            let bytes = Message::Verdicts(vec![Verdict { counter, ..verdict }]).encode();
+            prop_assert_eq!(Message::decode(&bytes), Err(MessageError::Counter { counter }));
         }
 
         #[test]

@@ -42,7 +42,7 @@ use watch::Watch;
 
 pub use description::{Description, LinkDescription, MAX_ADDRESSES, MAX_LINKS, MAX_NAME, capability};
 pub use membership::MAX_SWIM;
-pub use message::{MAX_VERDICTS, Message, MessageError};
+pub use message::{MAX_VERDICTS, MOST_FINDINGS, Message, MessageError};
 pub use profile::Profile;
 pub use report::{LegReport, Report, Source};
 pub use standing::Standing;
@@ -121,8 +121,8 @@ pub struct Liveness {
     /// Verdicts of this node's own that are still being told.
     tellings: Vec<Telling>,
     next_exchange: Instant,
-    /// Since when this node hears enough others to say of one that it is gone; `None` while it is rather cut off itself.
-    whole_since: Option<Instant>,
+    /// By own leg, since when this node hears enough others there to say of one that it is gone; none where it is rather cut off itself.
+    whole_since: BTreeMap<Leg, Instant>,
     /// When the next leg that is silent will be gone.
     next_gone: Option<Instant>,
     outbox: VecDeque<Transmit>,
@@ -158,7 +158,7 @@ impl Liveness {
             bursts: BTreeMap::new(),
             tellings: Vec::new(),
             next_exchange: now + profile.exchange,
-            whole_since: Some(now),
+            whole_since: BTreeMap::new(),
             next_gone: None,
             outbox: VecDeque::new(),
             has_changed: false,
@@ -379,21 +379,22 @@ impl Liveness {
         self.gone_at().any(|(gone, at)| gone == leg && at <= now)
     }
 
-    /// Silent legs, and when each is gone: never while this node is cut off, and what it held then does not count.
+    /// Silent legs, and when each is gone: never while this node is cut off there, and what it held then does not count.
     fn gone_at(&self) -> impl Iterator<Item = (Leg, Instant)> + '_ {
-        let whole = self.whole_since.into_iter();
-        whole.flat_map(move |whole| {
-            self.view.silent().map(move |(leg, since)| (leg, since.max(whole) + self.profile.gone))
+        self.view.silent().filter_map(|(leg, since)| {
+            let whole = self.whole_since.get(&self.segment_of(leg)?)?;
+            Some((leg, since.max(*whole) + self.profile.gone))
         })
     }
 
     /// Whether this node is cut off, and what follows for the silent, after who is there or how they are has changed.
     fn look_around(&mut self, now: Instant) {
-        self.whole_since = match self.whole_since {
-            _ if self.is_cut_off() => None,
-            Some(since) => Some(since),
-            None => Some(now),
-        };
+        let whole: BTreeSet<Leg> =
+            self.segments.iter().filter(|segment| !self.is_cut_off(segment)).map(|(own, _)| *own).collect();
+        self.whole_since.retain(|own, _| whole.contains(own));
+        for own in whole {
+            self.whole_since.entry(own).or_insert(now);
+        }
         self.find_next_gone(now);
     }
 
@@ -401,10 +402,11 @@ impl Liveness {
         self.next_gone = self.gone_at().map(|(_, at)| at).filter(|at| *at > now).min();
     }
 
-    /// A node that hears less than half of the others is rather cut off itself; of two nodes none can tell.
-    fn is_cut_off(&self) -> bool {
-        let others = self.orders.len().saturating_sub(1);
-        others > 1 && 2 * self.view.silent().count() > others
+    /// A node that hears less than half of the others in a segment is rather cut off there itself; of two nodes none can tell.
+    fn is_cut_off(&self, (own, legs): &(Leg, BTreeSet<Leg>)) -> bool {
+        let others = || legs.iter().filter(|leg| *leg != own);
+        let silent = others().filter(|leg| self.view.condition(**leg) == Condition::Silent).count();
+        others().count() > 1 && 2 * silent > others().count()
     }
 
     pub(super) fn others(&self) -> impl Iterator<Item = Leg> + '_ {

@@ -1,6 +1,7 @@
 //! Who is alive, found out by clusters of the real state machine on a virtual clock.
 
 mod owners;
+mod segments;
 
 use std::time::Duration;
 

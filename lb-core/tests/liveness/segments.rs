@@ -1,0 +1,100 @@
+//! One real node among others that are but answers, in two segments.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use lb_core::liveness::{Condition, Leg, Liveness, Message, Profile, Transmit};
+
+use super::SECOND;
+
+/// Node `node` in segment `segment`; the real one is the first.
+fn leg(segment: u8, node: u8) -> Leg {
+    IpAddr::from([10, segment, 0, 1 + node])
+}
+
+struct Alone {
+    liveness: Liveness,
+    now: Instant,
+    /// Whose data paths answer.
+    answering: BTreeSet<Leg>,
+    /// Whose agents do.
+    speaking: BTreeSet<Leg>,
+}
+
+impl Alone {
+    fn new(segments: u8, nodes: u8) -> Self {
+        let now = Instant::now();
+        let legs = |segment| (0..nodes).map(move |node| leg(segment, node)).collect::<BTreeSet<Leg>>();
+        let all: Vec<(Leg, BTreeSet<Leg>)> =
+            (0..segments).map(|segment| (leg(segment, 0), legs(segment))).collect();
+        let mut liveness = Liveness::new(Profile::FAST, [7; 32], 1, now);
+        liveness.set_segments(&all, now);
+        let others: BTreeSet<Leg> =
+            all.iter().flat_map(|(own, legs)| legs.iter().filter(move |leg| *leg != own)).copied().collect();
+        let mut alone = Self { liveness, now, answering: others.clone(), speaking: others };
+        alone.run_for(SECOND);
+        alone
+    }
+
+    fn set_silent(&mut self, legs: impl IntoIterator<Item = Leg>) {
+        for leg in legs {
+            self.answering.remove(&leg);
+            self.speaking.remove(&leg);
+        }
+    }
+
+    fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.now < end {
+            self.liveness.handle_timeout(self.now);
+            while let Some(transmit) = self.liveness.poll_transmit() {
+                self.receive(transmit);
+            }
+            let due = self.liveness.poll_timeout().unwrap_or(end);
+            self.now = due.max(self.now + Duration::from_micros(100)).min(end);
+        }
+    }
+
+    fn receive(&mut self, transmit: Transmit) {
+        match transmit {
+            Transmit::Probe { to, nonce } if self.answering.contains(&to) => {
+                self.liveness.handle_answer(to, nonce, true, self.now);
+            }
+            Transmit::Message { to, message: Message::Confirm { leg } } if self.speaking.contains(&to) => {
+                let has_answered = self.answering.contains(&leg);
+                self.liveness.handle_message(to, &Message::Found { leg, has_answered }, self.now);
+            }
+            Transmit::Probe { .. } | Transmit::Proof { .. } | Transmit::Message { .. } => {}
+        }
+    }
+}
+
+#[test]
+fn whoever_is_dead_in_two_segments_is_gone_in_both() {
+    for nodes in [2, 3] {
+        let mut alone = Alone::new(2, nodes);
+        let dead = [0, 1].map(|segment| leg(segment, 1));
+        alone.set_silent(dead);
+        alone.run_for(6 * SECOND);
+        for leg in dead {
+            assert!(alone.liveness.is_gone(leg, alone.now), "{nodes} nodes: {leg}");
+        }
+    }
+}
+
+#[test]
+fn in_a_segment_in_which_nothing_is_heard_nobody_is_gone_and_in_the_other_all_is_well() {
+    let mut alone = Alone::new(2, 3);
+    let lost = [1, 2].map(|node| leg(0, node));
+    alone.set_silent(lost);
+    alone.run_for(20 * SECOND);
+    for leg in lost {
+        assert_eq!(alone.liveness.view().condition(leg), Condition::Silent);
+        assert!(!alone.liveness.is_gone(leg, alone.now), "{leg}: this node is cut off there itself");
+    }
+    let others = [1, 2].map(|node| alone.liveness.view().condition(leg(1, node)));
+    assert_eq!(others, [Condition::Answering; 2]);
+}
