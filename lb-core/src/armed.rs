@@ -1,6 +1,9 @@
 //! What changes with the liveness of nodes alone, computed ahead: a verdict then costs a look at it and a few writes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv6Addr,
+};
 
 use lb_common::layout::{Addr, Mac, Neighbour, Spread, SpreadKey, Vip, node_state};
 
@@ -68,6 +71,8 @@ pub struct ArmedSegment {
 pub struct ArmedLink {
     /// Its MAC.
     pub mac: Mac,
+    /// IPv6 address of this node's on it, from which it may ask.
+    pub asks_from: Option<Ipv6Addr>,
     /// Interface indexes by which the data path sees frames of it arrive: of a VLAN device that of the NIC below.
     pub arrivals: BTreeSet<u32>,
 }

@@ -31,7 +31,8 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// At most so often a VIP is announced because a node has claimed it, and because a stranger has (RFC 5227: `DEFEND_INTERVAL`). Who
 /// claims it meanwhile is answered then: the owner has the last word.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
-/// Silent nodes that are asked at a time, within [`AGAIN`], whether they have what they claim: a probe for each.
+/// VIPs at a time of which a silent node is asked whether it has them. One that it has not answered for counts until it may be asked
+/// for it again, after [`AGAIN`].
 const MOST_ASKED: usize = 100;
 /// After so long without a claim a stranger is forgotten: three probes have not been answered.
 const FORGET: Duration = Duration::from_secs(200);
@@ -64,8 +65,10 @@ pub struct Claim {
 pub enum Say {
     /// That this node has it.
     Announcement(Spot),
-    /// Whether anybody has it.
+    /// Whether anybody has it, in the way of who has no address yet: all hear the answer.
     Probe(Spot),
+    /// Whether a node that claims it hears this one: the answer is for this node alone.
+    Question(Spot),
 }
 
 /// Why this node does not own what it would.
@@ -305,7 +308,7 @@ impl Claims {
             Some(doubt) if !doubt.is_over => {}
             None if self.doubts.len() < MOST_ASKED => {
                 self.doubts.insert(spot, Doubt { until: now + PATIENCE, is_over: false });
-                self.outbox.push_back(Say::Probe(spot));
+                self.outbox.push_back(Say::Question(spot));
             }
             Some(_) | None => self.announce(spot, AGAIN[0], now),
         }
@@ -343,7 +346,7 @@ impl Claims {
                 ended.push(*spot);
             } else {
                 (given.until, given.is_asked) = (now + PATIENCE, true);
-                self.outbox.push_back(Say::Probe(*spot));
+                self.outbox.push_back(Say::Question(*spot));
             }
         }
         for spot in ended {
@@ -388,7 +391,7 @@ impl Claims {
     /// The next thing to say now.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Say> {
         if let Some(say) = self.outbox.pop_front() {
-            self.counts.probes += u64::from(matches!(say, Say::Probe(_)));
+            self.counts.probes += u64::from(matches!(say, Say::Probe(_) | Say::Question(_)));
             return Some(say);
         }
         loop {

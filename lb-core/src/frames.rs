@@ -1,6 +1,6 @@
 //! The frames of ARP and NDP that this node sends of its own accord.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use lb_common::{
     checksum::Sum,
@@ -24,7 +24,7 @@ pub fn announcement(vip: IpAddr, mac: Mac, to: Option<Recipient>) -> Vec<u8> {
                 icmp_type: icmp_type::NEIGHBOUR_ADVERTISEMENT,
                 flags: OVERRIDE,
                 target: vip.into(),
-                target_mac: Some(mac),
+                option: Some(mac),
             };
             advertisement.frame(mac, to.unwrap_or(ALL_NODES))
         }
@@ -36,17 +36,23 @@ pub fn announcement(vip: IpAddr, mac: Mac, to: Option<Recipient>) -> Vec<u8> {
 pub fn probe(vip: IpAddr, mac: Mac) -> Vec<u8> {
     match vip {
         IpAddr::V4(v4) => arp_request(mac, 0, u32::from_ne_bytes(v4.octets()), Mac::BROADCAST),
-        IpAddr::V6(_) => {
-            let solicitation = Neighbour {
-                source: Addr::UNSPECIFIED,
-                icmp_type: icmp_type::NEIGHBOUR_SOLICITATION,
-                flags: 0,
-                target: vip.into(),
-                target_mac: None,
-            };
-            solicitation.frame(mac, solicited_nodes(vip.into()))
-        }
+        IpAddr::V6(_) => solicitation(vip.into(), Addr::UNSPECIFIED, mac, None),
     }
+}
+
+/// The same, but whoever answers answers `mac` alone: an ARP probe is answered so anyway, a neighbour solicitation if it comes from an
+/// address (RFC 4861 7.2.2, 7.2.4). Without one it is the probe.
+pub fn question(vip: IpAddr, mac: Mac, source: Option<Ipv6Addr>) -> Vec<u8> {
+    match (vip, source) {
+        (IpAddr::V6(_), Some(source)) => solicitation(vip.into(), source.into(), mac, Some(mac)),
+        (IpAddr::V4(_), _) | (IpAddr::V6(_), None) => probe(vip, mac),
+    }
+}
+
+fn solicitation(target: Addr, source: Addr, mac: Mac, option: Option<Mac>) -> Vec<u8> {
+    let solicitation =
+        Neighbour { source, icmp_type: icmp_type::NEIGHBOUR_SOLICITATION, flags: 0, target, option };
+    solicitation.frame(mac, solicited_nodes(target))
 }
 
 /// `ff02::1` (RFC 2464 7).
@@ -93,15 +99,17 @@ struct Neighbour {
     icmp_type: u8,
     flags: u32,
     target: Addr,
-    /// Of the option; without it the message has none.
-    target_mac: Option<Mac>,
+    /// Link-layer address of the source in a solicitation, of the target in an advertisement (RFC 4861 4.6.1); without it the message
+    /// has no option.
+    option: Option<Mac>,
 }
 
 impl Neighbour {
     fn frame(&self, mac: Mac, to: Recipient) -> Vec<u8> {
         let ethernet = Ethernet { destination: to.mac, source: mac, ethertype: ethertype::IPV6.to_be() };
         let target = NeighbourTarget { target: self.target.words };
-        let option = self.target_mac.map(|mac| LinkLayerOption { type_and_length: [2, 1], mac });
+        let kind = if self.icmp_type == icmp_type::NEIGHBOUR_SOLICITATION { 1 } else { 2 };
+        let option = self.option.map(|mac| LinkLayerOption { type_and_length: [kind, 1], mac });
         let body = [target.as_bytes(), option.as_ref().map_or(&[], Plain::as_bytes)].concat();
         let length = (size_of::<Icmp>() + body.len()) as u16;
         let ipv6 = Ipv6 {

@@ -190,7 +190,10 @@ impl Placer<'_> {
                 }
             });
             let arrivals = link.arrivals().collect();
-            armed.links.insert(link.device, ArmedLink { mac: link.mac.into(), arrivals });
+            // A VIP that a proxy has put on the link is no address of this node's.
+            let asks_from =
+                link.asks_from.filter(|address| !self.plan.vips.contains_key(&IpAddr::from(*address)));
+            armed.links.insert(link.device, ArmedLink { mac: link.mac.into(), asks_from, arrivals });
         }
     }
 

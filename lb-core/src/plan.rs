@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     num::NonZeroU16,
 };
 
@@ -82,6 +82,8 @@ pub struct LinkPlan {
     pub mac: [u8; 6],
     /// Largest IP packet of the NIC, in bytes.
     pub mtu: u32,
+    /// IPv6 address from which this node may ask on the link: its link-local one if it has one.
+    pub asks_from: Option<Ipv6Addr>,
     /// The segment, by the name of the first link that is in it.
     pub segment: String,
 }
@@ -356,11 +358,20 @@ fn links(snapshot: &Snapshot, network: &Network) -> BTreeMap<String, LinkPlan> {
             vlan: link.vlan,
             mac: link.mac,
             mtu: link.mtu,
+            asks_from: asks_from(&link.prefixes),
             segment,
         };
         links.insert(name.clone(), planned);
     }
     links
+}
+
+fn asks_from(prefixes: &BTreeSet<IpNet>) -> Option<Ipv6Addr> {
+    let addresses = prefixes.iter().filter_map(|prefix| match prefix {
+        IpNet::V4(_) => None,
+        IpNet::V6(v6) => Some(v6.addr()),
+    });
+    addresses.min_by_key(|address| (!address.is_unicast_link_local(), *address))
 }
 
 impl Plan {

@@ -47,7 +47,7 @@ fn armed(vips: u8) -> Armed {
         let ranked = [(0, vec![leg(1), leg(2), leg(3)])].into();
         armed.vips.insert(spot(number).0, ArmedVip { entry, ranked, tables: BTreeMap::new() });
     }
-    let link = |number| ArmedLink { mac: mac(number), arrivals: BTreeSet::new() };
+    let link = |number| ArmedLink { mac: mac(number), asks_from: None, arrivals: BTreeSet::new() };
     let segment = ArmedSegment {
         name: "lan".to_owned(),
         own: Some(leg(2)),
@@ -167,6 +167,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn probes(said: &[(Duration, Say)]) -> Vec<u128> {
     said.iter().filter(|(_, say)| matches!(say, Say::Probe(_))).map(|(at, _)| at.as_millis()).collect()
+}
+
+fn questions(said: &[(Duration, Say)]) -> Vec<u128> {
+    said.iter().filter(|(_, say)| matches!(say, Say::Question(_))).map(|(at, _)| at.as_millis()).collect()
 }
 
 fn announcements(said: &[(Duration, Say)]) -> usize {
@@ -391,7 +395,7 @@ fn a_better_ranked_nodes_claim_stops_ones_own_as_long_as_it_is_there() {
     for _ in 0..20 {
         // It is asked, and says so again.
         let said = node.run(5 * SECOND);
-        assert!(!probes(&said).is_empty() && announcements(&said) == 0, "{said:?}");
+        assert!(!questions(&said).is_empty() && announcements(&said) == 0, "{said:?}");
         node.answered(mac(1));
         assert!(!node.owns(spot(0)));
     }
@@ -408,7 +412,7 @@ fn a_silent_nodes_claim_is_doubted_until_it_answers() {
     node.hear(mac(1));
     assert!(node.owns(spot(0)));
     let said = node.run(Duration::from_millis(299));
-    assert_eq!((probes(&said).len(), announcements(&said)), (1, 0), "{said:?}");
+    assert_eq!((questions(&said).len(), announcements(&said)), (1, 0), "{said:?}");
     node.answered(mac(1));
     assert_eq!(node.withheld(), Some(Withheld::Yielded { to: leg(1) }));
     assert_eq!(announcements(&node.run(SECOND)), 0, "clients are drawn away from the better-ranked node");
@@ -417,7 +421,7 @@ fn a_silent_nodes_claim_is_doubted_until_it_answers() {
         node.run(SECOND);
         node.hear(mac(1));
     }
-    assert_eq!(probes(&node.run(SECOND + Duration::from_millis(299))).len(), 1);
+    assert_eq!(questions(&node.run(SECOND + Duration::from_millis(299))).len(), 1);
     assert!(!node.owns(spot(0)));
     node.run(Duration::from_millis(1));
     assert!(node.owns(spot(0)));
@@ -432,12 +436,12 @@ fn a_deaf_node_is_not_yielded_to_and_its_clients_are_told_again() {
         assert!(node.owns(spot(0)));
         said.extend(node.run(SECOND / 10));
     }
-    let (asked, told) = (probes(&said), announcements(&said));
+    let (asked, told) = (questions(&said), announcements(&said));
     assert!((7..=10).contains(&asked.len()), "asked {} times within ten seconds", asked.len());
     assert!((7..=11).contains(&told), "told {told} times within ten seconds");
     said.clear();
     said.extend(node.run(10 * SECOND));
-    assert!(probes(&said).is_empty() && announcements(&said) <= 1, "{said:?}");
+    assert!(questions(&said).is_empty() && announcements(&said) <= 1, "{said:?}");
     let counts = node.claims.report().counts;
     assert_eq!((counts.two_owners, counts.yields), (100, 0));
 }
@@ -451,10 +455,10 @@ fn a_silent_node_that_claims_much_is_not_asked_for_all_at_once() {
         node.hear_of(spot(number), mac(1), false, node.now);
     }
     let said = node.run(Duration::from_millis(299));
-    assert_eq!((probes(&said).len(), announcements(&said)), (100, 150));
+    assert_eq!((questions(&said).len(), announcements(&said)), (100, 150));
     assert_eq!(announcements(&node.run(2 * SECOND)), 100, "those that have not answered");
     node.hear_of(spot(249), mac(1), false, node.now);
-    assert_eq!(probes(&node.run(SECOND)).len(), 1, "there is room again");
+    assert_eq!(questions(&node.run(SECOND)).len(), 1, "there is room again");
 }
 
 #[test]
@@ -463,7 +467,7 @@ fn a_node_that_is_well_is_yielded_to_at_once() {
     node.hear_verdict(Condition::Answering);
     node.hear(mac(1));
     assert!(!node.owns(spot(0)));
-    assert!(probes(&node.run(SECOND)).is_empty());
+    assert!(questions(&node.run(SECOND)).is_empty());
     assert_eq!(node.claims.report().counts.yields, 1);
 }
 

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use lb_core::{
     announce::Recipient,
-    frames::{announcement, probe},
+    frames::{announcement, probe, question},
 };
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -75,6 +75,28 @@ fn a_probe_asks_and_claims_nothing() {
     assert_eq!((body[0], body[1], &body[4..8]), (135, 0, [0; 4].as_slice()));
     assert_eq!(body[8..], vip.octets());
     assert_eq!(internet_sum(header, body), 0xffff);
+}
+
+#[test]
+fn a_question_comes_from_an_address_so_that_the_answer_is_for_its_sender_alone() {
+    let source = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    let vip = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0x12, 0x3456);
+    let frame = question(vip.into(), MAC.into(), Some(source));
+    let (ethernet, ipv6) = frame.split_at(14);
+    assert_eq!(ethernet, [[0x33, 0x33, 0xff, 0x12, 0x34, 0x56].as_slice(), &MAC, &[0x86, 0xdd]].concat());
+    let (header, body) = ipv6.split_at(40);
+    assert_eq!(header[..8], [0x60, 0, 0, 0, 0, 32, 58, 255]);
+    assert_eq!(header[8..24], source.octets());
+    assert_eq!(header[24..], Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff12, 0x3456).octets());
+    assert_eq!((body[0], body[1], &body[4..8]), (135, 0, [0; 4].as_slice()));
+    assert_eq!(body[8..24], vip.octets());
+    assert_eq!(body[24..], [[1, 1].as_slice(), &MAC].concat());
+    assert_eq!(internet_sum(header, body), 0xffff);
+
+    // Without an address it asks as it can, and of an IPv4 address a probe is answered to its sender alone.
+    assert_eq!(question(vip.into(), MAC.into(), None), probe(vip.into(), MAC.into()));
+    let vip = Ipv4Addr::new(192, 0, 2, 200);
+    assert_eq!(question(vip.into(), MAC.into(), Some(source)), probe(vip.into(), MAC.into()));
 }
 
 /// Over the pseudo-header and all of the message: all ones if the checksum is right (RFC 1071).

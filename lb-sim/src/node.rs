@@ -118,7 +118,7 @@ impl Node {
             claims_as: Some(leg(number)),
             stand_ins: BTreeMap::new(),
             legs: source.legs.iter().map(|leg| (*leg, NodeName(leg.to_string()))).collect(),
-            links: [(1, ArmedLink { mac, arrivals: [1].into() })].into(),
+            links: [(1, ArmedLink { mac, asks_from: None, arrivals: [1].into() })].into(),
         };
         let armed = Armed { vips: source.vips.clone(), segments: [(0, segment)].into(), ..Armed::default() };
         let mut node = Self {

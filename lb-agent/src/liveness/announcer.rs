@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::Ipv6Addr,
     time::{Duration, Instant},
 };
 
@@ -74,11 +75,11 @@ impl Announcer {
         self.announcements.repeat(place, now);
     }
 
-    /// Asks on a link whether anybody has the address.
-    pub(super) fn probe(&self, address: Addr, device: u32) {
+    /// Asks on a link whether anybody has the address; in IPv6 from this address, and without one as who has none yet.
+    pub(super) fn ask(&self, address: Addr, device: u32, source: Option<Ipv6Addr>) {
         let Some(mac) = self.macs.get(&device) else { return };
-        if let Err(error) = self.socket.send(device, &frames::probe(address.to_ip(), *mac)) {
-            tracing::warn!(vip = super::address(address.to_ip()), device, %error, "not probed for");
+        if let Err(error) = self.socket.send(device, &frames::question(address.to_ip(), *mac, source)) {
+            tracing::warn!(vip = super::address(address.to_ip()), device, %error, "not asked for");
         }
     }
 

@@ -74,16 +74,19 @@ impl Hearer {
         self.claims.handle_timeout(now);
         let mut spread = Vec::new();
         while let Some(say) = self.claims.poll_transmit(now) {
-            let (Say::Announcement((address, segment)) | Say::Probe((address, segment))) = say;
+            let (Say::Announcement(spot) | Say::Probe(spot) | Say::Question(spot)) = say;
+            let (address, segment) = spot;
             let is_spread = armed.vips.get(&address).is_some_and(|vip| vip.tables.contains_key(&segment));
             if is_spread && matches!(say, Say::Announcement(_)) {
-                spread.push((address, segment));
+                spread.push(spot);
                 continue;
             }
-            for device in armed.segments.get(&segment).into_iter().flat_map(|segment| segment.links.keys()) {
+            for (device, link) in armed.segments.get(&segment).into_iter().flat_map(|segment| &segment.links)
+            {
                 match say {
                     Say::Announcement(_) => announcer.repeat((address, *device), now),
-                    Say::Probe(_) => announcer.probe(address, *device),
+                    Say::Probe(_) => announcer.ask(address, *device, None),
+                    Say::Question(_) => announcer.ask(address, *device, link.asks_from),
                 }
             }
         }

@@ -201,6 +201,7 @@ mod tests {
             vlan: 0,
             mac: [2; 6],
             mtu: 1500,
+            asks_from: None,
             segment: "lan".to_owned(),
         };
         Plan {
@@ -222,7 +223,7 @@ mod tests {
             ranked: [(3, vec![own])].into(),
             tables: BTreeMap::new(),
         };
-        let links = [(7, ArmedLink { mac: [2; 6].into(), arrivals: [7].into() })].into();
+        let links = [(7, ArmedLink { mac: [2; 6].into(), asks_from: None, arrivals: [7].into() })].into();
         let segment = ArmedSegment {
             name: "lan".to_owned(),
             own: Some(own),

@@ -331,7 +331,8 @@ fn vlans_of_one_nic_are_segments_of_their_own_and_arrive_by_each_port_of_a_bond(
     for (name, device, last) in [("bond0", 7, 0), ("bond0.100", 20, 100), ("bond0.200", 21, 200)] {
         let segment = armed.segments.values().find(|segment| segment.name == name);
         let Some(segment) = segment else { panic!("{name} is no segment") };
-        let link = ArmedLink { mac: [2, 0, 0, 0, 0, last].into(), arrivals: [3, 4, 7].into() };
+        let link =
+            ArmedLink { mac: [2, 0, 0, 0, 0, last].into(), asks_from: None, arrivals: [3, 4, 7].into() };
         assert_eq!(segment.links, [(device, link)].into());
         assert_eq!(
             [3, 4, 7, 20].map(|arrival| segment.link_of(arrival)),
@@ -355,6 +356,27 @@ fn a_segment_keeps_its_number_when_another_vlan_comes() {
     assert_eq!(after.links.len(), 9);
     for (key, link) in &before.links {
         assert_eq!(after.links.get(key), Some(link));
+    }
+}
+
+#[test]
+fn a_node_asks_from_its_link_local_address_or_another_that_is_no_vip() {
+    let snapshot = snapshot(1..=3);
+    for (prefixes, expected) in [
+        (vec!["192.0.2.10/24"], None),
+        (vec!["192.0.2.10/24", "2001:db8::10/64"], Some("2001:db8::10")),
+        (vec!["192.0.2.10/24", "2001:db8::10/64", "fe80::10/64"], Some("fe80::10")),
+        (vec!["192.0.2.10/24", "2001:db8::66/64"], None),
+    ] {
+        let mut network = network();
+        let parsed = prefixes.iter().filter_map(|prefix| prefix.parse().ok());
+        network.links.values_mut().for_each(|link| link.prefixes = parsed.clone().collect());
+        let mut plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network);
+        let vip = plan.vips.values().next().cloned();
+        plan.vips.extend("2001:db8::66".parse().ok().zip(vip));
+        let armed = place(&plan, &Maps::empty(&local(0).sizes), &local(0)).armed;
+        let expected = expected.and_then(|address| address.parse().ok());
+        assert_eq!(armed.segments[&0].links[&7].asks_from, expected, "{prefixes:?}");
     }
 }
 

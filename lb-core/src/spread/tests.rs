@@ -186,7 +186,7 @@ fn those_are_told_whose_shares_are_new() {
     assert_eq!(gained(&Own::new(), &before)[&vip], before[&vip], "at the beginning all are new");
     let new = gained(&before, &after);
     // Frames of the link 20 arrive by the NIC 7, as those of a VLAN device do.
-    let link = |arrival: u32| ArmedLink { mac: Mac::default(), arrivals: [arrival].into() };
+    let link = |arrival: u32| ArmedLink { mac: Mac::default(), asks_from: None, arrivals: [arrival].into() };
     let segment = |links| ArmedSegment {
         name: "lan".to_owned(),
         own: None,

@@ -5,7 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Result, ensure};
 use lb_common::{
     Reason,
-    layout::{ClaimEvent, EVENT_LIMIT, NO_NODE, event_kind},
+    layout::{ClaimEvent, EVENT_LIMIT, Link, LinkKey, NO_NODE, Peer, PeerKey, event_kind, link_mode},
+};
+use lb_core::{
+    frames::{probe, question},
+    maps::Op,
 };
 use magnetite_tests::{
     fixture::{CLIENT, CLIENT4, CLIENT6, IFINDEX, NODE, NODE4, NODE6, OTHER_VIP4, PEER, PEER4, VIP4, VIP6},
@@ -13,8 +17,8 @@ use magnetite_tests::{
 };
 
 use crate::{
-    cases::Case,
-    machine::{DROP, Machine, PASS},
+    cases::{ALL_NODES, Case},
+    machine::{DROP, HostNode, Machine, PASS, TX},
 };
 
 pub fn cases() -> Vec<Case> {
@@ -22,6 +26,10 @@ pub fn cases() -> Vec<Case> {
         ("what a stranger says of a VIP is dropped and told", strangers),
         ("what a node says of a VIP is told, and its answers pass", peers),
         ("questions and probes of nodes claim nothing", questions),
+        (
+            "what a data path answers a node's question is told as an answer, its answer to a probe is not",
+            answers,
+        ),
         ("what this node says itself is not told", own),
         ("a flood of claims is told of within the budget, each kind within its own", flood),
         ("a node's claim takes the VIP from a node whose agent is gone, and from no other", disowns),
@@ -31,22 +39,36 @@ pub fn cases() -> Vec<Case> {
 /// A frame, what is done with it, of whose VIP it tells, and whether to this node alone.
 type Heard = (Vec<u8>, u32, IpAddr, bool);
 
-fn claims_of(mac: [u8; 6]) -> [Heard; 6] {
+fn claims_of(mac: [u8; 6]) -> Result<[Heard; 6]> {
     let answer = if mac == PEER { PASS } else { DROP };
-    let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
     let to = |destination: [u8; 6], mut frame: Vec<u8>| {
         frame[..6].copy_from_slice(&destination);
         frame
     };
-    [
+    // As an owner with that MAC answers this node.
+    let mut owner = HostNode::new();
+    become_node(&mut owner, mac, NODE)?;
+    let answered = owner.arrive(&question(VIP6.into(), NODE.into(), Some(LINK_LOCAL)))?.frame;
+    Ok([
         (arp_request(mac, VIP4, VIP4), DROP, VIP4.into(), false),
         (to(NODE, arp_request(mac, VIP4, VIP4)), DROP, VIP4.into(), false),
         (arp_reply(mac, OTHER_VIP4, (NODE, NODE4)), answer, OTHER_VIP4.into(), true),
         (neighbour_advertisement(mac, VIP6, VIP6), answer, VIP6.into(), false),
-        (to(NODE, neighbour_advertisement(mac, link_local, VIP6)), answer, VIP6.into(), true),
+        (answered, answer, VIP6.into(), true),
         // Flooded by a switch that does not know whom it is for.
         (to([2, 9, 9, 9, 9, 9], neighbour_advertisement(mac, VIP6, VIP6)), answer, VIP6.into(), false),
-    ]
+    ])
+}
+
+/// A node's address that is nobody's VIP.
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
+
+/// Makes it the node with a MAC, and whoever has the other one its peer.
+fn become_node(node: &mut dyn Machine, mac: [u8; 6], peer: [u8; 6]) -> Result<()> {
+    let link = Link { segment: 0, mac: mac.into(), mode: link_mode::NATIVE, flags: 0 };
+    node.apply(&Op::SetLink(LinkKey { ifindex: IFINDEX, vlan: 0 }, link))?;
+    node.apply(&Op::RemovePeer(PeerKey { segment: 0, mac: mac.into() }))?;
+    node.apply(&Op::SetPeer(PeerKey { segment: 0, mac: peer.into() }, Peer { node: 1 }))
 }
 
 fn told(address: IpAddr, mac: [u8; 6], is_answer: bool) -> ClaimEvent {
@@ -81,7 +103,7 @@ fn expect(
 }
 
 fn strangers(node: &mut dyn Machine) -> Result<()> {
-    for (frame, action, vip, is_answer) in claims_of(CLIENT) {
+    for (frame, action, vip, is_answer) in claims_of(CLIENT)? {
         expect(node, &frame, action, Reason::ForeignClaim, &[told(vip, CLIENT, is_answer)])?;
     }
     // It asks for something, with the VIP as its own: the kernel may have the answer.
@@ -96,7 +118,7 @@ fn strangers(node: &mut dyn Machine) -> Result<()> {
 }
 
 fn peers(node: &mut dyn Machine) -> Result<()> {
-    for (frame, action, vip, is_answer) in claims_of(PEER) {
+    for (frame, action, vip, is_answer) in claims_of(PEER)? {
         expect(node, &frame, action, Reason::PeerAnnounced, &[told(vip, PEER, is_answer)])?;
     }
     expect(node, &arp_reply(PEER, PEER4, (NODE, NODE4)), PASS, Reason::NotVip, &[])?;
@@ -119,6 +141,25 @@ fn questions(node: &mut dyn Machine) -> Result<()> {
     }
     // A kernel that has bound the VIP for a proxy asks with it.
     expect(node, &arp_request(PEER, VIP4, NODE4), PASS, Reason::NotVip, &[])
+}
+
+fn answers(node: &mut dyn Machine) -> Result<()> {
+    node.set_lease(true)?;
+    for (vip, asked, is_answer) in [
+        (IpAddr::from(VIP4), question(VIP4.into(), NODE.into(), Some(LINK_LOCAL)), true),
+        (VIP6.into(), question(VIP6.into(), NODE.into(), Some(LINK_LOCAL)), true),
+        (VIP6.into(), question(VIP6.into(), NODE.into(), None), false),
+        (VIP6.into(), probe(VIP6.into(), NODE.into()), false),
+    ] {
+        become_node(node, PEER, NODE)?;
+        let answered = node.arrive(&asked)?;
+        let to = if is_answer { NODE } else { ALL_NODES.0 };
+        ensure!((answered.action, &answered.frame[..6]) == (TX, &to), "{vip}: {answered:02x?}");
+        node.reasons()?;
+        become_node(node, NODE, PEER)?;
+        expect(node, &answered.frame, PASS, Reason::PeerAnnounced, &[told(vip, PEER, is_answer)])?;
+    }
+    Ok(())
 }
 
 fn own(node: &mut dyn Machine) -> Result<()> {
