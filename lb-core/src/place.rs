@@ -37,6 +37,9 @@ use crate::{
 /// Seconds for which the index of a gone backend rests before it is given again.
 pub const REST: u32 = 600;
 
+/// Stands for the bound on segments among the maps that are full ([`Placed::left_out`]): no size of a map raises it.
+pub const SEGMENTS: &str = "segments";
+
 /// What a plan does not say.
 #[derive(Clone, Debug)]
 pub struct Local {
@@ -63,7 +66,7 @@ pub struct Placed {
     pub maps: Maps,
     /// Services that are left to the kernel for want of room.
     pub without_room: BTreeMap<Frontend, KernelReason>,
-    /// What else found no room, by map: how many entries are left out.
+    /// What else found no room, by map: how many entries are left out; and links, by [`SEGMENTS`].
     pub left_out: BTreeMap<&'static str, usize>,
     /// The part that changes with the liveness of nodes.
     pub armed: Armed,
@@ -153,6 +156,7 @@ impl Placer<'_> {
             }
             if !self.segments.contains_key(&link.segment) {
                 let Some(free) = (0..MAX_SEGMENTS as u16).find(|segment| !used.contains(segment)) else {
+                    *self.left_out.entry(SEGMENTS).or_default() += 1;
                     continue;
                 };
                 used.insert(free);

@@ -6,11 +6,12 @@ use std::{
 };
 
 use lb_api::Settled;
+use lb_common::layout::MAX_SEGMENTS;
 use lb_core::{
     liveness::{Condition, Leg, Standing},
     model::NodeName,
     ownership::LeftOut,
-    place::Placed,
+    place::{Placed, SEGMENTS},
     plan::{KernelReason, Plan, ServicePlan},
 };
 use serde::{Deserialize, Serialize};
@@ -333,9 +334,7 @@ impl NodeStatus {
                 .problems
                 .iter()
                 .map(ToString::to_string)
-                .chain(placed.left_out.iter().map(|(map, count)| {
-                    format!("map {map} is full: {count} entries are left out; raise it with --map-size {map}=NUMBER")
-                }))
+                .chain(placed.left_out.iter().map(|(map, count)| left_out(map, *count)))
                 .collect(),
         }
     }
@@ -349,6 +348,14 @@ impl NodeStatus {
             status: self,
         }
     }
+}
+
+/// What found no room in a map, or beyond the bound on segments.
+fn left_out(map: &str, count: usize) -> String {
+    if map == SEGMENTS {
+        return format!("{count} links are not served: a node has at most {MAX_SEGMENTS} segments");
+    }
+    format!("map {map} is full: {count} entries are left out; raise it with --map-size {map}=NUMBER")
 }
 
 /// Who carries the flows, and why it is not the data path alone.
@@ -395,4 +402,16 @@ fn is_none(number: &usize) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 fn is_zero(number: &u16) -> bool {
     *number == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_map_is_said_with_how_to_raise_it_and_too_many_segments_without() {
+        let said = left_out("VIPS", 2);
+        assert_eq!(said, "map VIPS is full: 2 entries are left out; raise it with --map-size VIPS=NUMBER");
+        assert_eq!(left_out(SEGMENTS, 3), "3 links are not served: a node has at most 32 segments");
+    }
 }

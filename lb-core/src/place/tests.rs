@@ -360,6 +360,21 @@ fn a_segment_keeps_its_number_when_another_vlan_comes() {
 }
 
 #[test]
+fn links_of_more_segments_than_there_can_be_are_said_to_be_left_out() {
+    let snapshot = snapshot(1..=3);
+    let mut network = network();
+    for number in 1..MAX_SEGMENTS + 3 {
+        let prefixes = format!("198.51.{number}.10/24").parse().into_iter().collect();
+        let link = nic(7 + number, [2, 0, 0, 0, 1, number as u8], prefixes);
+        network.links.insert(format!("eth{number}"), link);
+    }
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network);
+    let Placed { maps, armed, left_out, .. } = place(&plan, &Maps::empty(&local(0).sizes), &local(0));
+    assert_eq!(left_out, [(SEGMENTS, 3)].into());
+    assert_eq!((maps.links.len(), armed.segments.len()), (32, 32));
+}
+
+#[test]
 fn a_node_asks_from_its_link_local_address_or_another_that_is_no_vip() {
     let snapshot = snapshot(1..=3);
     for (prefixes, expected) in [
