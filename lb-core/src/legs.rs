@@ -12,7 +12,6 @@ use ipnet::IpNet;
 use lb_common::layout::ALGORITHM_VERSION;
 
 use crate::{
-    liveness::MAX_LINKS,
     model::{Network, NodeName, Snapshot},
     plan::{LinkPlan, NodePlan},
 };
@@ -23,6 +22,8 @@ pub struct Legs<'a> {
     this: &'a NodeName,
     network: &'a Network,
     links: &'a BTreeMap<String, LinkPlan>,
+    /// Whether this node tells others of all of them.
+    tells_all: bool,
     /// Networks of this node's segments.
     networks: BTreeMap<&'a str, BTreeSet<IpNet>>,
     /// Segments that hold an address of any node, by the source.
@@ -51,12 +52,13 @@ impl Interfaces<'_> {
 }
 
 impl<'a> Legs<'a> {
-    /// From what the source says, this node's network, and those of its links that are served.
+    /// From what the source says, this node's network, those of its links that are served, and whether it tells others of all of them.
     pub fn new(
         snapshot: &'a Snapshot,
         this: &'a NodeName,
         network: &'a Network,
         links: &'a BTreeMap<String, LinkPlan>,
+        tells_all: bool,
     ) -> Self {
         let mut networks: BTreeMap<&str, BTreeSet<IpNet>> = BTreeMap::new();
         for (name, link) in links {
@@ -69,7 +71,8 @@ impl<'a> Legs<'a> {
         };
         let named = networks.iter().filter(|(_, networks)| is_named(networks)).map(|(name, _)| *name);
         let named = named.collect();
-        let mut legs = Self { snapshot, this, network, links, networks, named, near: BTreeMap::new() };
+        let mut legs =
+            Self { snapshot, this, network, links, tells_all, networks, named, near: BTreeMap::new() };
         legs.near = legs.near();
         legs
     }
@@ -111,7 +114,7 @@ impl<'a> Legs<'a> {
     fn is_known(&self, node: &NodeName) -> bool {
         let peers = &self.network.peers;
         if node == self.this {
-            !peers.is_empty() && self.links.len() < MAX_LINKS
+            !peers.is_empty() && self.tells_all
         } else {
             peers.get(node).is_some_and(|links| !links.is_empty())
         }

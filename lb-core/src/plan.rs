@@ -13,7 +13,7 @@ use lb_common::layout::ALGORITHM_VERSION;
 use crate::{
     allocate::Allocation,
     legs::{Legs, is_link_local},
-    liveness::{Description, LinkDescription, MAX_ADDRESSES, MAX_LINKS},
+    liveness::{Description, LinkDescription},
     model::{
         Echo, EndpointCondition, Family, Forwarding, L2Mode, Network, NodeName, ObjectName, Protocol,
         Service, Snapshot, TableSize, TrafficPolicy,
@@ -31,6 +31,8 @@ pub struct Plan {
     pub cluster_uid: Option<String>,
     /// The links that are served, by name.
     pub links: BTreeMap<String, LinkPlan>,
+    /// What this node says of itself to others.
+    pub description: Description,
     /// All nodes of the source; this node even if it is not in the source.
     pub nodes: BTreeMap<NodeName, NodePlan>,
     /// By address.
@@ -214,11 +216,13 @@ pub enum EndpointReason {
 /// The plan for a node.
 pub fn plan(snapshot: &Snapshot, allocation: &Allocation, node: &NodeName, network: &Network) -> Plan {
     let links = links(snapshot, network);
-    let legs = Legs::new(snapshot, node, network, &links);
+    let description = description(&links, network);
+    let legs = Legs::new(snapshot, node, network, &links, !description.has_more);
     let mut plan = Plan {
         node: node.clone(),
         cluster_uid: snapshot.cluster_uid.clone(),
         links: links.clone(),
+        description,
         nodes: legs.nodes(),
         vips: BTreeMap::new(),
         services: BTreeMap::new(),
@@ -374,20 +378,12 @@ fn asks_from(prefixes: &BTreeSet<IpNet>) -> Option<Ipv6Addr> {
     addresses.min_by_key(|address| (!address.is_unicast_link_local(), *address))
 }
 
-impl Plan {
-    /// What this node says of itself to others.
-    pub fn description(&self, network: &Network) -> Description {
-        let describe = |(name, link): (&String, &LinkPlan)| {
-            let prefixes = network.links.get(name).map(|link| &link.prefixes).into_iter().flatten();
-            LinkDescription {
-                name: name.clone(),
-                mac: link.mac.into(),
-                addresses: prefixes.copied().filter(|p| !is_link_local(p)).take(MAX_ADDRESSES).collect(),
-            }
-        };
-        let links = self.links.iter().take(MAX_LINKS).map(describe).collect();
-        Description { links, ..Description::default() }
-    }
+fn description(links: &BTreeMap<String, LinkPlan>, network: &Network) -> Description {
+    let describe = |(name, link): (&String, &LinkPlan)| {
+        let prefixes = network.links.get(name).map(|link| &link.prefixes).into_iter().flatten();
+        LinkDescription::new(name.clone(), link.mac.into(), prefixes.copied())
+    };
+    Description::of(links.iter().map(describe).collect())
 }
 
 fn own(snapshot: &Snapshot) -> BTreeSet<IpNet> {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_core::model::{Network, NodeLink, NodeName};
+use lb_core::{
+    liveness::{Description, LinkDescription},
+    model::{Network, NodeLink, NodeName},
+};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// What can go wrong with the file.
@@ -101,7 +104,9 @@ pub fn read(path: &Path, node: &NodeName) -> Result<Network, FileError> {
     }
     for (peer, node) in links.nodes {
         network.algorithms.extend(node.algorithm.map(|version| (NodeName(peer.clone()), version)));
-        network.hear(NodeName(peer), node.links.into_iter().map(|(name, link)| (name, link.prefixes)));
+        let links = node.links.into_iter();
+        let links = links.map(|(name, link)| LinkDescription::new(name, link.mac.0.into(), link.prefixes));
+        network.hear(NodeName(peer), &Description::of(links.collect()));
     }
     Ok(network)
 }

@@ -389,9 +389,7 @@ impl Driver {
         self.meet();
         let mut network = self.network.clone();
         for (node, description) in &self.met.descriptions {
-            let links = description.links.iter();
-            let said = links.map(|link| (link.name.clone(), link.addresses.iter().copied().collect()));
-            network.hear(node.clone(), said);
+            network.hear(node.clone(), description);
             network.algorithms.insert(node.clone(), description.algorithm);
         }
         self.met.proven.iter().for_each(|(leg, mac)| network.believe(*leg, mac.octets()));
@@ -406,7 +404,7 @@ impl Driver {
             let orders = Orders {
                 armed: placed.armed.clone(),
                 secret: self.settled.snapshot.gossip_secret.clone(),
-                description: plan.description(&network),
+                description: plan.description.clone(),
                 is_leaving,
             };
             // Only now: what is announced must be there.

@@ -208,6 +208,7 @@ mod tests {
             node: NodeName("n1".to_owned()),
             cluster_uid: None,
             links: [("eth0".to_owned(), link)].into(),
+            description: lb_core::liveness::Description::default(),
             nodes: BTreeMap::new(),
             vips: [(VIP, vip), (Ipv4Addr::new(192, 0, 2, 201).into(), other)].into(),
             services: BTreeMap::new(),

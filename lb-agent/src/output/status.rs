@@ -8,7 +8,7 @@ use std::{
 use lb_api::Settled;
 use lb_common::layout::MAX_SEGMENTS;
 use lb_core::{
-    liveness::{Condition, Leg, Standing},
+    liveness::{Condition, Description, Leg, Standing},
     model::NodeName,
     ownership::LeftOut,
     place::{Placed, SEGMENTS},
@@ -335,6 +335,7 @@ impl NodeStatus {
                 .iter()
                 .map(ToString::to_string)
                 .chain(placed.left_out.iter().map(|(map, count)| left_out(map, *count)))
+                .chain(untold(&plan.description, plan.links.len()))
                 .collect(),
         }
     }
@@ -356,6 +357,17 @@ fn left_out(map: &str, count: usize) -> String {
         return format!("{count} links are not served: a node has at most {MAX_SEGMENTS} segments");
     }
     format!("map {map} is full: {count} entries are left out; raise it with --map-size {map}=NUMBER")
+}
+
+/// What follows if this node cannot tell others of all its links.
+fn untold(description: &Description, all: usize) -> Option<String> {
+    let said = description.links.len();
+    description.has_more.then(|| {
+        format!(
+            "of {all} links a message to other nodes has room for {said}: they know of this node's links by the source alone, and \
+             where it names no address of them VIPs do not move when such a link fails"
+        )
+    })
 }
 
 /// Who carries the flows, and why it is not the data path alone.
@@ -406,7 +418,23 @@ fn is_zero(number: &u16) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use lb_core::liveness::LinkDescription;
+
     use super::*;
+
+    #[test]
+    fn links_that_others_are_not_told_of_are_said() {
+        let described = |count| {
+            let link = |number: u8| {
+                let prefix = format!("192.0.{number}.10/24").parse();
+                LinkDescription::new(format!("bond0.{number}"), [2; 6].into(), prefix)
+            };
+            Description::of((0..count).map(link).collect())
+        };
+        assert_eq!(untold(&described(32), 32), None);
+        let said = untold(&described(33), 33).unwrap_or_default();
+        assert!(said.starts_with("of 33 links a message to other nodes has room for 32: "), "{said}");
+    }
 
     #[test]
     fn a_full_map_is_said_with_how_to_raise_it_and_too_many_segments_without() {

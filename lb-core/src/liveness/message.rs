@@ -65,6 +65,8 @@ pub enum MessageError {
 /// Findings of a leg at most: ten a second for six years. The next one can always be counted, or a leg could not change any more.
 pub const MOST_FINDINGS: u32 = 1 << 31;
 
+/// Longest message, in bytes: with its envelope it fits the smallest MTU of IPv6.
+pub const MAX_MESSAGE: usize = 1_100;
 /// Verdicts in one message at most: it fits the smallest MTU of IPv6 with its envelope.
 pub const MAX_VERDICTS: usize = 44;
 
@@ -271,7 +273,7 @@ mod tests {
                 version,
                 algorithm,
                 capabilities,
-                links,
+                ..Description::of(links)
             },
         )
     }
@@ -288,11 +290,45 @@ mod tests {
         ]
     }
 
+    /// As many links as a node has segments, with names as VLAN devices have them.
+    fn links(count: usize, addresses: &[&str]) -> Vec<LinkDescription> {
+        let of = |number| {
+            let addresses = addresses.iter().filter_map(|address| address.parse().ok());
+            LinkDescription::new(format!("bond0.{number}"), [2; 6].into(), addresses)
+        };
+        (1_000..1_000 + count).map(of).collect()
+    }
+
+    #[test]
+    fn a_node_with_all_segments_that_there_can_be_has_room_for_its_links() {
+        let description = Description::of(links(MAX_LINKS, &["192.0.2.10/24", "fe80::10/64"]));
+        assert_eq!((description.links.len(), description.has_more), (32, false));
+        let description = Description::of(links(24, &["192.0.2.10/24", "2001:db8::10/64"]));
+        assert_eq!((description.links.len(), description.has_more), (24, false));
+        let message = Message::Description(description);
+        assert_eq!(Message::decode(&message.encode()), Ok(message));
+    }
+
+    #[test]
+    fn a_node_with_more_links_than_there_is_room_for_says_so() {
+        for (count, addresses) in
+            [(MAX_LINKS, vec!["192.0.2.10/24", "2001:db8::10/64"]), (MAX_LINKS + 1, vec!["192.0.2.10/24"])]
+        {
+            let all = links(count, &addresses);
+            let cut = Description::of(all.clone());
+            assert!(cut.has_more && cut.links.len() < count && all.starts_with(&cut.links));
+            let whole = Description { links: all, ..Description::default() };
+            let bytes = Message::Description(whole).encode();
+            assert!(bytes.len() <= MAX_MESSAGE, "{} bytes", bytes.len());
+            assert_eq!(Message::decode(&bytes), Ok(Message::Description(cut)));
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(message in message()) {
             let bytes = message.encode();
-            prop_assert!(bytes.len() <= 1_100, "{} bytes", bytes.len());
+            prop_assert!(bytes.len() <= MAX_MESSAGE, "{} bytes", bytes.len());
             prop_assert_eq!(Message::decode(&bytes), Ok(message));
         }
 

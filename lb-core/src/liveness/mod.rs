@@ -42,7 +42,7 @@ use watch::Watch;
 
 pub use description::{Description, LinkDescription, MAX_ADDRESSES, MAX_LINKS, MAX_NAME, capability};
 pub use membership::MAX_SWIM;
-pub use message::{MAX_VERDICTS, MOST_FINDINGS, Message, MessageError};
+pub use message::{MAX_MESSAGE, MAX_VERDICTS, MOST_FINDINGS, Message, MessageError};
 pub use profile::Profile;
 pub use report::{LegReport, Report, Source};
 pub use standing::Standing;

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use crate::{
     drain::{Limit, Reason},
-    liveness::MAX_LINKS,
+    liveness::Description,
 };
 
 #[cfg(test)]
@@ -444,13 +444,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// Takes what another node says of its links. One that may have more than it can say has said nothing.
-    pub fn hear(&mut self, node: NodeName, links: impl IntoIterator<Item = (String, BTreeSet<IpNet>)>) {
-        let mut links: BTreeMap<String, BTreeSet<IpNet>> = links.into_iter().collect();
-        if links.len() >= MAX_LINKS {
-            links.clear();
-        }
-        self.peers.insert(node, links);
+    /// Takes what another node says of its links. One that has more than it can say has said nothing.
+    pub fn hear(&mut self, node: NodeName, description: &Description) {
+        let links = description.links.iter().filter(|_| !description.has_more);
+        let links = links.map(|link| (link.name.clone(), link.addresses.iter().copied().collect()));
+        self.peers.insert(node, links.collect());
     }
 
     /// Takes the MAC of a neighbour for proven, whatever the kernel knows of it.

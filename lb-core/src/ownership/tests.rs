@@ -1,11 +1,13 @@
 use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
+use lb_common::layout::Mac;
 
 use super::*;
 use crate::{
     allocate::allocate,
     drain::{Limit, Reason},
+    liveness::{Description, LinkDescription},
     model::{
         Labels, Network, ObjectName, Operator, PreferredNodes, Requirement, Selector,
         testing::{endpoint, name, nic, node, pool, service},
@@ -172,7 +174,10 @@ impl Cluster {
         });
         let mut network = Network { links: links.collect(), ..Network::default() };
         for peer in names(heard).into_iter().filter(|peer| *peer != this && self.links.contains_key(peer)) {
-            network.hear(peer.clone(), self.links[&peer].clone());
+            let links = self.links[&peer].iter().map(|(name, prefixes)| {
+                LinkDescription::new(name.clone(), Mac::default(), prefixes.iter().copied())
+            });
+            network.hear(peer.clone(), &Description::of(links.collect()));
         }
         plan(&self.snapshot, &allocate(&self.snapshot), &this, &network)
     }
@@ -336,7 +341,9 @@ fn who_has_said_nothing_of_its_links_comes_after_those_that_have() {
 /// Not all links of such a node are told.
 #[test]
 fn a_node_with_very_many_links_is_one_that_says_nothing_also_to_itself() {
-    let many: String = (1..=7).map(|vlan| format!(" bond0.{vlan}=172.16.{vlan}.1/24")).collect();
+    let vlans =
+        |count| -> String { (1..=count).map(|vlan| format!(" bond0.{vlan}=172.16.{vlan}.1/24")).collect() };
+    let many = vlans(31);
     let links = [
         format!("bond0=10.0.0.1/24 bond0.100=192.0.2.1/24{many}"),
         "bond0=10.0.0.2/24 bond0.100=192.0.2.2/24".to_owned(),
@@ -345,6 +352,12 @@ fn a_node_with_very_many_links_is_one_that_says_nothing_also_to_itself() {
     for this in ["a", "b"] {
         let ranked = cluster.ranked(this, &["a", "b"]);
         assert!(ranked.split("; ").any(|segment| segment == "bond0.100: ba"), "as {this} sees it: {ranked}");
+    }
+    let fewer = links[0].replace(&many, &vlans(30));
+    let cluster = Cluster::new(&[&fewer, &links[1]], "203.0.113.9");
+    for this in ["a", "b"] {
+        let ranked = cluster.ranked(this, &["a", "b"]);
+        assert!(ranked.split("; ").any(|segment| segment == "bond0.100: ab"), "as {this} sees it: {ranked}");
     }
     let few = links[0].replace(&many, "");
     let cluster = Cluster::new(&[&few, &links[1]], "203.0.113.9");
