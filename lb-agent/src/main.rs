@@ -125,6 +125,7 @@ struct StatusPlace {
 }
 
 const OUTPUT: &str = "/run/magnetite";
+const STATE: &str = "/var/lib/magnetite";
 
 #[derive(Args)]
 struct NodeArguments {
@@ -139,6 +140,9 @@ struct NodeArguments {
     /// Where status is written, as <kind>/<namespace>/<name>.yaml; a dry run without it prints.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// Where is kept what has to outlast the machine's restarts: by it other nodes tell what this one says from what it has said before.
+    #[arg(long, value_name = "DIR", default_value = STATE)]
+    state: PathBuf,
     /// How fast nodes notice that one of them has died: in a tenth of a second, in half a second at a third of the packets, or for
     /// nodes that are far from each other.
     #[arg(long, value_enum, default_value = "fast")]
@@ -252,6 +256,7 @@ fn serve(arguments: &NodeArguments) -> Result<()> {
         node,
         pin_dir: arguments.pins.pin_dir.clone(),
         output: arguments.output.clone().unwrap_or(OUTPUT.into()),
+        state: arguments.state.clone(),
         sizes,
         once: arguments.once,
         profile: arguments.liveness.profile(),

@@ -5,6 +5,7 @@
 //! is told how nodes stand ([`Seen`]).
 
 mod announcer;
+mod boot;
 mod claims;
 mod envelope;
 mod raw;
@@ -43,6 +44,8 @@ pub struct Options {
     pub node: NodeName,
     /// Where maps are pinned.
     pub pin_dir: PathBuf,
+    /// Where is kept what has to outlast the machine's restarts.
+    pub state: PathBuf,
     /// How fast.
     pub profile: Profile,
 }

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use super::{
     Error, Handle, Inbox, Options, Orders, Seen, Shared,
     announcer::Announcer,
+    boot,
     claims::Hearer,
     envelope::{OpenError, Opener, Sealer},
     raw::RawSocket,
@@ -58,8 +59,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
     let raw = RawSocket::new().map_err(failed("a packet socket"))?;
     let now = Instant::now();
     let snapshots = Snapshots::new(now);
-    // Later than at any earlier start, as long as the clock is not set back by more than the agent was away.
-    let boot = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64);
+    let boot = boot::begin(&options.state, &options.node, SystemTime::now());
     let thread = Thread {
         liveness: Liveness::new(options.profile, seed, boot, now),
         boot,

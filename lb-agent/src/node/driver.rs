@@ -57,6 +57,8 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// Where status is written.
     pub output: PathBuf,
+    /// Where is kept what has to outlast the machine's restarts.
+    pub state: PathBuf,
     /// Sizes of the maps.
     pub sizes: Sizes,
     /// One pass, then the end.
@@ -277,6 +279,7 @@ impl Driver {
         let liveness = liveness::Handle::start(liveness::Options {
             node: options.node.clone(),
             pin_dir: options.pin_dir.clone(),
+            state: options.state.clone(),
             profile: options.profile,
         })?;
         let metrics = options

@@ -24,4 +24,5 @@ pub use status::{
     AgentStatus, EndpointStatus, ForwardingStatus, LeftOutStatus, LinkStatus, NodeStatus, NodeStatusObject,
     PeerStatus, ServiceStatus, VipStatus, mac,
 };
+pub(crate) use writer::component;
 pub use writer::{Error, Writer, to_yaml};

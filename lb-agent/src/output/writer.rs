@@ -110,7 +110,7 @@ pub fn to_yaml(value: &impl Serialize) -> Result<String, Error> {
 }
 
 /// Names come from objects: none may lead out of the directory.
-pub(super) fn component(name: &str) -> String {
+pub(crate) fn component(name: &str) -> String {
     let name = name.replace(['/', '\0'], "_");
     if name.starts_with('.') { format!("_{name}") } else { name }
 }

@@ -29,6 +29,8 @@ pub struct Node {
     pub arguments: Vec<String>,
     source: PathBuf,
     output: PathBuf,
+    /// What its agent keeps.
+    pub state: PathBuf,
     log: PathBuf,
     agent: Option<Child>,
 }
@@ -50,6 +52,7 @@ impl Node {
             arguments: Vec::new(),
             source: dir.join("objects"),
             output: dir.join("output"),
+            state: dir.join("state"),
             log: dir.join(format!("{name}.log")),
             agent: None,
         }
@@ -80,6 +83,8 @@ impl Node {
             .arg(&self.pins)
             .arg("--output")
             .arg(&self.output)
+            .arg("--state")
+            .arg(&self.state)
             .args(["--metrics-bind", METRICS]);
         command.args(&self.arguments).env("NO_COLOR", "1");
         Ok(command)
