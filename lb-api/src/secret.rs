@@ -21,12 +21,16 @@ pub(crate) fn gossip_secret(value: &Value, report: &mut Report<'_>) -> Option<Go
         let bytes = data.get(key).map(|bytes| bytes.0.clone());
         bytes.or_else(|| text.get(key).map(|text| text.clone().into_bytes()))
     };
-    match of("secretkey") {
-        Some(current) if current.len() >= LEAST => Some(GossipSecret { current, previous: of("previous") }),
-        _ => {
-            let expected = "a secret of at least 16 bytes, as `openssl rand -base64 128` makes it";
-            report.add(Severity::Error, "data.secretkey", ProblemKind::Secret { expected });
-            None
-        }
+    let is_long = |secret: &Vec<u8>| secret.len() >= LEAST;
+    let expected = "a secret of at least 16 bytes, as `openssl rand -base64 128` makes it";
+    let Some(current) = of("secretkey").filter(is_long) else {
+        report.add(Severity::Error, "data.secretkey", ProblemKind::Secret { expected });
+        return None;
+    };
+    // With one that can be guessed anybody could speak for a node.
+    let previous = of("previous");
+    if previous.as_ref().is_some_and(|previous| !is_long(previous)) {
+        report.add(Severity::Error, "data.previous", ProblemKind::Secret { expected });
     }
+    Some(GossipSecret { current, previous: previous.filter(is_long) })
 }

@@ -81,6 +81,7 @@ pub struct Sealer {
 
 /// Opens those of others.
 pub struct Opener {
+    /// With their ids, which may be equal.
     secrets: Vec<(u8, Prk)>,
     senders: BTreeMap<NodeName, Option<Sender>>,
 }
@@ -100,9 +101,10 @@ pub struct Opened {
 
 struct Sender {
     boot: u64,
-    id: u8,
-    key: LessSafeKey,
+    /// Of all secrets together.
     window: Window,
+    /// By the place of its secret, as long as secrets stay.
+    key: Option<(usize, LessSafeKey)>,
 }
 
 /// Counters that were seen: the highest, and which of the 64 up to it.
@@ -113,11 +115,20 @@ struct Window {
 }
 
 impl Sealer {
-    /// For this node; `boot` is greater than at any earlier start of its agent.
+    /// For this node; `boot` is greater than at any earlier start of its agent. While the agent runs there is one, for all secrets:
+    /// see [`Self::set_secret`].
     pub fn new(secret: &GossipSecret, sender: NodeName, boot: u64) -> Option<Self> {
         let prk = prk(&secret.current);
         let key = sender_key(&prk, &sender, boot)?;
         Some(Self { id: id(&prk)?, key, sender, boot, counter: 0 })
+    }
+
+    /// Seals with another secret from now on. It goes on counting: a secret that comes back must not see a counter twice, for that is
+    /// the nonce, and others have one window for all secrets. Nothing changes, and the answer is `false`, if no key can be derived.
+    pub fn set_secret(&mut self, secret: &GossipSecret) -> bool {
+        let Some(new) = Self::new(secret, self.sender.clone(), self.boot) else { return false };
+        *self = Self { counter: self.counter, ..new };
+        true
     }
 
     /// The payload in its envelope; `None` for a name that no node can have.
@@ -139,12 +150,15 @@ impl Sealer {
 impl Opener {
     /// Opens what is sealed with the secret of now or before.
     pub fn new(secret: &GossipSecret) -> Self {
-        let secrets = [Some(&secret.current), secret.previous.as_ref()].into_iter().flatten();
-        let secrets = secrets.filter_map(|secret| {
-            let prk = prk(secret);
-            Some((id(&prk)?, prk))
-        });
-        Self { secrets: secrets.collect(), senders: BTreeMap::new() }
+        Self { secrets: prks(secret), senders: BTreeMap::new() }
+    }
+
+    /// Opens with these from now on. What was heard is not heard again, for what is sealed with a secret that stays is still opened.
+    pub fn set_secret(&mut self, secret: &GossipSecret) {
+        self.secrets = prks(secret);
+        for sender in self.senders.values_mut().flatten() {
+            sender.key = None;
+        }
     }
 
     /// Opens messages of these nodes alone.
@@ -171,42 +185,41 @@ impl Opener {
         }
         let sender = NodeName(String::from_utf8(name.to_vec()).map_err(|_| OpenError::Stranger)?);
         let known = self.senders.get_mut(&sender).ok_or(OpenError::Stranger)?;
-        let prk =
-            self.secrets.iter().find(|(id, _)| *id == key_id).map(|(_, prk)| prk).ok_or(OpenError::Secret)?;
-
-        let mut payload = sealed.to_vec();
-        let aad = &bytes[..FIXED + usize::from(length)];
-        let mut open = |key: &LessSafeKey| {
-            let opened = key.open_in_place(nonce(counter), Aad::from(aad), &mut payload);
-            opened.map(|payload| payload.to_vec()).map_err(|_| OpenError::Forged)
-        };
-        let payload = match known {
+        let mut secrets = self.secrets.iter().enumerate().filter(|(_, (id, _))| *id == key_id).peekable();
+        if secrets.peek().is_none() {
+            return Err(OpenError::Secret);
+        }
+        let current = match known {
             Some(known) if boot < known.boot => return Err(OpenError::OldBoot),
-            Some(known) if boot == known.boot && key_id == known.id => {
-                if !known.window.is_new(counter) {
-                    return Err(OpenError::Replayed);
-                }
-                let payload = open(&known.key)?;
-                known.window.take(counter);
-                payload
-            }
-            _ => {
-                let key = sender_key(prk, &sender, boot).ok_or(OpenError::Forged)?;
-                let payload = open(&key)?;
-                // The same start under another secret goes on counting.
-                let mut window = known
-                    .as_ref()
-                    .filter(|known| known.boot == boot)
-                    .map(|known| known.window)
-                    .unwrap_or_default();
-                if !window.is_new(counter) {
-                    return Err(OpenError::Replayed);
-                }
-                window.take(counter);
-                *known = Some(Sender { boot, id: key_id, key, window });
-                payload
-            }
+            Some(known) if boot == known.boot => Some(known),
+            _ => None,
         };
+        let (mut window, cached) =
+            current.map_or((Window::default(), None), |known| (known.window, known.key.as_ref()));
+        if !window.is_new(counter) {
+            return Err(OpenError::Replayed);
+        }
+
+        let aad = &bytes[..FIXED + usize::from(length)];
+        let open = |key: &LessSafeKey| {
+            let mut payload = sealed.to_vec();
+            let length = key.open_in_place(nonce(counter), Aad::from(aad), &mut payload).ok()?.len();
+            payload.truncate(length);
+            Some(payload)
+        };
+        // An id is a byte: two secrets may have the same.
+        let (payload, derived) = secrets
+            .find_map(|(place, (_, prk))| match cached {
+                Some((of, key)) if *of == place => Some((open(key)?, None)),
+                _ => {
+                    let key = sender_key(prk, &sender, boot)?;
+                    Some((open(&key)?, Some((place, key))))
+                }
+            })
+            .ok_or(OpenError::Forged)?;
+        window.take(counter);
+        let key = derived.or_else(|| known.take().and_then(|known| known.key));
+        *known = Some(Sender { boot, window, key });
         Ok(Opened { sender, boot, counter, payload })
     }
 }
@@ -238,6 +251,12 @@ impl KeyType for Bytes {
 
 fn prk(secret: &[u8]) -> Prk {
     Salt::new(HKDF_SHA256, SALT).extract(secret)
+}
+
+fn prks(secret: &GossipSecret) -> Vec<(u8, Prk)> {
+    let secrets = [Some(&secret.current), secret.previous.as_ref()].into_iter().flatten();
+    let prks = secrets.map(|secret| prk(secret));
+    prks.filter_map(|prk| Some((id(&prk)?, prk))).collect()
 }
 
 fn expand<const N: usize>(prk: &Prk, info: &[&[u8]]) -> Option<[u8; N]> {
@@ -319,15 +338,74 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_can_be_changed_while_nodes_talk() {
+    fn a_secret_is_changed_in_two_steps_while_nodes_talk() {
+        // Each node reads each step at its own time, but no step begins before all have read the one before.
+        let steps = [secret(ONE, None), secret(ONE, Some(TWO)), secret(TWO, Some(ONE)), secret(TWO, None)];
+        let (mut early_sealer, mut late_sealer) = (sealer(&steps[0], 7), sealer(&steps[0], 7));
+        let (mut early, mut late) = (opener(&steps[0]), opener(&steps[0]));
+        for step in &steps {
+            assert!(early_sealer.set_secret(step));
+            early.set_secret(step);
+            for _ in 0..3 {
+                let sealed = early_sealer.seal(b"x").unwrap_or_default();
+                assert!(late.open(&sealed).is_ok(), "the late one hears the early one");
+                let sealed = late_sealer.seal(b"x").unwrap_or_default();
+                assert!(early.open(&sealed).is_ok(), "the early one hears the late one");
+            }
+            assert!(late_sealer.set_secret(step));
+            late.set_secret(step);
+        }
+        let old = Sealer::new(&steps[0], name("n2"), 7).and_then(|mut sealer| sealer.seal(b"x"));
+        assert_eq!(early.open(&old.unwrap_or_default()), Err(OpenError::Secret));
+    }
+
+    #[test]
+    fn a_secret_that_changes_or_comes_back_lets_nothing_be_heard_again() {
         let (one, both, two) = (secret(ONE, None), secret(TWO, Some(ONE)), secret(TWO, None));
+        let (mut before, mut sealer) = (sealer(&one, 6), sealer(&one, 7));
+        let old = before.seal(b"old").unwrap_or_default();
+        let mut said: Vec<Vec<u8>> = (0..70).filter_map(|_| sealer.seal(b"x")).collect();
+        let mut opener = opener(&one);
+        assert!(said.iter().all(|sealed| opener.open(sealed).is_ok()));
+        for secret in [&both, &one, &two, &both, &one] {
+            opener.set_secret(secret);
+            opener.set_members([name("n1"), name("n2")].iter());
+            assert!(sealer.set_secret(secret));
+            for sealed in &said {
+                assert!(matches!(opener.open(sealed), Err(OpenError::Replayed | OpenError::Secret)));
+            }
+            assert!(matches!(opener.open(&old), Err(OpenError::OldBoot | OpenError::Secret)));
+            let sealed = sealer.seal(b"x").unwrap_or_default();
+            assert!(opener.open(&sealed).is_ok(), "what is new is heard");
+            assert!(
+                said.iter().all(|earlier| earlier[..18] != sealed[..18]),
+                "a nonce is used once for a key"
+            );
+            said.push(sealed);
+        }
+    }
+
+    #[test]
+    fn secrets_whose_ids_are_equal_are_told_apart() {
+        let of = |n: u32| format!("secret number {n:10}").into_bytes();
+        let id_of = |n| id(&prk(&of(n)));
+        let twin = (1..10_000).find(|n| id_of(*n) == id_of(0)).expect("one of 256 has the same");
+        let (old, new) = (secret(&of(0), None), secret(&of(twin), None));
+        let both = secret(&of(twin), Some(&of(0)));
+        let (mut n1, mut n2) = (sealer(&old, 7), Sealer::new(&new, name("n2"), 7).expect("a key"));
         let mut opener = opener(&both);
-        let message = |secret: &GossipSecret| sealer(secret, 7).seal(b"x").unwrap_or_default();
-        assert!(opener.open(&message(&one)).is_ok());
-        let mut sealer = sealer(&two, 7);
-        let (_, later) = (sealer.seal(b"x"), sealer.seal(b"x").unwrap_or_default());
-        assert!(opener.open(&later).is_ok());
-        assert_eq!(self::opener(&two).open(&message(&one)), Err(OpenError::Secret));
+        for sealer in [&mut n1, &mut n2] {
+            for _ in 0..3 {
+                assert!(opener.open(&sealer.seal(b"x").unwrap_or_default()).is_ok());
+            }
+        }
+        // Also when a sender goes over to the other.
+        assert!(n1.set_secret(&new));
+        assert!(opener.open(&n1.seal(b"x").unwrap_or_default()).is_ok());
+        let stranger = sealer(&secret(&of(twin + 1), None), 8).seal(b"x").unwrap_or_default();
+        let mut forged = stranger;
+        forged[1] = id_of(0).expect("an id");
+        assert_eq!(opener.open(&forged), Err(OpenError::Forged));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use lb_core::{
     announce::Place,
     kept::kept,
     liveness::{Description, Leg, Liveness, Message, Standing, Transmit},
-    model::NodeName,
+    model::{GossipSecret, NodeName},
     moves::{self, Moves},
     probing::Spot,
     spread::{Own, clients_of, gained, is_among},
@@ -105,6 +105,7 @@ struct Thread {
     boot: u64,
     orders: Orders,
     members: BTreeMap<Leg, NodeName>,
+    /// Both since the first secret: what they count and know outlasts the time without one.
     sealer: Option<Sealer>,
     opener: Option<Opener>,
     /// Envelopes that were not opened, by reason.
@@ -202,12 +203,8 @@ impl Thread {
     }
 
     fn obey(&mut self, number: u64, orders: Orders) {
-        if orders.secret != self.orders.secret || self.opener.is_none() {
-            self.sealer = orders
-                .secret
-                .as_ref()
-                .and_then(|secret| Sealer::new(secret, self.options.node.clone(), self.boot));
-            self.opener = orders.secret.as_ref().map(Opener::new);
+        if let Some(secret) = orders.secret.as_ref().filter(|_| orders.secret != self.orders.secret) {
+            self.set_secret(secret);
         }
         let talks = orders.secret.is_some();
         let segments = orders.armed.segments.values().filter(|_| talks);
@@ -231,6 +228,25 @@ impl Thread {
         self.act(now);
     }
 
+    fn set_secret(&mut self, secret: &GossipSecret) {
+        match &mut self.opener {
+            Some(opener) => opener.set_secret(secret),
+            None => self.opener = Some(Opener::new(secret)),
+        }
+        let has_key = match &mut self.sealer {
+            Some(sealer) => sealer.set_secret(secret),
+            None => {
+                self.sealer = Sealer::new(secret, self.options.node.clone(), self.boot);
+                self.sealer.is_some()
+            }
+        };
+        if !has_key {
+            tracing::error!(
+                "no key can be derived from the secret: what this node says is not sealed with it"
+            );
+        }
+    }
+
     /// Takes what has come in, but not for ever: under a flood the timers go on. Whether nothing is left.
     fn receive(&mut self) -> bool {
         for _ in 0..MOST_ROUNDS {
@@ -252,7 +268,7 @@ impl Thread {
     }
 
     fn hear(&mut self, from: Leg, bytes: &[u8], now: Instant) {
-        let Some(opener) = &mut self.opener else { return };
+        let Some(opener) = self.opener.as_mut().filter(|_| self.orders.secret.is_some()) else { return };
         let opened = match opener.open(bytes) {
             Ok(opened) => opened,
             Err(error) => {
@@ -374,7 +390,7 @@ impl Thread {
             moves: self.moves.total(),
             proven: self.liveness.proven(),
             descriptions: described.collect(),
-            algorithm: self.opener.is_some().then(|| self.liveness.algorithm()),
+            algorithm: self.orders.secret.is_some().then(|| self.liveness.algorithm()),
             claims: self.hearer.claims().report(),
             obeyed: self.obeyed,
         };

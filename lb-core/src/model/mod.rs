@@ -72,7 +72,7 @@ pub struct Snapshot {
 pub struct GossipSecret {
     /// With which is sealed and opened (`secretkey`).
     pub current: Vec<u8>,
-    /// With which is opened too, while the secret changes (`previous`).
+    /// With which is opened too, while the secret changes (`previous`): first the one that comes, then the one that goes.
     pub previous: Option<Vec<u8>>,
 }
 
