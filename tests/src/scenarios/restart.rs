@@ -13,15 +13,21 @@ use crate::lab::{Lab, WEB, WEB_V6, frontend};
 
 /// Kills the owner's agent for a few seconds.
 pub fn killed(lab: &mut Lab) -> Result<Outcome> {
-    killed_for(lab, Duration::from_secs(3), 60)
+    killed_for(lab, Duration::from_secs(3), 20)
 }
 
-/// Kills the owner's agent, for so long and with so many connections, of which a third are to its own pods.
-pub fn killed_for(lab: &mut Lab, away: Duration, connections: usize) -> Result<Outcome> {
+/// Kills the owner's agent, for so long and with at least so many connections to its own pods, and more to others.
+pub fn killed_for(lab: &mut Lab, away: Duration, least: usize) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let owner = lab.owner(WEB)?;
-    let mut connections = traffic::connections(lab, connections)?;
-    let there = connections.iter().filter(|connection| lab.node_of(&connection.pod) == owner).count();
+    let mut connections = Vec::new();
+    let mut there = 0;
+    // About a third of them are to its pods.
+    while there < least && connections.len() < 6 * least {
+        connections.extend(traffic::connections(lab, 30.max(3 * (least - there)))?);
+        there = connections.iter().filter(|connection| lab.node_of(&connection.pod) == owner).count();
+    }
+    outcome.check(there >= least, format!("{there} connections to pods of {owner}, at least {least}"));
     let streams = [(0, WEB), (1, WEB_V6), (2, WEB)];
     let streams: Result<Vec<Stream>> =
         streams.iter().map(|(client, vip)| Stream::begin(&lab.clients()[*client], frontend(*vip))).collect();

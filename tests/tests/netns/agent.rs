@@ -33,7 +33,7 @@ pub const TESTS: &[(&str, Test)] = &[
 pub type Test = fn(&mut Lab) -> Result<()>;
 
 fn away_for_a_minute(lab: &mut Lab) -> Result<()> {
-    let outcome = restart::killed_for(lab, Duration::from_secs(60), 600)?;
+    let outcome = restart::killed_for(lab, Duration::from_secs(60), 200)?;
     ensure!(outcome.has_passed(), "{}", outcome.happened());
     Ok(())
 }
