@@ -460,3 +460,23 @@ proptest! {
         decode(&[("a.yaml".to_owned(), bytes)].into());
     }
 }
+
+#[test]
+fn a_previous_secret_that_can_be_guessed_opens_nothing() {
+    let object = |previous: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: memberlist, namespace: metallb-system}}\n\
+             stringData: {{secretkey: 0123456789abcdef, previous: \"{previous}\"}}\n"
+        )
+    };
+    for previous in ["", "0123456789abcde"] {
+        let decoded = decode_one(&object(previous));
+        let secret = decoded.snapshot.gossip_secret;
+        assert!(secret.is_some_and(|secret| secret.previous.is_none()), "{previous:?}");
+        assert_eq!(decoded.problems.len(), 1);
+        assert_eq!(decoded.problems[0].field, "data.previous");
+    }
+    let decoded = decode_one(&object("0123456789abcdeg"));
+    assert!(decoded.snapshot.gossip_secret.is_some_and(|secret| secret.previous.is_some()));
+    assert!(decoded.problems.is_empty());
+}
