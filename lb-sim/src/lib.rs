@@ -2,7 +2,9 @@
 //! real agent.
 
 mod cluster;
+mod distribution;
 mod node;
 
-pub use cluster::{Cluster, Distribution, Faults, Outgoing, seeds};
+pub use cluster::{Cluster, Faults, Outgoing};
+pub use distribution::{Distribution, seeds};
 pub use node::{NodeNumber, leg, vip};

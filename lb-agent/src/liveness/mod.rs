@@ -76,7 +76,7 @@ pub struct Seen {
     pub proven: BTreeMap<Leg, Mac>,
     /// What others say of themselves.
     pub descriptions: BTreeMap<NodeName, Description>,
-    /// Algorithm that all nodes use, if they talk.
+    /// The lowest algorithm version that a node uses which lives, if nodes talk.
     pub algorithm: Option<u32>,
     /// What others say of VIPs.
     pub claims: Report,

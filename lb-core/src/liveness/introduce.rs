@@ -35,7 +35,7 @@ impl Liveness {
         self.acquaintances.proven()
     }
 
-    /// The algorithm version that all use: the lowest of those that live.
+    /// The lowest algorithm version that a node uses which lives, this one among them: there is another if it is not this node's own.
     pub fn algorithm(&self) -> u32 {
         let lives = |leg: &Leg| self.view.condition(*leg) != Condition::Silent;
         let others = self.others().filter(lives).filter_map(|leg| self.description(leg));
