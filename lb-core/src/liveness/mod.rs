@@ -278,8 +278,12 @@ impl Liveness {
         let is_trouble = matches!(verdict.condition, Condition::Silent | Condition::Returning);
         let is_heard = self.watches.get(&leg).is_some_and(|watch| watch.has_heard(&self.profile, now));
         if before == Condition::Answering && is_trouble && is_heard {
-            // Others were cut off from it, and are not any more. It was well all the time: unless that happens again and again,
-            // nobody needs to wait for it.
+            // Others were cut off from it, and are not any more. It was well all the time.
+            if self.has_been_whole(leg, now) {
+                self.view.acquit(leg, now);
+                return self.found(leg, now);
+            }
+            // This node was on the smaller side. Unless that happens again and again, nobody needs to wait for the leg.
             let falls = self.view.falls(leg, self.profile.memory, now);
             let found = if falls > 1 { Condition::Returning } else { Condition::Answering };
             if found != verdict.condition {
@@ -409,6 +413,12 @@ impl Liveness {
         others().count() > 1 && 2 * silent > others().count()
     }
 
+    /// Whether this node has heard most of a leg's segment for so long that whoever did not was cut off itself.
+    fn has_been_whole(&self, leg: Leg, now: Instant) -> bool {
+        let since = self.segment_of(leg).and_then(|own| self.whole_since.get(&own));
+        since.is_some_and(|since| now >= *since + self.profile.gone)
+    }
+
     pub(super) fn others(&self) -> impl Iterator<Item = Leg> + '_ {
         self.orders.keys().copied().filter(|leg| !self.own.contains(leg))
     }
@@ -466,6 +476,10 @@ impl Liveness {
     /// A finding of this node's own: everybody is told.
     fn find(&mut self, leg: Leg, condition: Condition, now: Instant) {
         self.view.find(leg, condition, now);
+        self.found(leg, now);
+    }
+
+    fn found(&mut self, leg: Leg, now: Instant) {
         self.tellings.retain(|telling| telling.leg != leg);
         self.tellings.push(Telling { leg, left: self.profile.repeats, next: now });
         self.condition_changed(leg, now);

@@ -97,10 +97,15 @@ impl View {
         self.held.keys().filter_map(move |leg| self.verdict(*leg, memory, now))
     }
 
-    /// A finding of this node's own, which replaces what is held.
+    /// A finding of this node's own, which replaces what is held. Falls are remembered.
     pub(super) fn find(&mut self, leg: Leg, condition: Condition, now: Instant) {
-        let counter = self.held.get(&leg).map_or(0, |held| held.counter).saturating_add(1);
-        self.merge(Verdict { leg, counter, condition, falls: 0 }, now);
+        let falls = self.held.get(&leg).map_or(0, |held| held.falls.len()) as u8;
+        self.replace(leg, condition, falls, now);
+    }
+
+    /// A leg that was told to be silent has been well all the time: the last fall was none.
+    pub(super) fn acquit(&mut self, leg: Leg, now: Instant) {
+        self.replace(leg, Condition::Answering, 0, now);
     }
 
     /// What is held of a leg, as it is told to others.
@@ -130,6 +135,10 @@ impl View {
         if before.is_present() && !condition.is_present() {
             held.falls.push_back(now);
         }
+        if before == Condition::Silent && condition == Condition::Answering {
+            // Only who was never away is well without having returned; if its last fall counts all the same, the teller says so.
+            held.falls.pop_back();
+        }
         // What the teller remembers and this node does not: when exactly it was makes no difference.
         while held.falls.len() < usize::from(falls.min(MOST_FALLS)) {
             held.falls.push_back(now);
@@ -138,6 +147,11 @@ impl View {
             held.falls.pop_front();
         }
         changes
+    }
+
+    fn replace(&mut self, leg: Leg, condition: Condition, falls: u8, now: Instant) {
+        let counter = self.held.get(&leg).map_or(0, |held| held.counter).saturating_add(1);
+        self.merge(Verdict { leg, counter, condition, falls }, now);
     }
 
     /// Forgets legs that are none any more.

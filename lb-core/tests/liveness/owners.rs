@@ -167,6 +167,31 @@ fn a_node_that_is_not_heard_hears_that_it_is_silent() {
     }
 }
 
+/// Whoever is cut off holds all others to be silent, and says so as soon as it is heard: it alone has fallen, however often.
+#[test]
+fn a_node_that_is_cut_off_again_and_again_makes_no_other_wait() {
+    for (nodes, seed) in [3, 5, 10].into_iter().flat_map(|nodes| seeds(5).map(move |seed| (nodes, seed))) {
+        let mut cluster = settled(nodes, seed);
+        cluster.run_for(6 * SECOND);
+        let cut_off = cluster.owners(vip(0))[0];
+        let others: Vec<usize> = (0..nodes).filter(|node| *node != cut_off).collect();
+        for time in 0..4 {
+            cluster.part(&[cut_off], &others);
+            cluster.run_for(3 * SECOND);
+            cluster.faults = Faults::default();
+            let are_well = |cluster: &Cluster| {
+                others.iter().all(|of| cluster.all_hold(*of, Condition::Answering))
+                    && cluster.all_hold(cut_off, Condition::Returning)
+            };
+            let what = format!("{nodes} nodes, seed {seed}, time {time}");
+            assert!(cluster.run_until(3 * SECOND, are_well).is_some(), "{what}: {}", cluster.describe());
+            cluster.run_for(20 * SECOND);
+            assert!(are_well(&cluster), "{what}: {}", cluster.describe());
+            cluster.run_for(20 * SECOND);
+        }
+    }
+}
+
 #[test]
 fn a_partition_heals_without_a_storm() {
     for seed in seeds(3) {

@@ -22,7 +22,8 @@ fn main() -> ExitCode {
             column.set_constraint(ColumnConstraint::UpperBoundary(Width::Percentage(share)));
         }
     }
-    let (mut passed, mut failed) = (0, 0);
+    let mut passed = 0;
+    let mut failures = Vec::new();
     let mut lab = None;
     for (number, scenario) in ALL.iter().enumerate() {
         eprintln!("demo: {}/{} {}", number + 1, ALL.len(), scenario.name);
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
         if has_passed {
             passed += 1;
         } else {
-            failed += 1;
+            failures.push(format!("step {} failed: {}: {happened}", number + 1, scenario.name));
             // What it has left may not be what the next step expects.
             lab = None;
         }
@@ -48,8 +49,12 @@ fn main() -> ExitCode {
     drop(lab);
     println!("{table}");
     eprintln!("demo: {} seconds", begin.elapsed().as_secs());
-    println!("demo: {passed} passed, {failed} failed, 0 skipped");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    // Once more below the table: of a log often only the end is kept.
+    for failure in &failures {
+        println!("demo: {failure}");
+    }
+    println!("demo: {passed} passed, {} failed, 0 skipped", failures.len());
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn step(lab: &mut Option<Lab>, scenario: &Scenario) -> Result<(bool, String)> {
