@@ -1,5 +1,7 @@
 //! From names to indexes: a plan becomes the contents of maps, with everything that lives keeping its place.
 
+mod links;
+mod nodes;
 mod room;
 mod shares;
 
@@ -14,9 +16,9 @@ use ipnet::IpNet;
 use lb_common::{
     hash::HashKey,
     layout::{
-        ALGORITHM_VERSION, Addr, Backend, Config, Link, LinkKey, LocalPort, LocalPortKey, MAX_SEGMENTS,
-        NO_NODE, Name, NameKey, Neighbour, Peer, PeerKey, Port, Row, Service, ServiceId, ServiceKey, Source,
-        SourceKey, Vip, backend_state, link_mode, name_kind, node_state, reach, service_flags, vip_flags,
+        ALGORITHM_VERSION, Addr, Backend, Config, LocalPort, LocalPortKey, NO_NODE, Name, NameKey, Port, Row,
+        Service, ServiceId, ServiceKey, Source, SourceKey, Vip, backend_state, name_kind, service_flags,
+        vip_flags,
     },
     packet::protocol,
 };
@@ -24,13 +26,13 @@ use lb_common::{
 use room::Used;
 
 use crate::{
-    armed::{Armed, ArmedLink, ArmedNeighbour, ArmedSegment, ArmedVip},
+    armed::{Armed, ArmedVip},
     kept::Carriers,
     liveness::{Leg, PROBE_PORT, Standing},
     maps::{Maps, Sizes},
     model::NodeName,
     ownership::Ranking,
-    plan::{Frontend, KernelReason, LARGEST_MTU_OF_ONE_BUFFER, LinkPlan, NodePlan, Plan, ServicePlan},
+    plan::{Frontend, KernelReason, Plan, ServicePlan},
     rows::{RowBackend, build, row_key},
 };
 
@@ -134,145 +136,6 @@ impl Placer<'_> {
             *self.left_out.entry(map).or_default() += wanted - room;
         }
         room
-    }
-
-    fn place_links(&mut self) {
-        let mut used: BTreeSet<u16> = BTreeSet::new();
-        let key = |ifindex: u32, link: &LinkPlan| LinkKey { ifindex, vlan: u32::from(link.vlan) };
-        for link in self.plan.links.values() {
-            if let Some(known) = self.current.links.get(&key(link.ifindex, link))
-                && !self.segments.contains_key(&link.segment)
-                && used.insert(known.segment)
-            {
-                self.segments.insert(link.segment.clone(), known.segment);
-            }
-        }
-        for link in self.plan.links.values() {
-            // With a part of its ports a bond would be served by chance.
-            let entries = link.arrivals().count();
-            if self.maps.links.len() + entries > self.local.sizes.links as usize {
-                *self.left_out.entry("LINKS").or_default() += entries;
-                continue;
-            }
-            if !self.segments.contains_key(&link.segment) {
-                let Some(free) = (0..MAX_SEGMENTS as u16).find(|segment| !used.contains(segment)) else {
-                    *self.left_out.entry(SEGMENTS).or_default() += 1;
-                    continue;
-                };
-                used.insert(free);
-                self.segments.insert(link.segment.clone(), free);
-            }
-            let segment = self.segments[&link.segment];
-            let mode = if link.mtu > LARGEST_MTU_OF_ONE_BUFFER {
-                link_mode::NATIVE_FRAGS
-            } else {
-                link_mode::NATIVE
-            };
-            let value = Link { segment, mac: link.mac.into(), mode, flags: 0 };
-            self.maps.links.extend(link.arrivals().map(|ifindex| (key(ifindex, link), value)));
-            let armed = self.armed.segments.entry(segment).or_insert_with(|| {
-                let has_leg = |(name, node): (&NodeName, &NodePlan)| {
-                    Some((*node.addresses.get(&link.segment)?, name.clone()))
-                };
-                let legs: BTreeMap<Leg, NodeName> = self.plan.nodes.iter().filter_map(has_leg).collect();
-                let own = legs.iter().find(|(_, node)| **node == self.plan.node).map(|(leg, _)| *leg);
-                let stands_in = |(name, node): (&NodeName, &NodePlan)| {
-                    let has_leg = node.addresses.contains_key(&link.segment);
-                    node.stand_in.filter(|_| !has_leg).map(|stand_in| (stand_in, name.clone()))
-                };
-                ArmedSegment {
-                    name: link.segment.clone(),
-                    own,
-                    claims_as: self
-                        .plan
-                        .nodes
-                        .get(&self.plan.node)
-                        .and_then(|own| own.claims_as(&link.segment)),
-                    legs,
-                    stand_ins: self.plan.nodes.iter().filter_map(stands_in).collect(),
-                    links: BTreeMap::new(),
-                }
-            });
-            let arrivals = link.arrivals().collect();
-            // A VIP that a proxy has put on the link is no address of this node's.
-            let asks_from =
-                link.asks_from.filter(|address| !self.plan.vips.contains_key(&IpAddr::from(*address)));
-            armed.links.insert(link.device, ArmedLink { mac: link.mac.into(), asks_from, arrivals });
-        }
-    }
-
-    /// A node keeps its index as long as a backend is on it, in the source or not.
-    fn place_nodes(&mut self) {
-        let in_use: BTreeSet<u16> =
-            self.current.backends.iter().filter(|b| b.state != backend_state::FREE).map(|b| b.node).collect();
-        let mut taken = BTreeSet::new();
-        for (key, name) in self.current.names.iter().filter(|(key, _)| key.kind == name_kind::NODE) {
-            let (Some(text), Ok(index)) = (name_text(name), u16::try_from(key.index)) else { continue };
-            let node = NodeName(text.to_owned());
-            if self.plan.nodes.contains_key(&node) || in_use.contains(&index) {
-                taken.insert(index);
-                self.nodes.insert(node, index);
-            }
-        }
-        for node in self.plan.nodes.keys() {
-            if !self.nodes.contains_key(node) {
-                let free = (0..self.local.sizes.nodes.min(u32::from(NO_NODE)) as u16)
-                    .find(|index| !taken.contains(index));
-                let Some(free) = free else {
-                    *self.left_out.entry("NEIGHBOURS").or_default() += 1;
-                    continue;
-                };
-                taken.insert(free);
-                self.nodes.insert(node.clone(), free);
-            }
-        }
-        for (node, index) in self.nodes.clone() {
-            let name = NameKey { kind: name_kind::NODE, index: u32::from(index) };
-            self.maps.names.insert(name, name_of(&node.0));
-            self.place_node(&node, index);
-        }
-    }
-
-    fn place_node(&mut self, node: &NodeName, index: u16) {
-        let base = (u32::from(index) * MAX_SEGMENTS) as usize;
-        let is_self = *node == self.plan.node;
-        let Some(planned) = self.plan.nodes.get(node) else {
-            // Gone from the source: where it was, it stays for the flows that it has.
-            for place in base..base + MAX_SEGMENTS as usize {
-                let mut known = self.current.neighbours[place];
-                known.state = node_state::SUSPECT;
-                self.maps.neighbours[place] =
-                    if known.reach == reach::NONE { Neighbour::default() } else { known };
-            }
-            self.maps
-                .peers
-                .extend(self.current.peers.iter().filter(|(_, peer)| peer.node == u32::from(index)));
-            return;
-        };
-        for (name, mac) in &planned.legs {
-            let Some(segment) = self.segments.get(name).copied() else { continue };
-            let entry = Neighbour {
-                mac: (*mac).into(),
-                reach: if is_self { reach::SELF } else { reach::SEGMENT },
-                state: if planned.in_source { node_state::READY } else { node_state::SUSPECT },
-                dsr_capable: planned.other_algorithm.is_none().into(),
-                pad: [0; 3],
-            };
-            let leg = planned.addresses.get(name).copied().filter(|_| !is_self);
-            self.armed.neighbours.insert((base + usize::from(segment)) as u32, ArmedNeighbour { entry, leg });
-            if !is_self {
-                self.maps
-                    .peers
-                    .insert(PeerKey { segment, mac: (*mac).into() }, Peer { node: u32::from(index) });
-            }
-        }
-    }
-
-    fn bound_peers(&mut self) {
-        let room = self.room("PEERS", self.local.sizes.peers, self.maps.peers.len());
-        while self.maps.peers.len() > room {
-            self.maps.peers.pop_last();
-        }
     }
 
     fn place_sources(&mut self) {

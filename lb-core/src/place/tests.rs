@@ -3,12 +3,13 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use lb_common::layout::{Mac, NO_CANDIDATE, SHARES, Spread};
+use lb_common::layout::{Link, MAX_SEGMENTS, Mac, NO_CANDIDATE, SHARES, Spread, node_state};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     allocate::allocate,
+    armed::ArmedLink,
     diff::diff,
     liveness::Condition,
     maps::{Op, StatsPlace},
@@ -221,6 +222,29 @@ fn a_node_that_leaves_the_source_gets_no_new_flow_and_keeps_its_own() {
     assert_eq!(second.peers, first.peers);
     let states: Vec<_> = (0..3).map(|node| second.neighbours[node * MAX_SEGMENTS as usize].state).collect();
     assert_eq!(states, [node_state::READY, node_state::SUSPECT, node_state::READY]);
+}
+
+/// A node that was away is looked for anew. Meanwhile its connections go where it was, and none begins.
+#[test]
+fn a_node_that_comes_back_to_the_source_stays_where_it_was_until_it_is_found() {
+    let first = placed(&snapshot(1..=6), &Maps::empty(&local(0).sizes), 0).maps;
+    let mut without = snapshot(1..=6);
+    without.nodes.remove(&NodeName("n1".to_owned()));
+    let second = placed(&without, &first, 10).maps;
+
+    let back = snapshot(1..=6);
+    let mut unknown = network();
+    unknown.neighbours.retain(|(_, address), _| *address != IpAddr::from([192, 0, 2, 11]));
+    let plan = plan(&back, &allocate(&back), &NodeName("n0".to_owned()), &unknown);
+    let third = place(&plan, &second, &local(20));
+    let place_of_n1 = MAX_SEGMENTS as usize;
+    assert_eq!(third.maps.neighbours[place_of_n1], second.neighbours[place_of_n1]);
+    assert_eq!(third.maps.peers, first.peers);
+    let armed = third.armed.neighbours.get(&MAX_SEGMENTS).and_then(|armed| armed.leg);
+    assert_eq!(armed, Some(IpAddr::from([192, 0, 2, 11])), "a verdict counts");
+
+    let fourth = placed(&back, &third.maps, 30).maps;
+    assert_eq!((fourth.neighbours, fourth.peers), (first.neighbours, first.peers));
 }
 
 #[test]

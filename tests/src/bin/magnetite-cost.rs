@@ -183,7 +183,15 @@ impl Others {
         }
         let mut opener = Opener::new(&secret);
         opener.set_members([NodeName(format!("n{REAL}"))].iter());
-        Ok(Self { cluster, begin: Instant::now(), sockets, sealers, opener, arrivals, most_behind: Duration::ZERO })
+        Ok(Self {
+            cluster,
+            begin: Instant::now(),
+            sockets,
+            sealers,
+            opener,
+            arrivals,
+            most_behind: Duration::ZERO,
+        })
     }
 
     async fn run_for(&mut self, duration: Duration) -> Result<()> {
