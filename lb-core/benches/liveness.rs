@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 
 use clap::Parser;
 use lb_core::liveness::{Condition, Profile};
-use lb_sim::{Cluster, Distribution};
+use lb_sim::{Cluster, Distribution, vip};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -53,28 +53,38 @@ fn main() {
     });
 }
 
-/// Nodes die one after the other; of the last ones the cluster is not whole any more.
+/// Owners die one after the other; of the last ones the cluster is not whole any more.
 fn deaths(nodes: usize, arguments: &Arguments) {
     let deaths_each = (nodes as u64 / 10).clamp(1, 10);
-    let times = Mutex::new(Vec::new());
+    let times: [Mutex<Vec<Duration>>; 2] = Default::default();
+    let note = |what: usize, time: Option<Duration>| {
+        // Never in time is longer than any target.
+        times[what].lock().unwrap_or_else(PoisonError::into_inner).push(time.unwrap_or(5 * SECOND));
+    };
     in_parallel(arguments.runs.div_ceil(deaths_each), |seed| {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut cluster = Cluster::new(nodes, Profile::FAST, seed);
+        let mut cluster = Cluster::with_vips(nodes, 2 * deaths_each as usize, Profile::FAST, seed);
         cluster.run_for(5 * SECOND);
         for death in 0..deaths_each as usize {
             cluster.run_for(Duration::from_micros(random.random_range(0..1_000_000)));
-            let dead = (seed as usize + death * 37) % nodes;
-            cluster.kill(dead);
-            let time = cluster.run_until(5 * SECOND, |cluster| cluster.all_hold(dead, Condition::Silent));
-            // Never in time is longer than any target.
-            let time = time.unwrap_or(5 * SECOND);
-            times.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(time);
+            let Some(owner) = cluster.owners(vip(death)).first().copied() else { continue };
+            let begin = cluster.elapsed();
+            cluster.kill(owner);
+            // A client's packets flow again when it has heard the next owner; those of others when all avoid the dead.
+            let is_heard = |cluster: &Cluster| cluster.is_announced(vip(death), begin);
+            note(0, cluster.run_until(5 * SECOND, is_heard));
+            let all_know = |cluster: &Cluster| cluster.all_hold(owner, Condition::Silent);
+            let rest = cluster.run_until(5 * SECOND, all_know);
+            note(1, rest.map(|_| cluster.elapsed() - begin));
         }
     });
-    let times = Distribution::of(times.into_inner().unwrap_or_default());
-    for (name, share, target) in [("median", 0.5, None), ("p99", 0.99, (nodes > 3).then_some(250.0))] {
-        let figure = format!("{nodes} nodes, one dies; until all know, {name}");
-        report(&figure, times.quantile(share), "ms", target, arguments);
+    let target = (nodes > 3).then_some(250.0);
+    for (what, times) in ["its VIP is announced by another", "all know"].into_iter().zip(times) {
+        let times = Distribution::of(times.into_inner().unwrap_or_default());
+        for (name, share, target) in [("median", 0.5, None), ("p99", 0.99, target)] {
+            let figure = format!("{nodes} nodes, an owner dies; until {what}, {name}");
+            report(&figure, times.quantile(share), "ms", target, arguments);
+        }
     }
 }
 

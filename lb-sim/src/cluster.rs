@@ -533,10 +533,16 @@ impl Cluster {
         self.source.vips.keys().all(|vip| self.owners(*vip).len() == 1)
     }
 
+    /// Whether a node that runs has announced a VIP after a moment since the beginning.
+    pub fn is_announced(&self, vip: Addr, after: Duration) -> bool {
+        let is_new = |(at, announced): &&(Instant, Addr)| *announced == vip && *at > self.begin + after;
+        self.running().any(|node| self.nodes[node].announced.iter().rev().any(|it| is_new(&it)))
+    }
+
     /// The most announcements that a node has sent within a second.
     pub fn most_announcements(&self) -> usize {
         let most = |node: &Node| {
-            let times = &node.announced;
+            let times: Vec<Instant> = node.announced.iter().map(|(at, _)| *at).collect();
             let within = |first: usize| {
                 times[first..].iter().take_while(|at| **at < times[first] + Duration::from_secs(1)).count()
             };

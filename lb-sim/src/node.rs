@@ -98,8 +98,8 @@ pub(crate) struct Node {
     pub moves: Moves,
     pub standing: Standing,
     announcements: Announcements,
-    /// When it has sent announcements, by the cluster's clock.
-    pub announced: Vec<Instant>,
+    /// What it has announced, and when by the cluster's clock.
+    pub announced: Vec<(Instant, Addr)>,
 }
 
 impl Node {
@@ -190,8 +190,8 @@ impl Node {
         if self.liveness.poll_change() {
             self.act(now);
         }
-        while self.announcements.poll_transmit(local).is_some() {
-            self.announced.push(now);
+        while let Some(((vip, _), _)) = self.announcements.poll_transmit(local) {
+            self.announced.push((now, vip));
         }
         std::iter::from_fn(|| self.liveness.poll_transmit()).collect()
     }

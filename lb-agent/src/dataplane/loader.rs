@@ -199,8 +199,14 @@ impl Dataplane {
         let mode = if mtu > LARGEST_MTU_OF_ONE_BUFFER { LinkMode::NativeFrags } else { LinkMode::Native };
         let xdp = Entry::Arrival(mode).program();
         // Replies first: from the first packet that is delivered, they must leave as the VIP.
+        let was_attached = self.left_attached()?.contains(&ifindex);
         self.attach_egress(ifindex, name)?;
-        self.attach_xdp(ifindex, name, xdp)?;
+        if let Err(error) = self.attach_xdp(ifindex, name, xdp) {
+            if !was_attached {
+                remove_programs(&self.pin_dir, ifindex)?;
+            }
+            return Err(error);
+        }
         self.attached.insert(ifindex, mode);
         Ok(mode)
     }

@@ -245,6 +245,8 @@ struct Driver {
     network: Network,
     /// Links that it has and that cannot be served, and why.
     unserved: BTreeMap<String, String>,
+    /// NICs on which the programs cannot be attached, and why.
+    unattached: BTreeMap<u32, String>,
     dataplane: Dataplane,
     groups: Groups,
     writer: Writer,
@@ -294,6 +296,7 @@ impl Driver {
             netlink,
             network: Network::default(),
             unserved: BTreeMap::new(),
+            unattached: BTreeMap::new(),
             dataplane,
             groups: Groups::default(),
             writer: Writer::new(&options.output),
@@ -373,11 +376,19 @@ impl Driver {
         is_news
     }
 
+    /// One pass, and another without the links that turn out not to carry programs: nothing is announced there.
     async fn pass(&mut self) -> Result<(), Error> {
+        self.retry_attaching();
+        while !self.try_pass().await? {}
+        Ok(())
+    }
+
+    /// Whether it was carried out; if not, a NIC more is known to carry no programs.
+    async fn try_pass(&mut self) -> Result<bool, Error> {
         if self.settled.is_empty && self.status == NodeStatus::default() {
             // The maps may be full of what an earlier agent knew: an empty source is no reason to withdraw it.
             tracing::warn!(source = %self.options.source.display(), "no object in the source yet: nothing is changed");
-            return Ok(());
+            return Ok(true);
         }
         let current = self.dataplane.read()?;
         let local = Local {
@@ -391,6 +402,7 @@ impl Driver {
         };
         self.meet();
         let mut network = self.network.clone();
+        network.links.retain(|_, link| !self.unattached.contains_key(&link.ifindex));
         for (node, description) in &self.met.descriptions {
             network.hear(node.clone(), description);
             network.algorithms.insert(node.clone(), description.algorithm);
@@ -399,7 +411,9 @@ impl Driver {
         let Pass { plan, placed, ops } = pass(&self.settled, &self.options.node, &network, &current, &local);
         tracing::debug!(operations = ops.len(), "pass");
         self.dataplane.apply(&ops)?;
-        self.attach(&plan);
+        if !self.attach(&plan) {
+            return Ok(false);
+        }
         self.join(&plan);
         let is_leaving = self.leaving.look(&self.settled.snapshot, &self.options.node);
         // After a single pass nobody would ask whether a VIP is free, nor announce it.
@@ -414,7 +428,8 @@ impl Driver {
             self.liveness.order(orders).await;
         }
         self.planned = Some((plan, placed));
-        self.tell()
+        self.tell()?;
+        Ok(true)
     }
 
     /// Writes the status: what was planned last, as nodes stand now.
@@ -424,7 +439,7 @@ impl Driver {
         let standing = seen.standing;
         let mut status = NodeStatus::of(plan, placed, &standing, self.dataplane.attached(), &self.settled);
         status.add_claims(&placed.armed, &seen.claims);
-        status.problems.extend(self.unserved.values().cloned());
+        status.problems.extend(self.unserved.values().chain(self.unattached.values()).cloned());
         let map_bytes = self.dataplane.map_bytes()?;
         status.agent = Some(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -464,28 +479,60 @@ impl Driver {
         Ok(self.writer.renew(&members.document(&plan.node))?)
     }
 
-    /// Programs on the NICs of the plan's links, and on no others. One that fails is tried again with the next pass.
-    fn attach(&mut self, plan: &Plan) {
+    /// NICs that did not carry programs may do so now.
+    fn retry_attaching(&mut self) {
+        for (ifindex, known) in std::mem::take(&mut self.unattached) {
+            let Some((name, link)) = self.network.links.iter().find(|(_, link)| link.ifindex == ifindex)
+            else {
+                continue;
+            };
+            match self.dataplane.attach(ifindex, link.mtu) {
+                Ok(_) => tracing::info!(link = name, "programs are attached now: the link is served"),
+                Err(_) => {
+                    self.unattached.insert(ifindex, known);
+                }
+            }
+        }
+    }
+
+    /// Programs on the NICs of the plan's links, and on no others. Whether all of them carry programs, be it those of an earlier agent.
+    fn attach(&mut self, plan: &Plan) -> bool {
         // A NIC may have several links: VLANs.
         let wanted: BTreeMap<u32, (&String, u32)> =
             plan.links.iter().map(|(name, link)| (link.ifindex, (name, link.mtu))).collect();
+        let mut failed = BTreeMap::new();
         for (ifindex, (name, mtu)) in &wanted {
             if self.dataplane.attached().contains_key(ifindex) {
                 continue;
             }
             if let Err(error) = self.dataplane.attach(*ifindex, *mtu) {
-                tracing::error!(link = name, error = %chain(&error), "cannot attach: packets on this link go to the kernel");
+                failed.insert(*ifindex, (*name, chain(&error)));
             }
         }
         let left = self.dataplane.left_attached().unwrap_or_else(|error| {
             tracing::error!(error = %chain(&error), "cannot list what is attached");
             Vec::new()
         });
-        for ifindex in left.into_iter().filter(|ifindex| !wanted.contains_key(ifindex)) {
+        for ifindex in left.iter().filter(|ifindex| !wanted.contains_key(ifindex)) {
             tracing::info!(ifindex, "detached: the link is not served any more");
-            let done = self.dataplane.detach(ifindex);
+            let done = self.dataplane.detach(*ifindex);
             self.log_failure("detaching", done);
         }
+        let before = self.unattached.len();
+        for (ifindex, (name, error)) in failed {
+            if left.contains(&ifindex) {
+                tracing::error!(link = name, error, "cannot attach: the programs of an earlier agent go on");
+                continue;
+            }
+            let every = RESYNC.as_secs();
+            let why = format!(
+                "link {name} is not served: {error}. Its NIC must have native XDP, and no program of somebody else's; it is tried again \
+                 every {every} s"
+            );
+            tracing::error!(link = name, "{why}");
+            self.unattached.insert(ifindex, why);
+        }
+        self.unattached.len() == before
     }
 
     fn join(&mut self, plan: &Plan) {

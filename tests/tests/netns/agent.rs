@@ -10,7 +10,7 @@ use lb_agent::{
 use lb_common::Reason;
 use lb_core::maps::Sizes;
 use magnetite_tests::{
-    lab::{Lab, WEB, frontend},
+    lab::{Lab, WEB, frontend, pass_on},
     scenarios::restart,
 };
 
@@ -26,6 +26,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("a_second_agent_is_refused", a_second_agent_is_refused),
     ("once_makes_one_pass", once_makes_one_pass),
     ("jumbo_frames_are_served", jumbo_frames_are_served),
+    ("a_link_that_carries_no_programs_is_left_to_others", a_link_that_carries_no_programs),
     ("clsact_serves_where_tcx_is_missing", clsact_serves_where_tcx_is_missing),
 ];
 
@@ -35,6 +36,44 @@ pub type Test = fn(&mut Lab) -> Result<()>;
 fn away_for_a_minute(lab: &mut Lab) -> Result<()> {
     let outcome = restart::killed_for(lab, Duration::from_secs(60), 200)?;
     ensure!(outcome.has_passed(), "{}", outcome.happened());
+    Ok(())
+}
+
+/// Somebody else's program is on the owner's NIC when its agent begins.
+fn a_link_that_carries_no_programs(lab: &mut Lab) -> Result<()> {
+    let without = lab.owner(WEB)?;
+    let node = lab.node_mut(&without)?;
+    node.stop()?;
+    node.namespace.run(|| Ok(unload(&node.pins)?))?;
+    let foreign = pass_on(&node.namespace, ["eth0"].into_iter())?;
+    node.spawn()?;
+    let says =
+        |status: &NodeStatus| status.problems.iter().any(|what| what.contains("link eth0 is not served"));
+    let status = node.wait("the link to be left out", |status| says(status) && status.links.is_empty())?;
+    let owned: Vec<&String> = status
+        .vips
+        .iter()
+        .filter(|(_, vip)| vip.owner.as_ref() == Some(&without))
+        .map(|(vip, _)| vip)
+        .collect();
+    ensure!(owned.is_empty(), "{without} says that it owns {owned:?}");
+    let is_owned_by_others = |status: &NodeStatus| {
+        status.vips.get(&WEB.to_string()).is_some_and(|vip| vip.owner.as_ref() != Some(&without))
+    };
+    for node in lab.nodes.iter_mut().filter(|node| node.name != without) {
+        node.wait("another owner", is_owned_by_others)?;
+    }
+    ensure!(!lab.answers(&without, WEB)?, "{without} answers");
+    lab.clients()[0].forget(WEB)?;
+    lab.clients()[0].connect(frontend(WEB))?.ask("who")?;
+
+    drop(foreign);
+    let node = lab.node_mut(&without)?;
+    // Anything that is new leads to a pass.
+    node.namespace.ip("addr add 198.18.0.1/32 dev eth0")?;
+    node.wait("the link to be served", |status| {
+        status.problems.is_empty() && status.links.get("eth0").is_some_and(|link| link.mode != "none")
+    })?;
     Ok(())
 }
 

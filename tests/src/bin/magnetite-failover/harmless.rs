@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use anyhow::{Context, Result, ensure};
 use lb_agent::output::PeerStatus;
 use magnetite_tests::{
-    lab::{Lab, WEB, WEB_V6, frontend},
+    lab::{Lab, Node, WEB, WEB_V6, frontend},
     scenarios::{
         planned::has_moved,
         traffic::{self, Stream},
@@ -107,9 +107,11 @@ impl Event {
                 lab.wait_all("another owner", |status| has_moved(status, owner))?;
             }
             Self::Silent(away) => {
+                let before = accusations(lab)?;
                 lab.set_cable(owner, false)?;
                 thread::sleep(away);
                 lab.set_cable(owner, true)?;
+                ensure!(accusations(lab)? > before, "nobody held {owner} to be dead: nothing was shown");
             }
         }
         lab.wait_all("all nodes to be there", |status| {
@@ -120,4 +122,15 @@ impl Event {
         thread::sleep(Duration::from_secs(1));
         Ok(())
     }
+}
+
+/// Verdicts of all agents that a node is silent.
+fn accusations(lab: &Lab) -> Result<f64> {
+    let of_node = |node: &Node| -> Result<f64> {
+        let metrics = node.metrics()?;
+        let is_it = |series: &&String| series.starts_with("magnetite_liveness_accusations");
+        let (_, value) = metrics.iter().find(|(series, _)| is_it(series)).context("no such metric")?;
+        Ok(*value)
+    };
+    lab.nodes.iter().map(of_node).sum()
 }
