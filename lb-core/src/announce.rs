@@ -34,6 +34,8 @@ const REPEATS: [Duration; 4] = [
 ];
 /// For ever.
 const PERIOD: Duration = Duration::from_secs(60);
+/// What a node has lost is new again after so long: while a partition heals, views change several times within milliseconds.
+const BRIEFLY: Duration = Duration::from_secs(1);
 /// What is not new is said so often at most, however many VIPs there are.
 pub const MOST_PER_SECOND: u64 = 200;
 const SPACING: Duration = Duration::from_millis(1_000 / MOST_PER_SECOND);
@@ -55,6 +57,8 @@ pub struct Takeover {
 pub struct Announcements {
     owned: BTreeMap<Place, Owned>,
     new: VecDeque<Place>,
+    /// What this node has owned and said until a moment ago.
+    lost: BTreeMap<Place, Instant>,
     /// Of what is, or was, new: as far as it has been announced.
     takeover: Option<Takeover>,
     repeats: BTreeSet<(Instant, Place)>,
@@ -79,16 +83,25 @@ struct Owned {
 }
 
 impl Announcements {
-    /// Sets what this node owns since now: what is new will be said at once, what is gone never again.
+    /// Sets what this node owns since now: what is new will be said at once, what is gone never again. What was gone for less than
+    /// [`BRIEFLY`] is said again as soon as there is time for it.
     pub fn set(&mut self, owned: &BTreeSet<Place>, now: Instant) {
         let gone: Vec<Place> = self.owned.keys().filter(|place| !owned.contains(*place)).copied().collect();
+        self.lost.retain(|_, at| now < *at + BRIEFLY);
         for place in gone {
             if let Some(due) = self.owned.remove(&place).and_then(|owned| owned.due) {
                 self.repeats.remove(&(due, place));
+                self.lost.insert(place, now);
             }
         }
         for place in owned {
-            if !self.owned.contains_key(place) {
+            if self.owned.contains_key(place) {
+                continue;
+            }
+            if self.lost.remove(place).is_some() {
+                self.owned.insert(*place, Owned { said: 1, due: Some(now) });
+                self.repeats.insert((now, *place));
+            } else {
                 self.owned.insert(*place, Owned { said: 0, due: None });
                 self.new.push_back(*place);
                 self.takeover.get_or_insert(Takeover { places: 0, since: now });

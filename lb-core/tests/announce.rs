@@ -68,6 +68,22 @@ fn a_thousand_are_said_at_once_and_repeated_within_the_budget() {
 }
 
 #[test]
+fn what_comes_and_goes_within_a_second_is_no_storm() {
+    let (mut announcements, begin) = (Announcements::default(), Instant::now());
+    let ms = |ms| begin + Duration::from_millis(ms);
+    let mut said = 0;
+    for time in (0..1_000).step_by(100) {
+        announcements.set(&places(1_000), ms(time));
+        said += said_until(&mut announcements, ms(time), ms(time + 49)).len();
+        announcements.set(&BTreeSet::new(), ms(time + 50));
+    }
+    assert!((1_000..=1_101).contains(&said), "{said}");
+    // What was away for longer is new.
+    announcements.set(&places(1_000), ms(1_951));
+    assert_eq!(said_until(&mut announcements, ms(1_951), ms(1_951)).len(), 1_000);
+}
+
+#[test]
 fn a_takeover_is_told_of_when_its_last_place_has_been_said() {
     let (mut announcements, begin) = (Announcements::default(), Instant::now());
     assert_eq!(announcements.poll_takeover(), None);

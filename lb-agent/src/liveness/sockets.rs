@@ -22,8 +22,15 @@ pub(super) struct Sockets {
 }
 
 struct Pair {
-    probes: UdpSocket,
-    gossip: UdpSocket,
+    probes: Socket,
+    gossip: Socket,
+}
+
+struct Socket {
+    socket: UdpSocket,
+    token: Token,
+    /// Something may be in it: the poll tells of new arrivals only, and what is left must be remembered.
+    is_ready: bool,
 }
 
 /// What has come in.
@@ -58,10 +65,16 @@ impl Sockets {
                 }
             }
         }
-        for mut pair in left.into_values() {
-            // They are closed in any case.
-            let _ = registry.deregister(&mut pair.probes).and(registry.deregister(&mut pair.gossip));
+        for mut socket in left.into_values().flat_map(|pair| [pair.probes, pair.gossip]) {
+            // It is closed in any case.
+            let _ = registry.deregister(&mut socket.socket);
         }
+    }
+
+    /// Something has come in.
+    pub(super) fn is_readable(&mut self, token: Token) {
+        let sockets = self.legs.values_mut().flat_map(|pair| [&mut pair.probes, &mut pair.gossip]);
+        sockets.filter(|socket| socket.token == token).for_each(|socket| socket.is_ready = true);
     }
 
     /// Legs that have sockets.
@@ -70,45 +83,42 @@ impl Sockets {
     }
 
     fn open(&mut self, leg: Leg, registry: &Registry) -> io::Result<Pair> {
-        let mut pair = Pair {
-            probes: UdpSocket::bind(SocketAddr::new(leg, 0))?,
-            gossip: UdpSocket::bind(SocketAddr::new(leg, GOSSIP_PORT))?,
-        };
-        for socket in [&mut pair.probes, &mut pair.gossip] {
+        let mut open = |port| {
             self.next_token += 1;
-            registry.register(socket, Token(self.next_token), Interest::READABLE)?;
-        }
-        Ok(pair)
+            let mut socket = Socket {
+                socket: UdpSocket::bind(SocketAddr::new(leg, port))?,
+                token: Token(self.next_token),
+                is_ready: true,
+            };
+            registry.register(&mut socket.socket, socket.token, Interest::READABLE)?;
+            io::Result::Ok(socket)
+        };
+        Ok(Pair { probes: open(0)?, gossip: open(GOSSIP_PORT)? })
     }
 
-    /// What has come in, to be asked for until there is nothing: the poll tells of new arrivals only.
-    pub(super) fn receive(&self) -> Vec<Received> {
+    /// What has come in, and whether nothing is left.
+    pub(super) fn receive(&mut self) -> (Vec<Received>, bool) {
         let mut received = Vec::new();
-        let mut buffer = [0; LONGEST];
-        for pair in self.legs.values() {
-            for _ in 0..MOST {
-                // An error is no datagram: the kernel tells of earlier ones that nobody took.
-                let Ok((length, from)) = pair.probes.recv_from(&mut buffer) else { break };
-                received.extend(answer(&buffer[..length], from));
-            }
-            for _ in 0..MOST {
-                let Ok((length, from)) = pair.gossip.recv_from(&mut buffer) else { break };
+        let mut is_drained = true;
+        for pair in self.legs.values_mut() {
+            is_drained &= pair.probes.receive(|bytes, from| received.extend(answer(bytes, from)));
+            is_drained &= pair.gossip.receive(|bytes, from| {
                 if from.port() == GOSSIP_PORT {
-                    received.push(Received::Gossip { from: from.ip(), bytes: buffer[..length].to_vec() });
+                    received.push(Received::Gossip { from: from.ip(), bytes: bytes.to_vec() });
                 }
-            }
+            });
         }
-        received
+        (received, is_drained)
     }
 
     pub(super) fn send_probe(&self, from: Leg, to: Leg, nonce: u64) -> io::Result<()> {
         let Some(pair) = self.legs.get(&from) else { return Ok(()) };
-        pair.probes.send_to(request(nonce).as_bytes(), SocketAddr::new(to, PROBE_PORT)).map(drop)
+        pair.probes.socket.send_to(request(nonce).as_bytes(), SocketAddr::new(to, PROBE_PORT)).map(drop)
     }
 
     /// A probe as a frame between two MACs; its answer comes as to any probe. `None` without sockets.
     pub(super) fn probe_frame(&self, from: (Leg, Mac), to: (Leg, Mac), nonce: u64) -> Option<Vec<u8>> {
-        let port = self.legs.get(&from.0)?.probes.local_addr().ok()?.port();
+        let port = self.legs.get(&from.0)?.probes.socket.local_addr().ok()?.port();
         let ethernet = PacketBuilder::ethernet2(from.1.octets(), to.1.octets());
         let packet = match (from.0, to.0) {
             (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), TTL),
@@ -122,7 +132,29 @@ impl Sockets {
 
     pub(super) fn send_gossip(&self, from: Leg, to: Leg, bytes: &[u8]) -> io::Result<()> {
         let Some(pair) = self.legs.get(&from) else { return Ok(()) };
-        pair.gossip.send_to(bytes, SocketAddr::new(to, GOSSIP_PORT)).map(drop)
+        pair.gossip.socket.send_to(bytes, SocketAddr::new(to, GOSSIP_PORT)).map(drop)
+    }
+}
+
+impl Socket {
+    /// Whether nothing is left.
+    fn receive(&mut self, mut take: impl FnMut(&[u8], SocketAddr)) -> bool {
+        if !self.is_ready {
+            return true;
+        }
+        let mut buffer = [0; LONGEST];
+        for _ in 0..MOST {
+            match self.socket.recv_from(&mut buffer) {
+                Ok((length, from)) => take(&buffer[..length], from),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_ready = false;
+                    return true;
+                }
+                // The kernel tells of earlier datagrams that nobody took.
+                Err(_) => {}
+            }
+        }
+        false
     }
 }
 

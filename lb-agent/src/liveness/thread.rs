@@ -36,7 +36,7 @@ use crate::dataplane::LiveMaps;
 const WAKER: Token = Token(0);
 /// Rounds of receiving before the timers have their turn: about a thousand datagrams of each socket.
 const MOST_ROUNDS: usize = 4;
-/// The longest that the thread sleeps: what the maps hold is looked at again.
+/// The longest that the thread sleeps: which VIPs the map says that it owns is looked at again.
 const RESYNC: Duration = Duration::from_secs(10);
 
 pub(super) fn start(options: Options) -> Result<Handle, Error> {
@@ -140,6 +140,7 @@ impl Thread {
                 tracing::error!(%error, "liveness cannot wait for its sockets");
                 std::thread::sleep(Duration::from_millis(10));
             }
+            events.iter().for_each(|event| self.sockets.is_readable(event.token()));
             match self.take_orders() {
                 Some(Inbox::End) => return,
                 Some(Inbox::Orders(number, orders)) => self.obey(number, *orders),
@@ -250,10 +251,7 @@ impl Thread {
     /// Takes what has come in, but not for ever: under a flood the timers go on. Whether nothing is left.
     fn receive(&mut self) -> bool {
         for _ in 0..MOST_ROUNDS {
-            let received = self.sockets.receive();
-            if received.is_empty() {
-                return true;
-            }
+            let (received, is_drained) = self.sockets.receive();
             let now = Instant::now();
             for received in received {
                 match received {
@@ -262,6 +260,9 @@ impl Thread {
                     }
                     Received::Gossip { from, bytes } => self.hear(from, &bytes, now),
                 }
+            }
+            if is_drained {
+                return true;
             }
         }
         false
@@ -467,14 +468,14 @@ impl Thread {
             self.written.renew_lease(self.options.profile.lease);
             if is_back && self.obeyed > 0 {
                 // Without a lease the data path gives VIPs up to nodes that claim them.
-                self.written.read_back();
+                self.written.read_back_vips();
                 self.act(now);
             }
         }
         if self.next_resync <= now {
             self.next_resync = now + RESYNC;
             if self.obeyed > 0 {
-                self.written.read_back();
+                self.written.read_back_vips();
                 self.act(now);
             }
             for (reason, count) in &self.refused {

@@ -33,7 +33,15 @@ impl Written {
         }
     }
 
-    /// Reads what the maps hold: a pass may have written there from older news, and the data path gives up VIPs.
+    /// Reads which VIPs the map says that this node owns: the data path gives them up when nobody renews the lease.
+    pub(super) fn read_back_vips(&mut self) {
+        match self.maps.vips() {
+            Ok(vips) => self.vips = vips,
+            Err(error) => tracing::error!(%error, "the VIPs cannot be read back; it is tried again"),
+        }
+    }
+
+    /// Reads what the maps hold: a pass may have written there from older news.
     pub(super) fn read_back(&mut self) {
         let read = || {
             Ok::<_, Error>((

@@ -49,7 +49,12 @@ pub struct Netlink {
     peers: BTreeSet<IpAddr>,
     /// MACs as last known: a node that does not answer for a while is still where it was.
     known: BTreeMap<(String, IpAddr), [u8; 6]>,
+    /// The same, by the interface's index.
+    macs: Macs,
 }
+
+/// MACs of peers, by interface and address.
+type Macs = BTreeMap<(u32, IpAddr), [u8; 6]>;
 
 impl Netlink {
     /// Connects; needs a tokio runtime.
@@ -66,12 +71,13 @@ impl Netlink {
         let (connection, handle, news) =
             rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
         tokio::spawn(connection);
-        Ok(Self { handle, news, peers: BTreeSet::new(), known: BTreeMap::new() })
+        Ok(Self { handle, news, peers: BTreeSet::new(), known: BTreeMap::new(), macs: Macs::new() })
     }
 
     /// Of whom the MAC is wanted: the addresses of nodes.
     pub fn set_peers(&mut self, peers: BTreeSet<IpAddr>) {
         self.known.retain(|(_, address), _| peers.contains(address));
+        self.macs.retain(|(_, address), _| peers.contains(address));
         self.peers = peers;
     }
 
@@ -89,9 +95,7 @@ impl Netlink {
     fn matters(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
         let NetlinkPayload::InnerMessage(message) = &message.payload else { return false };
         match message {
-            RouteNetlinkMessage::NewNeighbour(neighbour) => {
-                destination(neighbour).is_some_and(|address| self.peers.contains(&address))
-            }
+            RouteNetlinkMessage::NewNeighbour(neighbour) => is_news(neighbour, &self.peers, &self.macs),
             // What is known of a neighbour that the kernel forgets stays true.
             RouteNetlinkMessage::DelNeighbour(_) => false,
             _ => true,
@@ -129,8 +133,10 @@ impl Netlink {
             };
             if self.peers.contains(&address) {
                 self.known.insert((name.clone(), address), mac);
+                self.macs.insert((message.header.ifindex, address), mac);
             }
         }
+        self.macs.retain(|(device, _), _| names.contains_key(device));
         self.known.retain(|(name, _), _| network.links.contains_key(name));
         network.neighbours = self.known.clone();
         Ok(network)
@@ -239,6 +245,14 @@ impl Netlink {
     }
 }
 
+/// Whether a peer has another MAC than was known. In a large cluster neighbours are confirmed and grow old all the time.
+fn is_news(neighbour: &NeighbourMessage, peers: &BTreeSet<IpAddr>, macs: &Macs) -> bool {
+    let Some(address) = destination(neighbour).filter(|address| peers.contains(address)) else {
+        return false;
+    };
+    mac(neighbour).is_some_and(|mac| macs.get(&(neighbour.header.ifindex, address)) != Some(&mac))
+}
+
 fn request(what: &'static str) -> impl Fn(rtnetlink::Error) -> NetlinkError {
     move |source| NetlinkError::Request { what, source: Box::new(source) }
 }
@@ -266,4 +280,31 @@ fn mac(message: &NeighbourMessage) -> Option<[u8; 6]> {
         NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_neighbours_only_another_mac_of_a_peer_is_news() {
+        let [peer, other] = [IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])];
+        let [known, new] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+        let told = |address: IpAddr, mac: [u8; 6], state| {
+            let IpAddr::V4(address) = address else { panic!("{address} is not IPv4") };
+            let mut message = NeighbourMessage::default();
+            (message.header.family, message.header.ifindex, message.header.state) =
+                (AddressFamily::Inet, 7, state);
+            message.attributes = vec![
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+                NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
+            ];
+            is_news(&message, &[peer].into(), &[((7, peer), known)].into())
+        };
+        assert!(!told(peer, known, NeighbourState::Reachable));
+        assert!(!told(peer, known, NeighbourState::Stale));
+        assert!(told(peer, new, NeighbourState::Stale));
+        assert!(!told(peer, new, NeighbourState::Failed));
+        assert!(!told(other, new, NeighbourState::Reachable));
+    }
 }

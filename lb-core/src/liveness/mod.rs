@@ -27,7 +27,7 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_common::layout::Mac;
@@ -117,6 +117,10 @@ pub struct Liveness {
     orders: BTreeMap<Leg, Order>,
     view: View,
     watches: BTreeMap<Leg, Watch>,
+    /// When legs were left to other observers that had answered until then.
+    released: BTreeMap<Leg, Instant>,
+    /// A moment at which probes are sent: from there on every interval.
+    beat: Instant,
     bursts: BTreeMap<Leg, Burst>,
     /// Verdicts of this node's own that are still being told.
     tellings: Vec<Telling>,
@@ -141,9 +145,12 @@ struct Telling {
 impl Liveness {
     /// A node that knows nobody yet. Its `generation` is higher each time that its agent starts.
     pub fn new(profile: Profile, seed: [u8; 32], generation: u64, now: Instant) -> Self {
+        let mut random = StdRng::from_seed(seed);
+        let beat = now + profile.interval.mul_f64(random.random_range(0.0..1.0));
         Self {
             profile,
-            random: StdRng::from_seed(seed),
+            beat,
+            random,
             own: BTreeSet::new(),
             own_legs: OwnLegs::default(),
             memberships: BTreeMap::new(),
@@ -155,6 +162,7 @@ impl Liveness {
             orders: BTreeMap::new(),
             view: View::default(),
             watches: BTreeMap::new(),
+            released: BTreeMap::new(),
             bursts: BTreeMap::new(),
             tellings: Vec::new(),
             next_exchange: now + profile.exchange,
@@ -276,7 +284,8 @@ impl Liveness {
             return;
         }
         let is_trouble = matches!(verdict.condition, Condition::Silent | Condition::Returning);
-        let is_heard = self.watches.get(&leg).is_some_and(|watch| watch.has_heard(&self.profile, now));
+        let is_heard = self.watches.get(&leg).is_some_and(|watch| watch.has_heard(&self.profile, now))
+            || verdict.condition == Condition::Returning && self.has_just_heard(leg, now);
         if before == Condition::Answering && is_trouble && is_heard {
             // Others were cut off from it, and are not any more. It was well all the time.
             if self.has_been_whole(leg, now) {
@@ -431,18 +440,37 @@ impl Liveness {
                 self.own.contains(*observer) || self.view.condition(**observer).is_present()
             });
             if able.take(self.profile.observers).any(|observer| self.own.contains(observer)) {
-                let watch = self.watches.remove(leg).unwrap_or_else(|| {
-                    let phase = self.random.random_range(0.0..1.0);
-                    Watch::new(now + self.profile.interval.mul_f64(phase))
-                });
+                let watch = self.watches.remove(leg).unwrap_or_else(|| Watch::new(self.next_beat(now)));
                 watches.insert(*leg, watch);
             }
         }
-        self.watches = watches;
+        let is_new = |released: &Instant| now < *released + self.profile.exchange;
+        self.released.retain(|leg, released| self.orders.contains_key(leg) && is_new(released));
+        let left = std::mem::replace(&mut self.watches, watches).into_iter();
+        let answered = left.filter(|(_, watch)| watch.has_heard(&self.profile, now));
+        self.released.extend(answered.map(|(leg, _)| (leg, now)));
+    }
+
+    /// Whether this node observed a leg until a moment ago and heard it: when a partition heals, others begin to observe again before
+    /// they have been told that it was never away.
+    fn has_just_heard(&self, leg: Leg, now: Instant) -> bool {
+        self.released.get(&leg).is_some_and(|released| now < *released + self.profile.exchange)
+    }
+
+    /// When this node sends its next probes, after now: all at once, for each time that it wakes costs it more than what it sends then. When
+    /// that is differs among nodes, so that the observers of a leg do not probe it in the same moment.
+    fn next_beat(&self, now: Instant) -> Instant {
+        if now < self.beat {
+            return self.beat;
+        }
+        let interval = self.profile.interval;
+        let passed = now.duration_since(self.beat).as_nanos() % interval.as_nanos().max(1);
+        now + interval - Duration::from_nanos(u64::try_from(passed).unwrap_or(0))
     }
 
     fn run_watches(&mut self, now: Instant) {
         let legs: Vec<Leg> = self.watches.keys().copied().collect();
+        let next = self.next_beat(now);
         for leg in legs {
             while let Some(watch) = self.watches.get_mut(&leg) {
                 match watch.handle_timeout(&self.profile, now) {
@@ -450,7 +478,7 @@ impl Liveness {
                     watch::Due::Suspicion => self.suspect(leg, now),
                     watch::Due::Probe => {
                         let nonce = self.random.next_u64();
-                        watch.sent(nonce, &self.profile, now);
+                        watch.sent(nonce, &self.profile, now, next);
                         self.probe(leg, nonce);
                         break;
                     }

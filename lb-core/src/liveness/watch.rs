@@ -73,10 +73,10 @@ impl Watch {
         Due::Probe
     }
 
-    /// A probe has gone.
-    pub(super) fn sent(&mut self, nonce: u64, profile: &Profile, now: Instant) {
+    /// A probe has gone; the next is to.
+    pub(super) fn sent(&mut self, nonce: u64, profile: &Profile, now: Instant, next: Instant) {
         self.outstanding = Some(Outstanding { nonce, until: now + profile.patience.min(profile.interval) });
-        self.next = (self.next + profile.interval).max(now);
+        self.next = next;
     }
 
     /// Whether the answer is to the probe that is under way; if so, how many in a row there have been.

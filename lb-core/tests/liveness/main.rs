@@ -233,7 +233,7 @@ fn a_partition_heals() {
         let whole = |cluster: &Cluster| (0..10).all(|of| cluster.all_hold(of, Condition::Answering));
         let time = cluster.run_until(10 * SECOND, whole);
         println!("healed after {time:?}");
-        assert!(time.is_some(), "seed {seed}");
+        assert!(time.is_some(), "seed {seed}: {}", cluster.describe());
     }
 }
 
