@@ -107,12 +107,17 @@ struct Sender {
     key: Option<(usize, LessSafeKey)>,
 }
 
-/// Counters that were seen: the highest, and which of the 64 up to it.
+/// Counters that were seen: the highest, and which of the [`WIDTH`] up to it (RFC 6479). A sender counts once for all that it tells: between
+/// two datagrams for one receiver, by different legs, there may be hundreds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
     highest: u64,
-    seen: u64,
+    seen: [u64; WORDS],
 }
+
+const WORDS: usize = 32;
+/// A word less than there is room for: the one of the highest is not full.
+const WIDTH: u64 = 64 * (WORDS as u64 - 1);
 
 impl Sealer {
     /// For this node; `boot` is greater than at any earlier start of its agent. While the agent runs there is one, for all secrets:
@@ -228,17 +233,21 @@ impl Window {
     fn is_new(&self, counter: u64) -> bool {
         match self.highest.checked_sub(counter) {
             None => true,
-            Some(age) => age < 64 && self.seen >> age & 1 == 0,
+            Some(age) => age < WIDTH && self.seen[word(counter)] >> (counter % 64) & 1 == 0,
         }
     }
 
     fn take(&mut self, counter: u64) {
-        if let Some(ahead) = counter.checked_sub(self.highest).filter(|ahead| *ahead > 0) {
-            self.seen = if ahead < 64 { self.seen << ahead } else { 0 };
-            self.highest = counter;
+        for skipped in (self.highest / 64 + 1..=counter / 64).take(WORDS) {
+            self.seen[word(64 * skipped)] = 0;
         }
-        self.seen |= 1 << (self.highest - counter);
+        self.highest = self.highest.max(counter);
+        self.seen[word(counter)] |= 1 << (counter % 64);
     }
+}
+
+fn word(counter: u64) -> usize {
+    (counter / 64 % WORDS as u64) as usize
 }
 
 struct Bytes(usize);
@@ -330,11 +339,20 @@ mod tests {
         let (mut before, mut now) = (sealer(&one, 7), sealer(&one, 8));
         let old = before.seal(b"old").unwrap_or_default();
         let first = now.seal(b"first").unwrap_or_default();
-        let later: Vec<Vec<u8>> = (0..64).filter_map(|_| now.seal(b"later")).collect();
-        assert!(opener.open(&later[63]).is_ok());
-        assert_eq!(opener.open(&first), Err(OpenError::Replayed), "64 behind the highest");
-        assert!(opener.open(&later[0]).is_ok());
+        let later: Vec<Vec<u8>> = (0..WIDTH).filter_map(|_| now.seal(b"later")).collect();
+        let last = later.len() - 1;
+        assert!(opener.open(&later[last]).is_ok());
+        assert_eq!(opener.open(&first), Err(OpenError::Replayed), "too far behind the highest");
+        assert!(later[..last].iter().all(|bytes| opener.open(bytes).is_ok()), "in whatever order");
+        assert!(later.iter().all(|bytes| opener.open(bytes) == Err(OpenError::Replayed)));
         assert_eq!(opener.open(&old), Err(OpenError::OldBoot));
+        // After a leap nothing of before is taken for new, and the window is empty.
+        now.counter += 10 * WIDTH;
+        let leap = now.seal(b"leap").unwrap_or_default();
+        now.counter -= WIDTH / 2;
+        let between = now.seal(b"between").unwrap_or_default();
+        assert!(opener.open(&leap).is_ok() && opener.open(&between).is_ok());
+        assert_eq!([&leap, &between, &later[last]].map(|bytes| opener.open(bytes).is_err()), [true; 3]);
     }
 
     #[test]
