@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use lb_core::model::{Network, NodeLink};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::AddressAttribute,
+    address::{AddressAttribute, AddressHeaderFlags},
     link::LinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute},
@@ -51,6 +51,8 @@ pub struct Netlink {
     known: BTreeMap<(String, IpAddr), [u8; 6]>,
     /// The same, by the interface's index.
     macs: Macs,
+    /// Indexes of the interfaces that are links.
+    devices: BTreeSet<u32>,
 }
 
 /// MACs of peers, by interface and address.
@@ -71,7 +73,14 @@ impl Netlink {
         let (connection, handle, news) =
             rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
         tokio::spawn(connection);
-        Ok(Self { handle, news, peers: BTreeSet::new(), known: BTreeMap::new(), macs: Macs::new() })
+        Ok(Self {
+            handle,
+            news,
+            peers: BTreeSet::new(),
+            known: BTreeMap::new(),
+            macs: Macs::new(),
+            devices: BTreeSet::new(),
+        })
     }
 
     /// Of whom the MAC is wanted: the addresses of nodes.
@@ -95,7 +104,10 @@ impl Netlink {
     fn matters(&self, message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
         let NetlinkPayload::InnerMessage(message) = &message.payload else { return false };
         match message {
-            RouteNetlinkMessage::NewNeighbour(neighbour) => is_news(neighbour, &self.peers, &self.macs),
+            RouteNetlinkMessage::NewNeighbour(neighbour) => {
+                self.devices.contains(&neighbour.header.ifindex)
+                    && is_news(neighbour, &self.peers, &self.macs)
+            }
             // What is known of a neighbour that the kernel forgets stays true.
             RouteNetlinkMessage::DelNeighbour(_) => false,
             _ => true,
@@ -120,6 +132,13 @@ impl Netlink {
                 AddressAttribute::Address(address) => Some(*address),
                 _ => None,
             });
+            // Nothing can be bound to an address before DAD has ended, which is news then.
+            let flags = message.header.flags;
+            if flags.contains(AddressHeaderFlags::Tentative)
+                && !flags.contains(AddressHeaderFlags::Optimistic)
+            {
+                continue;
+            }
             if let (Some(link), Some(address)) = (link, address) {
                 link.prefixes.extend(IpNet::new(address, message.header.prefix_len));
             }
@@ -137,6 +156,7 @@ impl Netlink {
             }
         }
         self.macs.retain(|(device, _), _| names.contains_key(device));
+        self.devices = names.into_keys().collect();
         self.known.retain(|(name, _), _| network.links.contains_key(name));
         network.neighbours = self.known.clone();
         Ok(network)
