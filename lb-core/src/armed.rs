@@ -9,7 +9,7 @@ use lb_common::layout::{Addr, Mac, Neighbour, Spread, SpreadKey, Vip, node_state
 
 use crate::{
     kept::Carriers,
-    liveness::{Leg, Standing},
+    liveness::{Condition, Leg, Standing},
     model::NodeName,
     spread::Shares,
 };
@@ -130,6 +130,15 @@ impl Armed {
     /// Whose leg it is in a segment, or for whom it stands there.
     pub fn node_of(&self, segment: u16, leg: Leg) -> Option<&NodeName> {
         self.segments.get(&segment)?.node_of(leg)
+    }
+
+    /// Nodes on which no agent has ever been heard, by any of their legs.
+    pub fn absent(&self, standing: &Standing) -> BTreeSet<NodeName> {
+        let mut all: BTreeMap<&NodeName, bool> = BTreeMap::new();
+        for (leg, node) in self.segments.values().flat_map(|segment| &segment.legs) {
+            *all.entry(node).or_insert(true) &= standing.condition(*leg) == Condition::Absent;
+        }
+        all.into_iter().filter(|(_, is_absent)| *is_absent).map(|(node, _)| node.clone()).collect()
     }
 
     /// What `SPREAD` holds, as nodes stand.

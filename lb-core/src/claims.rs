@@ -208,8 +208,9 @@ impl Claims {
                 let mut others = ranked
                     .iter()
                     .take_while(|leg| if is_spread { is_before(leg) } else { Some(**leg) != own });
-                let is_taken_over =
-                    others.any(|leg| Some(*leg) != own && standing.condition(*leg) != Condition::Answering);
+                let has_fallen =
+                    |leg| !matches!(standing.condition(leg), Condition::Answering | Condition::Absent);
+                let is_taken_over = others.any(|leg| Some(*leg) != own && has_fallen(*leg));
                 let is_urgent = is_taken_over || self.adopted.contains(&spot);
                 // Of the nodes that share a VIP one is enough.
                 let asks_again = !is_spread || standing.owner(ranked) == own;
@@ -273,7 +274,7 @@ impl Claims {
     ) {
         let spot = claim.spot;
         if let Some(given) = self.yields.get_mut(&spot).filter(|given| Some(given.to) == leg) {
-            if claim.is_answer || given.condition != Condition::Silent {
+            if claim.is_answer || given.condition.answers() {
                 (given.until, given.is_asked) = (now + HOLD, false);
             }
             return;
@@ -287,8 +288,8 @@ impl Claims {
         };
         let condition = standing.condition(to);
         match condition {
-            Condition::Silent if !claim.is_answer => self.doubt(spot, now),
-            Condition::Answering | Condition::Silent => {
+            Condition::Absent | Condition::Silent if !claim.is_answer => self.doubt(spot, now),
+            Condition::Answering | Condition::Absent | Condition::Silent => {
                 self.yields.insert(spot, Yield { to, condition, until: now + HOLD, is_asked: false });
                 self.doubts.remove(&spot);
                 self.owned.remove(&spot);

@@ -141,7 +141,12 @@ impl<'a> Legs<'a> {
     fn node(&self, name: &NodeName) -> NodePlan {
         let said = self.network.algorithms.get(name).copied();
         let other_algorithm = said.filter(|version| name != self.this && *version != ALGORITHM_VERSION);
-        let mut plan = NodePlan { in_source: true, other_algorithm, ..NodePlan::default() };
+        let mut plan = NodePlan {
+            in_source: true,
+            other_algorithm,
+            is_absent: name != self.this && self.network.absent.contains(name),
+            ..NodePlan::default()
+        };
         let mut known: Vec<IpAddr> = self.snapshot.nodes[name].addresses.clone();
         known.sort_unstable();
         let is_ours = |address: &&IpAddr| self.segments().any(|segment| self.is_in(segment, address));

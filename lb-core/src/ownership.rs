@@ -167,7 +167,7 @@ impl Ranking {
 
 /// Who may own a Service's addresses where, and who may not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims<'a> {
+pub struct Contenders<'a> {
     /// Preference of those that may own.
     scores: BTreeMap<&'a NodeName, u32>,
     /// By segment of this node's in which the addresses are announced: who may own there, best first.
@@ -176,7 +176,7 @@ pub struct Claims<'a> {
     pub left_out: BTreeMap<LeftOut, BTreeSet<&'a NodeName>>,
 }
 
-impl<'a> Claims<'a> {
+impl<'a> Contenders<'a> {
     /// Of a Service whose first address is `first_address`.
     pub fn new(
         snapshot: &'a Snapshot,
@@ -186,7 +186,7 @@ impl<'a> Claims<'a> {
         legs: &Legs<'a>,
         nodes: &BTreeMap<NodeName, NodePlan>,
     ) -> Self {
-        let mut claims = Self::default();
+        let mut found = Self::default();
         let has_leg = |name: &NodeName, segment: &str| {
             nodes.get(name).is_some_and(|planned| legs.has_leg(name, planned, segment))
         };
@@ -195,7 +195,7 @@ impl<'a> Claims<'a> {
             let Some(contender) = contender(advertisements, node) else { continue };
             for segment in legs.segments().filter(|segment| has_leg(name, segment)) {
                 if legs.is_advertised(name, segment, &contender.interfaces) {
-                    claims.segments.entry(segment).or_default();
+                    found.segments.entry(segment).or_default();
                 }
             }
         }
@@ -205,14 +205,14 @@ impl<'a> Claims<'a> {
                 Ok(contender) if legs.has_interface(name, &contender.interfaces) => {
                     contenders.insert(name, contender);
                 }
-                Ok(_) => claims.leave_out(LeftOut::NoInterface, name),
-                Err(reason) => claims.leave_out(reason, name),
+                Ok(_) => found.leave_out(LeftOut::NoInterface, name),
+                Err(reason) => found.leave_out(reason, name),
             }
         }
-        claims.scores = contenders.iter().map(|(name, contender)| (*name, contender.score)).collect();
+        found.scores = contenders.iter().map(|(name, contender)| (*name, contender.score)).collect();
         let mut left_out = Vec::new();
-        for name in ranked(first_address, claims.scores.iter().map(|(name, score)| (*name, *score))) {
-            for (segment, owners) in &mut claims.segments {
+        for name in ranked(first_address, found.scores.iter().map(|(name, score)| (*name, *score))) {
+            for (segment, owners) in &mut found.segments {
                 if !has_leg(name, segment) {
                     left_out.push((LeftOut::NoLeg { segment: (*segment).to_owned() }, name));
                 } else if !legs.is_advertised(name, segment, &contenders[name].interfaces) {
@@ -222,8 +222,8 @@ impl<'a> Claims<'a> {
                 }
             }
         }
-        left_out.into_iter().for_each(|(reason, name)| claims.leave_out(reason, name));
-        claims
+        left_out.into_iter().for_each(|(reason, name)| found.leave_out(reason, name));
+        found
     }
 
     fn leave_out(&mut self, reason: LeftOut, node: &'a NodeName) {

@@ -18,7 +18,7 @@ use crate::{
         Echo, EndpointCondition, Family, Forwarding, L2Mode, Network, NodeName, ObjectName, Protocol,
         Service, Snapshot, TableSize, TrafficPolicy,
     },
-    ownership::{self, Claims, LeftOut, Ranking},
+    ownership::{self, Contenders, LeftOut, Ranking},
     rows::{MAX_BACKENDS, ladder},
 };
 
@@ -112,6 +112,8 @@ pub struct NodePlan {
     /// The algorithm version that it uses, if that is another than this node's: its rows are others, so that flows with its pods would
     /// end when they enter by another node.
     pub other_algorithm: Option<u32>,
+    /// No agent has ever been heard there: nobody would deliver what is sent to its pods but its kernel.
+    pub is_absent: bool,
 }
 
 impl NodePlan {
@@ -203,6 +205,12 @@ pub enum EndpointReason {
         /// The node.
         node: NodeName,
     },
+    /// No agent has ever been heard on the node.
+    #[error("its node {node} runs no agent")]
+    NoAgent {
+        /// The node.
+        node: NodeName,
+    },
     /// The node computes rows by another algorithm.
     #[error("its node {node} uses algorithm version {version}, this node {ALGORITHM_VERSION}")]
     OtherAlgorithm {
@@ -254,10 +262,10 @@ impl Plan {
         let advertisements = pool
             .map(|(name, pool)| ownership::advertisements(snapshot, name, pool, service))
             .unwrap_or_default();
-        let claims = Claims::new(snapshot, service, *first, &advertisements, legs, &self.nodes);
+        let contenders = Contenders::new(snapshot, service, *first, &advertisements, legs, &self.nodes);
         let names = |nodes: &BTreeSet<&NodeName>| nodes.iter().map(|node| (*node).clone()).collect();
         let left_out: BTreeMap<LeftOut, BTreeSet<NodeName>> =
-            claims.left_out.iter().map(|(reason, nodes)| (reason.clone(), names(nodes))).collect();
+            contenders.left_out.iter().map(|(reason, nodes)| (reason.clone(), names(nodes))).collect();
         // The Service has the last word; of advertisements that contradict each other, the one that asks for less.
         let l2 = service.l2.or_else(|| advertisements.iter().filter_map(|ad| ad.l2).min());
         let is_any_ready =
@@ -265,7 +273,7 @@ impl Plan {
         for address in addresses {
             let vip = VipPlan {
                 service: name.clone(),
-                segments: claims.of(address, legs, &self.nodes),
+                segments: contenders.of(address, legs, &self.nodes),
                 left_out: left_out.clone(),
                 echo: service.echo == Echo::Always || is_any_ready,
                 spread: l2 == Some(L2Mode::Spread),
@@ -332,6 +340,7 @@ impl Plan {
             Some(planned) if planned.legs.is_empty() => {
                 Some(EndpointReason::OffSegment { node: node.clone() })
             }
+            Some(planned) if planned.is_absent => Some(EndpointReason::NoAgent { node: node.clone() }),
             Some(planned) => {
                 let other = |version| EndpointReason::OtherAlgorithm { node: node.clone(), version };
                 planned.other_algorithm.map(other)

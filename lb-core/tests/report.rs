@@ -12,7 +12,8 @@ fn leg(host: u8) -> Leg {
     IpAddr::from([10, 0, 0, host])
 }
 
-/// The first of several in a segment, and what its probes were answered with so far: leg 2 answers, the others do not.
+/// The first of several in a segment, and what its probes were answered with so far: leg 2 answers, leg 3 did for a second, the others
+/// do not.
 fn observed(legs: u8, for_so_long: Duration) -> (Liveness, Instant) {
     let begin = Instant::now();
     let mut liveness = Liveness::new(Profile::FAST, [7; 32], 1, begin);
@@ -24,7 +25,7 @@ fn observed(legs: u8, for_so_long: Duration) -> (Liveness, Instant) {
         liveness.handle_timeout(now);
         while let Some(transmit) = liveness.poll_transmit() {
             if let Transmit::Probe { to, nonce } = transmit
-                && to == leg(2)
+                && (to == leg(2) || to == leg(3) && now < begin + Duration::from_secs(1))
             {
                 liveness.handle_answer(to, nonce, true, now);
             }
@@ -50,14 +51,17 @@ fn of_two_nodes_each_says_when_the_other_answered() {
 
 #[test]
 fn a_silent_leg_is_so_since_the_verdict_and_others_observe_what_it_did() {
-    let (liveness, now) = observed(3, Duration::from_secs(10));
+    let (liveness, now) = observed(4, Duration::from_secs(10));
     let report = liveness.report(now);
     let silent = &report[&leg(3)];
     assert_eq!(silent.condition, Condition::Silent);
-    assert_eq!(silent.source, Source::Probes { last_answer: None });
+    let Source::Probes { last_answer: Some(last_answer) } = silent.source else { panic!("{silent:?}") };
     let since = silent.since.unwrap_or_default();
-    assert!(since > Duration::from_secs(1) && since < Duration::from_secs(10), "{since:?}");
+    assert!(since > Duration::from_secs(8) && since < last_answer, "{since:?} since the verdict");
     assert_eq!(silent.observers.iter().copied().collect::<BTreeSet<_>>(), [leg(1), leg(2)].into());
+    let absent = &report[&leg(4)];
+    assert_eq!(absent.condition, Condition::Absent);
+    assert_eq!(absent.source, Source::Probes { last_answer: None });
     assert_eq!(report[&leg(2)].observers, [leg(1)], "the silent observe nobody");
 }
 

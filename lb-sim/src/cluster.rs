@@ -114,6 +114,17 @@ impl Cluster {
 
     /// As [`Self::new`], with so many VIPs.
     pub fn with_vips(nodes: usize, vips: usize, profile: Profile, seed: u64) -> Self {
+        Self::with_absent(nodes, &[], vips, profile, seed)
+    }
+
+    /// As [`Self::with_vips`], and on some nodes no agent has ever run.
+    pub fn with_absent(
+        nodes: usize,
+        absent: &[NodeNumber],
+        vips: usize,
+        profile: Profile,
+        seed: u64,
+    ) -> Self {
         let begin = Instant::now();
         let mut random = StdRng::seed_from_u64(seed);
         let source = Source::new(nodes, vips);
@@ -140,6 +151,10 @@ impl Cluster {
             let mut seed = [0; 32];
             random.fill_bytes(&mut seed);
             cluster.nodes.push(Node::new(node, &cluster.source, profile, seed, 1, begin));
+            if absent.contains(&node) {
+                cluster.kill(node);
+                continue;
+            }
             cluster.renew(node);
             cluster.carry_out(node);
         }
@@ -323,6 +338,11 @@ impl Cluster {
         self.nodes[by].liveness.is_gone(leg(of), self.now + self.nodes[by].ahead)
     }
 
+    /// Whether new flows avoid a node, as another sees it.
+    pub fn is_avoided(&self, of: NodeNumber, by: NodeNumber) -> bool {
+        self.nodes[by].standing.is_avoided(leg(of))
+    }
+
     /// Whether all nodes that run hold the same of a node.
     pub fn all_hold(&self, of: NodeNumber, condition: Condition) -> bool {
         self.running().filter(|by| *by != of).all(|by| self.condition(of, by) == condition)
@@ -369,6 +389,7 @@ impl Cluster {
                 Condition::Returning => 'r',
                 Condition::Leaving => 'l',
                 Condition::Yielding => 'y',
+                Condition::Absent => '-',
                 Condition::Silent => 'S',
             });
             let owners =
@@ -493,8 +514,12 @@ impl Cluster {
         }
     }
 
+    /// From most of the others.
     fn is_cut(&self, node: NodeNumber) -> bool {
-        self.faults.cut.iter().any(|(from, to)| *from == node || *to == node)
+        let is_from = |other: &NodeNumber| {
+            self.faults.cut.contains(&(node, *other)) || self.faults.cut.contains(&(*other, node))
+        };
+        2 * (0..self.nodes.len()).filter(is_from).count() >= self.nodes.len()
     }
 
     /// The most moves of a VIP within [`moves::WINDOW`], as the network sees them, that end with one away from an owner that was fit.

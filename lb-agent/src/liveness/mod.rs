@@ -6,8 +6,8 @@
 
 mod announcer;
 mod boot;
-mod claims;
 mod envelope;
+mod hearer;
 mod raw;
 mod snapshot;
 mod sockets;
@@ -86,8 +86,8 @@ pub struct Seen {
 
 impl Seen {
     /// What a pass depends on, beside the standing.
-    pub fn neighbourhood(&self) -> (&BTreeMap<Leg, Mac>, &BTreeMap<NodeName, Description>, Option<u32>) {
-        (&self.proven, &self.descriptions, self.algorithm)
+    pub fn neighbourhood(&self) -> impl PartialEq + '_ {
+        (&self.proven, &self.descriptions, self.algorithm, self.standing.absent().collect::<Vec<Leg>>())
     }
 }
 
@@ -103,6 +103,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The thread has ended, by a panic: nobody follows what nodes do.
+    #[error("the liveness thread has ended")]
+    Ended,
     /// The maps cannot be opened.
     #[error(transparent)]
     Dataplane(#[from] crate::dataplane::Error),
@@ -141,13 +144,14 @@ impl Handle {
 
     /// Hands over what a pass has planned and written, and waits until it is so: what [`Self::seen`] says then is by these orders. Until
     /// then nobody knows which of the VIPs that are new this node may use.
-    pub async fn order(&mut self, orders: Orders) {
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn order(&mut self, orders: Orders) -> Result<(), Error> {
         self.ordered += 1;
         let number = self.ordered;
         self.put(Inbox::Orders(number, Box::new(orders)));
-        if self.seen.wait_for(|seen| seen.obeyed >= number).await.is_err() {
-            tracing::error!("the liveness thread has ended: nobody follows what nodes do");
-        }
+        self.seen.wait_for(|seen| seen.obeyed >= number).await.map(drop).map_err(|_| Error::Ended)
     }
 
     /// How nodes stand now.
@@ -161,11 +165,11 @@ impl Handle {
     }
 
     /// Waits until nodes stand otherwise than last seen.
-    pub async fn changed(&mut self) {
-        if self.seen.changed().await.is_err() {
-            // The thread has ended: nothing will change any more.
-            std::future::pending::<()>().await;
-        }
+    ///
+    /// # Errors
+    /// [`Error::Ended`]: another agent is to begin.
+    pub async fn changed(&mut self) -> Result<(), Error> {
+        self.seen.changed().await.map_err(|_| Error::Ended)
     }
 
     fn put(&self, inbox: Inbox) {

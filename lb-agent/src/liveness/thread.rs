@@ -24,8 +24,8 @@ use super::{
     Error, Handle, Inbox, Options, Orders, Seen, Shared,
     announcer::Announcer,
     boot,
-    claims::Hearer,
     envelope::{OpenError, Opener, Sealer},
+    hearer::Hearer,
     raw::RawSocket,
     snapshot::{self, Ownership, Snapshot, Snapshots},
     sockets::{Received, Sockets},
@@ -38,6 +38,8 @@ const WAKER: Token = Token(0);
 const MOST_ROUNDS: usize = 4;
 /// The longest that the thread sleeps: which VIPs the map says that it owns is looked at again.
 const RESYNC: Duration = Duration::from_secs(10);
+/// All maps are looked at again after so many of these: a pass may have failed half-way.
+const READS_ALL_AFTER: u64 = 6;
 
 pub(super) fn start(options: Options) -> Result<Handle, Error> {
     let failed = |what| move |source| Error::Start { what, source };
@@ -81,6 +83,7 @@ pub(super) fn start(options: Options) -> Result<Handle, Error> {
         moves: Moves::new(now),
         next_renewal: now,
         next_resync: now + RESYNC,
+        resyncs: 0,
         obeyed: 0,
         told: Own::new(),
         silent: 0,
@@ -116,6 +119,7 @@ struct Thread {
     moves: Moves,
     next_renewal: Instant,
     next_resync: Instant,
+    resyncs: u64,
     /// The number of the last orders; 0 before the first.
     obeyed: u64,
     /// Shares whose clients know, or are being told, that this node answers them.
@@ -474,8 +478,13 @@ impl Thread {
         }
         if self.next_resync <= now {
             self.next_resync = now + RESYNC;
+            self.resyncs += 1;
             if self.obeyed > 0 {
-                self.written.read_back_vips();
+                if self.resyncs.is_multiple_of(READS_ALL_AFTER) {
+                    self.written.read_back();
+                } else {
+                    self.written.read_back_vips();
+                }
                 self.act(now);
             }
             for (reason, count) in &self.refused {

@@ -427,8 +427,14 @@ fn withheld_name(why: Withheld) -> &'static str {
     }
 }
 
-const CONDITIONS: [Condition; 5] =
-    [Condition::Answering, Condition::Returning, Condition::Leaving, Condition::Yielding, Condition::Silent];
+const CONDITIONS: [Condition; 6] = [
+    Condition::Answering,
+    Condition::Returning,
+    Condition::Leaving,
+    Condition::Yielding,
+    Condition::Absent,
+    Condition::Silent,
+];
 
 fn stats<const N: usize>(
     out: &mut Out,

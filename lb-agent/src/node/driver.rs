@@ -80,7 +80,7 @@ pub enum Error {
     /// The data path cannot be opened.
     #[error(transparent)]
     Dataplane(#[from] dataplane::Error),
-    /// The liveness thread cannot be started.
+    /// The liveness thread cannot be started, or has ended.
     #[error(transparent)]
     Liveness(#[from] liveness::Error),
     /// The metrics thread cannot be started.
@@ -159,7 +159,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 driver.log_failure("writing how nodes are seen", done);
                 continue;
             }
-            () = driver.liveness.changed() => {
+            changed = driver.liveness.changed() => {
+                changed?;
                 if !driver.meet() {
                     let done = driver.tell();
                     driver.log_failure("writing the status", done);
@@ -408,6 +409,9 @@ impl Driver {
             network.algorithms.insert(node.clone(), description.algorithm);
         }
         self.met.proven.iter().for_each(|(leg, mac)| network.believe(*leg, mac.octets()));
+        let planned = self.planned.as_ref();
+        network.absent =
+            planned.map(|(_, placed)| placed.armed.absent(&self.met.standing)).unwrap_or_default();
         let Pass { plan, placed, ops } = pass(&self.settled, &self.options.node, &network, &current, &local);
         tracing::debug!(operations = ops.len(), "pass");
         self.dataplane.apply(&ops)?;
@@ -425,7 +429,7 @@ impl Driver {
                 is_leaving,
             };
             // Only now: what is announced must be there.
-            self.liveness.order(orders).await;
+            self.liveness.order(orders).await?;
         }
         self.planned = Some((plan, placed));
         self.tell()?;

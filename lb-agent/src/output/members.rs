@@ -252,6 +252,7 @@ pub fn condition_name(condition: Condition) -> &'static str {
         Condition::Returning => "returning",
         Condition::Leaving => "leaving",
         Condition::Yielding => "yielding",
+        Condition::Absent => "absent",
         Condition::Silent => "silent",
     }
 }

@@ -1,6 +1,5 @@
 //! What the agent says: status as YAML files, where a cluster would have it in its API.
 
-mod claims;
 mod conflicts;
 mod documents;
 mod drain;
@@ -9,6 +8,7 @@ mod last_good;
 mod maps;
 mod members;
 mod owned;
+mod records;
 mod status;
 mod writer;
 

@@ -116,8 +116,9 @@ pub struct PeerStatus {
     pub in_source: bool,
     /// Its MAC, by segment.
     pub macs: BTreeMap<String, String>,
-    /// Segments in which it is not simply answering: `silent` (nothing is heard of it), `yielding` (it forwards, but its agent is not
-    /// there), `leaving` (it goes on purpose) or `returning` (it was in trouble, and owns nothing yet if another can).
+    /// Segments in which it is not simply answering: `silent` (nothing is heard of it any more), `absent` (no agent was ever heard on
+    /// it), `yielding` (it forwards, but its agent is not there), `leaving` (it goes on purpose) or `returning` (it was in trouble, and
+    /// owns nothing yet if another can).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub conditions: BTreeMap<String, String>,
 }
@@ -125,7 +126,10 @@ pub struct PeerStatus {
 impl PeerStatus {
     /// Whether it answers in all segments, and its agent is there.
     pub fn is_present(&self) -> bool {
-        !self.conditions.values().any(|condition| condition == "silent" || condition == "yielding")
+        !self
+            .conditions
+            .values()
+            .any(|condition| ["silent", "absent", "yielding"].contains(&condition.as_str()))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use lb_api::ObjectKey;
 use serde::Serialize;
 
-use super::{claims::Claims, documents::Document};
+use super::{documents::Document, records::Records};
 
 /// What can go wrong with the output.
 #[derive(Debug, thiserror::Error)]
@@ -42,13 +42,13 @@ pub enum Error {
 pub struct Writer {
     dir: PathBuf,
     written: BTreeMap<PathBuf, String>,
-    claims: Option<Claims>,
+    records: Option<Records>,
 }
 
 impl Writer {
     /// Nothing is written yet.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), written: BTreeMap::new(), claims: None }
+        Self { dir: dir.to_owned(), written: BTreeMap::new(), records: None }
     }
 
     /// Writes what has changed and removes what is gone, be it of an earlier agent of the node. Several nodes may share the
@@ -64,8 +64,8 @@ impl Writer {
         for document in documents {
             now.insert(path(&document.key), to_yaml(&document.value)?);
         }
-        let claims = self.claims.get_or_insert_with(|| Claims::of(&self.dir, &node));
-        claims.set(now.keys().cloned().collect())?;
+        let records = self.records.get_or_insert_with(|| Records::of(&self.dir, &node));
+        records.set(now.keys().cloned().collect())?;
         for (path, text) in &now {
             let file = self.dir.join(path);
             if self.written.get(path) != Some(text) || !file.exists() {
@@ -73,7 +73,7 @@ impl Writer {
             }
         }
         self.written = now;
-        claims.remove_gone()
+        records.remove_gone()
     }
 
     /// Writes one of the documents that were written last anew, if it has changed.
@@ -209,7 +209,7 @@ mod tests {
             |names: &[&str]| names.iter().map(|name| PathBuf::from(format!("K/n/{name}.yaml"))).collect();
         Writer::new(dir.path()).write(&[document("1", "a", 1)])?;
         // Given up, but not removed; claimed and written, but not heard of again.
-        Claims::of(dir.path(), "1").set(of(&["b"]))?;
+        Records::of(dir.path(), "1").set(of(&["b"]))?;
         fs::write(dir.path().join("K/n/b.yaml"), "")?;
         Writer::new(dir.path()).write(&[document("1", "c", 1)])?;
         assert_eq!(names(dir.path())?, ["c.yaml"]);
@@ -219,17 +219,17 @@ mod tests {
     #[test]
     fn claims_that_were_tampered_with_remove_nothing() -> Done {
         let dir = tempfile::tempdir()?;
-        let (output, claims) = (dir.path().join("output"), dir.path().join("output/.written-by/1.yaml"));
+        let (output, records) = (dir.path().join("output"), dir.path().join("output/.written-by/1.yaml"));
         fs::write(dir.path().join("mine"), "")?;
         Writer::new(&output).write(&[document("1", "a", 1)])?;
         for text in ["written: [../mine]\ngone: []\n", "written: [\n"] {
-            fs::write(&claims, text)?;
+            fs::write(&records, text)?;
             Writer::new(&output).write(&[document("1", "b", 1)])?;
             assert_eq!(names(&output)?, ["a.yaml", "b.yaml"]);
             assert!(dir.path().join("mine").exists());
         }
-        // What another node claims cannot be told.
-        fs::write(&claims, "written: [\n")?;
+        // What another node records cannot be told.
+        fs::write(&records, "written: [\n")?;
         let mut other = Writer::new(&output);
         other.write(&[document("2", "c", 1)])?;
         assert!(matches!(other.write(&[document("2", "d", 1)]), Err(Error::Decode { .. })));

@@ -8,16 +8,19 @@ use super::{
     Liveness,
     burst::{self, Accusation, Burst, Second},
     message::Message,
+    observers::Order,
     verdict::{Condition, Leg},
 };
 
-/// Second nodes that are asked one after the other; then all others that could say something are asked at once.
+/// Second nodes that are asked one after the other; then others that could say something are asked at once.
 const ASKED_ALONE: usize = 2;
+/// So many in all: a node that hears none of them is rather deaf itself.
+const MOST_ASKED: usize = 8;
 
 impl Liveness {
     /// Too many probes were missed: a burst, here and on a second node.
     pub(super) fn suspect(&mut self, leg: Leg, now: Instant) {
-        if self.view.condition(leg) == Condition::Silent {
+        if !self.view.condition(leg).answers() {
             return;
         }
         let burst = self.bursts.entry(leg).or_insert_with(|| Burst::new(&self.profile, now));
@@ -29,24 +32,20 @@ impl Liveness {
         self.ask_second(leg, now);
     }
 
-    /// Asks the next that could say something of a leg, and when some have not answered all others: a node that hears none of them is
-    /// rather deaf itself. If there is nobody left, makes the burst longer instead.
+    /// Asks the next that could say something of a leg, and when some have not answered several at once. If there is nobody left, makes
+    /// the burst longer instead.
     pub(super) fn ask_second(&mut self, leg: Leg, now: Instant) {
         let Some(burst) = self.bursts.get_mut(&leg) else { return };
         let Some(accusation) = &mut burst.accusation else { return };
-        let order = self.orders.get(&leg).map_or(&[][..], Vec::as_slice);
-        let mut next: Vec<Leg> = order
-            .iter()
-            .copied()
-            .filter(|observer| {
-                !self.own.contains(observer)
-                    && !accusation.asked.contains(observer)
-                    && self.view.condition(*observer).is_present()
-            })
-            .collect();
-        if accusation.asked.len() < ASKED_ALONE {
-            next.truncate(1);
-        }
+        let could_say = |observer: &Leg| {
+            !self.own.contains(observer)
+                && self.view.condition(*observer).is_present()
+                && !accusation.asked.contains(observer)
+        };
+        let left = MOST_ASKED.saturating_sub(accusation.asked.len());
+        let count = if accusation.asked.len() < ASKED_ALONE { 1 } else { left };
+        let order = self.orders.get(&leg).into_iter().flat_map(Order::iter);
+        let next: Vec<Leg> = order.filter(could_say).take(count).collect();
         if next.is_empty() {
             accusation.second = Second::Nobody;
             burst.lengthen(&self.profile, now);
@@ -99,15 +98,22 @@ impl Liveness {
             Some(Second::Asked { .. }) => {}
             Some(Second::Silent | Second::Nobody) => {
                 self.bursts.remove(&leg);
-                if self.view.condition(leg) != Condition::Silent {
-                    self.counts.accusations += 1;
-                    self.find(leg, Condition::Silent, now);
+                if !self.view.condition(leg).answers() {
+                    return;
                 }
+                let found = if self.was_ever_there(leg) { Condition::Silent } else { Condition::Absent };
+                self.counts.accusations += u64::from(found == Condition::Silent);
+                self.find(leg, found, now);
             }
             None => {
                 self.bursts.remove(&leg);
             }
         }
+    }
+
+    /// Whether this node has ever heard anything of a leg. Of two that differ in that, the one that has is believed.
+    fn was_ever_there(&self, leg: Leg) -> bool {
+        self.heard.contains(&leg)
     }
 
     /// The leg has answered after all.

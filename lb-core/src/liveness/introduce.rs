@@ -5,12 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use lb_common::layout::Mac;
 use rand::Rng;
 
-use super::{
-    Liveness, Transmit,
-    description::Description,
-    message::Message,
-    verdict::{Condition, Leg},
-};
+use super::{Liveness, Transmit, description::Description, message::Message, verdict::Leg};
 
 impl Liveness {
     /// Sets what this node says of itself: all but its version, which is counted here. Everybody is told what is new.
@@ -37,7 +32,7 @@ impl Liveness {
 
     /// The lowest algorithm version that a node uses which lives, this one among them: there is another if it is not this node's own.
     pub fn algorithm(&self) -> u32 {
-        let lives = |leg: &Leg| self.view.condition(*leg) != Condition::Silent;
+        let lives = |leg: &Leg| self.view.condition(*leg).answers();
         let others = self.others().filter(lives).filter_map(|leg| self.description(leg));
         others
             .map(|description| description.algorithm)

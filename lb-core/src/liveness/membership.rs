@@ -50,6 +50,8 @@ impl Identity for Member {
 pub(super) enum Wish {
     /// This is to be sent.
     Send { to: Leg, bytes: Vec<u8> },
+    /// This leg's agent takes part.
+    Met(Leg),
     /// This leg's agent does not take part any more.
     Suspect(Leg),
 }
@@ -121,8 +123,8 @@ impl Membership {
         while let Some(notification) = self.runtime.to_notify() {
             match notification {
                 OwnedNotification::MemberDown(member) => self.wishes.push_back(Wish::Suspect(member.leg)),
-                OwnedNotification::MemberUp(_)
-                | OwnedNotification::Rename(..)
+                OwnedNotification::MemberUp(member) => self.wishes.push_back(Wish::Met(member.leg)),
+                OwnedNotification::Rename(..)
                 | OwnedNotification::Active
                 | OwnedNotification::Idle
                 | OwnedNotification::Defunct
@@ -149,6 +151,7 @@ impl Liveness {
                 {
                     self.suspect(leg, now);
                 }
+                Wish::Met(leg) => self.note_heard(leg, now),
                 // Who is in the cluster says the source.
                 Wish::Send { .. } | Wish::Suspect(_) => {}
             }

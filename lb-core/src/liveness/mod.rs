@@ -14,6 +14,7 @@ mod accuse;
 mod acquaintances;
 mod burst;
 mod description;
+mod hear;
 mod introduce;
 mod membership;
 mod message;
@@ -119,6 +120,10 @@ pub struct Liveness {
     watches: BTreeMap<Leg, Watch>,
     /// When legs were left to other observers that had answered until then.
     released: BTreeMap<Leg, Instant>,
+    /// Legs of which anything was ever heard: their data planes or agents are, or were, there.
+    heard: BTreeSet<Leg>,
+    /// Until then, while agents get to know each other, those that were not heard are taken to be there.
+    grace: Option<Instant>,
     /// A moment at which probes are sent: from there on every interval.
     beat: Instant,
     bursts: BTreeMap<Leg, Burst>,
@@ -163,6 +168,8 @@ impl Liveness {
             view: View::default(),
             watches: BTreeMap::new(),
             released: BTreeMap::new(),
+            heard: BTreeSet::new(),
+            grace: Some(now + profile.grace),
             bursts: BTreeMap::new(),
             tellings: Vec::new(),
             next_exchange: now + profile.exchange,
@@ -203,6 +210,7 @@ impl Liveness {
         self.view.retain(|leg| orders.contains_key(&leg));
         self.bursts.retain(|leg, _| orders.contains_key(leg));
         self.tellings.retain(|telling| orders.contains_key(&telling.leg));
+        self.heard.retain(|leg| orders.contains_key(leg));
         self.look_around(now);
         self.assign(now);
         self.own_legs.retain(&self.own);
@@ -234,10 +242,11 @@ impl Liveness {
             in_a_row = in_a_row.or(Some(1));
         }
         let Some(in_a_row) = in_a_row else { return };
+        self.note_heard(from, now);
         let found = match (self.view.condition(from), lease_holds) {
-            (Condition::Silent, _) if in_a_row < self.profile.recoveries => return,
+            (Condition::Silent | Condition::Absent, _) if in_a_row < self.profile.recoveries => return,
             (Condition::Yielding, false) => return,
-            (Condition::Yielding | Condition::Silent, true) => Condition::Returning,
+            (Condition::Yielding | Condition::Absent | Condition::Silent, true) => Condition::Returning,
             (Condition::Answering | Condition::Returning | Condition::Leaving, true) => return,
             (_, false) => Condition::Yielding,
         };
@@ -249,6 +258,7 @@ impl Liveness {
         if !self.orders.contains_key(&from) || self.own.contains(&from) {
             return;
         }
+        self.note_heard(from, now);
         match message {
             Message::Hello(description) => {
                 self.has_changed |= self.acquaintances.hear(from, description, now);
@@ -270,36 +280,24 @@ impl Liveness {
             }
             Message::Verdicts(verdicts) => {
                 for verdict in verdicts {
-                    self.hear(*verdict, now);
+                    self.hear(from, *verdict, now);
                 }
             }
         }
     }
 
-    /// What another node says of a leg.
-    fn hear(&mut self, verdict: Verdict, now: Instant) {
-        let leg = verdict.leg;
-        let before = self.view.condition(leg);
-        if !self.orders.contains_key(&leg) || !self.view.merge(verdict, now) {
+    /// Something was heard of a leg: it can observe others from now on.
+    fn note_heard(&mut self, leg: Leg, now: Instant) {
+        if self.own.contains(&leg) || !self.orders.contains_key(&leg) || !self.heard.insert(leg) {
             return;
         }
-        let is_trouble = matches!(verdict.condition, Condition::Silent | Condition::Returning);
-        let is_heard = self.watches.get(&leg).is_some_and(|watch| watch.has_heard(&self.profile, now))
-            || verdict.condition == Condition::Returning && self.has_just_heard(leg, now);
-        if before == Condition::Answering && is_trouble && is_heard {
-            // Others were cut off from it, and are not any more. It was well all the time.
-            if self.has_been_whole(leg, now) {
-                self.view.acquit(leg, now);
-                return self.found(leg, now);
-            }
-            // This node was on the smaller side. Unless that happens again and again, nobody needs to wait for the leg.
-            let falls = self.view.falls(leg, self.profile.memory, now);
-            let found = if falls > 1 { Condition::Returning } else { Condition::Answering };
-            if found != verdict.condition {
-                return self.find(leg, found, now);
-            }
+        if self.grace.is_none() {
+            self.assign(now);
         }
-        self.condition_changed(leg, now);
+        let next = self.next_beat(now);
+        if let Some(watch) = self.watches.get_mut(&leg) {
+            watch.hasten(next);
+        }
     }
 
     /// Says of all own legs that they go on purpose, or that they stay after all.
@@ -334,6 +332,10 @@ impl Liveness {
         if is_late {
             self.forgive(now);
         }
+        if self.grace.is_some_and(|end| end <= now) {
+            self.grace = None;
+            self.assign(now);
+        }
         self.run_watches(now);
         self.run_bursts(now);
         self.run_tellings(now);
@@ -360,7 +362,8 @@ impl Liveness {
         let others = watches.chain(bursts).chain(tellings).chain(self.next_gone).chain(exchange);
         let memberships = self.memberships.values().filter_map(Membership::due);
         let describing = self.describing.map(|(_, next)| next).into_iter().chain(self.acquaintances.due());
-        others.chain(self.own_legs.due()).chain(memberships).chain(describing).min()
+        let grace = self.grace.filter(|_| !self.orders.is_empty());
+        others.chain(grace).chain(self.own_legs.due()).chain(memberships).chain(describing).min()
     }
 
     /// The next thing to send.
@@ -417,15 +420,10 @@ impl Liveness {
 
     /// A node that hears less than half of the others in a segment is rather cut off there itself; of two nodes none can tell.
     fn is_cut_off(&self, (own, legs): &(Leg, BTreeSet<Leg>)) -> bool {
-        let others = || legs.iter().filter(|leg| *leg != own);
+        let is_there = |leg: &&Leg| self.view.condition(**leg) != Condition::Absent;
+        let others = || legs.iter().filter(|leg| *leg != own).filter(is_there);
         let silent = others().filter(|leg| self.view.condition(**leg) == Condition::Silent).count();
         others().count() > 1 && 2 * silent > others().count()
-    }
-
-    /// Whether this node has heard most of a leg's segment for so long that whoever did not was cut off itself.
-    fn has_been_whole(&self, leg: Leg, now: Instant) -> bool {
-        let since = self.segment_of(leg).and_then(|own| self.whole_since.get(&own));
-        since.is_some_and(|since| now >= *since + self.profile.gone)
     }
 
     pub(super) fn others(&self) -> impl Iterator<Item = Leg> + '_ {
@@ -436,10 +434,8 @@ impl Liveness {
     fn assign(&mut self, now: Instant) {
         let mut watches = BTreeMap::new();
         for (leg, order) in self.orders.iter().filter(|(leg, _)| !self.own.contains(leg)) {
-            let able = order.iter().filter(|observer| {
-                self.own.contains(*observer) || self.view.condition(**observer).is_present()
-            });
-            if able.take(self.profile.observers).any(|observer| self.own.contains(observer)) {
+            let able = order.iter().filter(|observer| self.can_observe(*observer, now));
+            if able.take(self.profile.observers).any(|observer| self.own.contains(&observer)) {
                 let watch = self.watches.remove(leg).unwrap_or_else(|| Watch::new(self.next_beat(now)));
                 watches.insert(*leg, watch);
             }
@@ -451,10 +447,10 @@ impl Liveness {
         self.released.extend(answered.map(|(leg, _)| (leg, now)));
     }
 
-    /// Whether this node observed a leg until a moment ago and heard it: when a partition heals, others begin to observe again before
-    /// they have been told that it was never away.
-    fn has_just_heard(&self, leg: Leg, now: Instant) -> bool {
-        self.released.get(&leg).is_some_and(|released| now < *released + self.profile.exchange)
+    /// Whether a leg can observe others: its agent is there, as far as is known.
+    fn can_observe(&self, leg: Leg, now: Instant) -> bool {
+        let is_known = || self.heard.contains(&leg) || self.grace.is_some_and(|end| now < end);
+        self.own.contains(&leg) || self.view.condition(leg).is_present() && is_known()
     }
 
     /// When this node sends its next probes, after now: all at once, for each time that it wakes costs it more than what it sends then. When
@@ -470,8 +466,15 @@ impl Liveness {
 
     fn run_watches(&mut self, now: Instant) {
         let legs: Vec<Leg> = self.watches.keys().copied().collect();
-        let next = self.next_beat(now);
+        let patience = self.profile.patience.min(self.profile.interval);
+        let mut beat = self.next_beat(now);
+        if beat < now + patience {
+            // A probe that went late is waited for as well.
+            beat += self.profile.interval;
+        }
         for leg in legs {
+            let is_absent = self.view.condition(leg) == Condition::Absent && !self.heard.contains(&leg);
+            let next = if is_absent { now + self.profile.exchange } else { beat };
             while let Some(watch) = self.watches.get_mut(&leg) {
                 match watch.handle_timeout(&self.profile, now) {
                     watch::Due::Nothing => break,
@@ -517,7 +520,7 @@ impl Liveness {
     fn condition_changed(&mut self, leg: Leg, now: Instant) {
         self.has_changed = true;
         self.look_around(now);
-        if self.view.condition(leg) == Condition::Silent {
+        if !self.view.condition(leg).answers() {
             // Whoever asked is told by the verdict.
             self.bursts.remove(&leg);
         }

@@ -3,26 +3,36 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use sha2::{Digest, Sha256};
 
 use super::verdict::Leg;
 
-/// The observers of a leg in the order in which they are asked, best first; as many as are ever needed.
-pub(super) type Order = Vec<Leg>;
+/// The others of a segment in the order in which they observe a leg: legs stand in a ring by their hashes, and the next ones after it
+/// that can do so are its observers. So each observes as many as any other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    ring: Arc<[Leg]>,
+    place: usize,
+}
 
-/// Longest order that is kept: if so many die together, the rest of the cluster has other ways to notice.
-const DEPTH: usize = 8;
+impl Order {
+    /// The others, those first that come first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Leg> + '_ {
+        let (before, after) = self.ring.split_at(self.place);
+        after.iter().skip(1).chain(before).copied()
+    }
+}
 
-/// For each leg of a segment its observers: legs stand in a ring by their hashes, and the next ones after a leg observe it. So each
-/// observes as many as any other, and never more than [`DEPTH`], whoever dies.
+/// The order of each leg of a segment.
 pub(super) fn orders(legs: &BTreeSet<Leg>) -> BTreeMap<Leg, Order> {
     let mut ring: Vec<(u64, Leg)> = legs.iter().map(|leg| (hash(*leg), *leg)).collect();
     ring.sort_unstable();
-    let after = |place: usize| ring.iter().cycle().skip(place + 1).map(|(_, observer)| *observer);
-    let depth = DEPTH.min(ring.len().saturating_sub(1));
-    ring.iter().enumerate().map(|(place, (_, leg))| (*leg, after(place).take(depth).collect())).collect()
+    let ring: Arc<[Leg]> = ring.into_iter().map(|(_, leg)| leg).collect();
+    let order = |(place, leg): (usize, &Leg)| (*leg, Order { ring: Arc::clone(&ring), place });
+    ring.iter().enumerate().map(order).collect()
 }
 
 fn hash(leg: Leg) -> u64 {
@@ -45,20 +55,22 @@ mod tests {
     fn the_load_is_even_and_a_leg_that_goes_changes_only_its_own_duties() {
         let before = orders(&legs(100));
         let mut duties: BTreeMap<Leg, usize> = BTreeMap::new();
-        before.values().flat_map(|order| &order[..2]).for_each(|leg| *duties.entry(*leg).or_default() += 1);
+        let observers = before.values().flat_map(|order| order.iter().take(2));
+        observers.for_each(|leg| *duties.entry(leg).or_default() += 1);
         assert!(duties.len() == 100 && duties.values().all(|count| *count == 2), "{duties:?}");
 
         let gone = IpAddr::from([10, 0, 0, 100]);
         for (leg, order) in orders(&legs(99)) {
-            let kept: Vec<Leg> = before[&leg].iter().copied().filter(|observer| *observer != gone).collect();
-            assert!(order.starts_with(&kept), "{leg}: {order:?} was {:?}", before[&leg]);
+            let kept: Vec<Leg> = before[&leg].iter().filter(|observer| *observer != gone).collect();
+            assert_eq!(order.iter().collect::<Vec<_>>(), kept, "{leg}");
         }
     }
 
     #[test]
     fn nobody_observes_itself_and_two_observe_each_other() {
-        assert_eq!(orders(&legs(1)).values().map(Vec::len).sum::<usize>(), 0);
+        assert!(orders(&legs(1)).values().all(|order| order.iter().count() == 0));
         let pair = orders(&legs(2));
-        assert!(pair.iter().all(|(leg, order)| order.len() == 1 && order[0] != *leg));
+        assert!(pair.iter().all(|(leg, order)| order.iter().all(|other| other != *leg)));
+        assert!(pair.values().all(|order| order.iter().count() == 1));
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Liveness,
+    observers::Order,
     verdict::{Condition, Leg},
 };
 
@@ -53,7 +54,7 @@ impl Liveness {
             LegReport {
                 condition: self.view.condition(leg),
                 since: self.view.since(leg).map(ago),
-                observers: self.observers(leg).collect(),
+                observers: self.observers(leg, now).collect(),
                 source,
             }
         };
@@ -61,9 +62,8 @@ impl Liveness {
     }
 
     /// Those who probe a leg: of its order the first few that can.
-    fn observers(&self, leg: Leg) -> impl Iterator<Item = Leg> + '_ {
-        let order = self.orders.get(&leg).into_iter().flatten().copied();
-        let able = order.filter(|leg| self.own.contains(leg) || self.view.condition(*leg).is_present());
-        able.take(self.profile.observers)
+    fn observers(&self, leg: Leg, now: Instant) -> impl Iterator<Item = Leg> + '_ {
+        let order = self.orders.get(&leg).into_iter().flat_map(Order::iter);
+        order.filter(move |observer| self.can_observe(*observer, now)).take(self.profile.observers)
     }
 }

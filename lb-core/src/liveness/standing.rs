@@ -15,9 +15,11 @@ pub struct Standing {
 
 impl Standing {
     /// `conditions` are of the legs that are not simply answering, those first that have been so for longest; of all `legs`, this
-    /// node's own among them, no more than half are avoided, for the others could not carry it.
+    /// node's own among them, no more than half are avoided, for the others could not carry it. Those without an agent are not avoided:
+    /// the kernel sends to them.
     pub fn new(conditions: &[(Leg, Condition)], gone: BTreeSet<Leg>, legs: usize) -> Self {
-        let troubled = conditions.iter().filter(|(_, condition)| !condition.is_present());
+        let is_trouble = |condition: &Condition| matches!(condition, Condition::Yielding | Condition::Silent);
+        let troubled = conditions.iter().filter(|(_, condition)| is_trouble(condition));
         Self {
             conditions: conditions.iter().copied().collect(),
             avoided: troubled.map(|(leg, _)| *leg).take(legs / 2).zip(0..).collect(),
@@ -32,7 +34,13 @@ impl Standing {
 
     /// How many legs do not answer at all.
     pub fn silent(&self) -> usize {
-        self.conditions.values().filter(|condition| **condition == Condition::Silent).count()
+        self.conditions.values().filter(|condition| !condition.answers()).count()
+    }
+
+    /// Legs of nodes without an agent.
+    pub fn absent(&self) -> impl Iterator<Item = Leg> + '_ {
+        let absent = self.conditions.iter().filter(|(_, condition)| **condition == Condition::Absent);
+        absent.map(|(leg, _)| *leg)
     }
 
     /// Whether new flows avoid it.
@@ -94,5 +102,7 @@ mod tests {
         assert!(!Standing::new(&troubled[..1], BTreeSet::new(), 1).is_avoided(leg(1)));
         let present = [leg(1), leg(2)].map(|leg| (leg, Condition::Leaving));
         assert!(!Standing::new(&present, BTreeSet::new(), 5).is_avoided(leg(1)), "its backends are used");
+        let absent = Standing::new(&[(leg(1), Condition::Absent)], BTreeSet::new(), 5);
+        assert!(!absent.is_avoided(leg(1)) && absent.owner(&[leg(1), leg(2)]) == Some(leg(2)));
     }
 }

@@ -23,7 +23,10 @@ pub enum Condition {
     Leaving,
     /// It answers, but its agent is not there: it forwards, and owns nothing.
     Yielding,
-    /// It does not answer.
+    /// It does not answer, and never did, nor has its agent ever said anything: none was installed there. What is sent to its pods is
+    /// the kernel's affair.
+    Absent,
+    /// It does not answer any more.
     Silent,
 }
 
@@ -32,7 +35,15 @@ impl Condition {
     pub fn is_present(self) -> bool {
         match self {
             Self::Answering | Self::Returning | Self::Leaving => true,
-            Self::Yielding | Self::Silent => false,
+            Self::Yielding | Self::Absent | Self::Silent => false,
+        }
+    }
+
+    /// Whether its data plane is there.
+    pub fn answers(self) -> bool {
+        match self {
+            Self::Answering | Self::Returning | Self::Leaving | Self::Yielding => true,
+            Self::Absent | Self::Silent => false,
         }
     }
 }
@@ -103,9 +114,18 @@ impl View {
         self.replace(leg, condition, falls, now);
     }
 
-    /// A leg that was told to be silent has been well all the time: the last fall was none.
-    pub(super) fn acquit(&mut self, leg: Leg, now: Instant) {
-        self.replace(leg, Condition::Answering, 0, now);
+    /// A leg that is told to be in trouble has been well all the time: the verdict is overruled, and no fall is remembered.
+    pub(super) fn acquit(&mut self, verdict: Verdict, now: Instant) {
+        let Verdict { leg, counter, .. } = verdict;
+        let counter = self.held.get(&leg).map_or(0, |held| held.counter).max(counter).saturating_add(1);
+        self.merge(Verdict { leg, counter, condition: Condition::Answering, falls: 0 }, now);
+    }
+
+    /// Whether a finding would replace what is held.
+    pub(super) fn is_news(&self, verdict: &Verdict) -> bool {
+        let held = self.held.get(&verdict.leg);
+        let held = held.map_or((0, Condition::Answering), |held| (held.counter, held.condition));
+        (verdict.counter, verdict.condition) > held
     }
 
     /// What is held of a leg, as it is told to others.
@@ -132,7 +152,7 @@ impl View {
         if changes {
             held.since = now;
         }
-        if before.is_present() && !condition.is_present() {
+        if before.is_present() && matches!(condition, Condition::Yielding | Condition::Silent) {
             held.falls.push_back(now);
         }
         if before == Condition::Silent && condition == Condition::Answering {

@@ -73,6 +73,11 @@ impl Watch {
         Due::Probe
     }
 
+    /// The next probe is to go no later than this.
+    pub(super) fn hasten(&mut self, next: Instant) {
+        self.next = self.next.min(next);
+    }
+
     /// A probe has gone; the next is to.
     pub(super) fn sent(&mut self, nonce: u64, profile: &Profile, now: Instant, next: Instant) {
         self.outstanding = Some(Outstanding { nonce, until: now + profile.patience.min(profile.interval) });

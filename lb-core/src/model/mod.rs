@@ -441,6 +441,8 @@ pub struct Network {
     pub peers: BTreeMap<NodeName, BTreeMap<String, BTreeSet<IpNet>>>,
     /// Algorithm versions that other nodes say they use; one that was not heard is taken to use this node's.
     pub algorithms: BTreeMap<NodeName, u32>,
+    /// Nodes on which no agent has ever been heard.
+    pub absent: BTreeSet<NodeName>,
 }
 
 impl Network {

@@ -64,7 +64,7 @@ impl Placer<'_> {
                 mac: (*mac).into(),
                 reach: if is_self { reach::SELF } else { reach::SEGMENT },
                 state: if planned.in_source { node_state::READY } else { node_state::SUSPECT },
-                dsr_capable: planned.other_algorithm.is_none().into(),
+                dsr_capable: (planned.other_algorithm.is_none() && !planned.is_absent).into(),
                 pad: [0; 3],
             };
             let leg = planned.addresses.get(name).copied().filter(|_| !is_self);
@@ -91,10 +91,16 @@ impl Placer<'_> {
             if entry.reach != reach::SEGMENT {
                 continue;
             }
+            // Whether it has died is for its verdict to say.
+            let state = if entry.state == node_state::GONE { node_state::SUSPECT } else { entry.state };
+            let entry = Neighbour { state, ..entry };
             self.armed.neighbours.insert(place, ArmedNeighbour { entry, leg: Some(*leg) });
             let was_there =
                 |(key, peer): &(&PeerKey, &Peer)| key.segment == segment && peer.node == u32::from(index);
-            self.maps.peers.extend(self.current.peers.iter().filter(was_there));
+            for (key, peer) in self.current.peers.iter().filter(was_there) {
+                // Another may have that MAC now, and has proven it.
+                self.maps.peers.entry(*key).or_insert(*peer);
+            }
         }
     }
 

@@ -3,7 +3,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use lb_common::layout::{Link, MAX_SEGMENTS, Mac, NO_CANDIDATE, SHARES, Spread, node_state};
+use lb_common::layout::{Link, MAX_SEGMENTS, Mac, NO_CANDIDATE, SHARES, Spread, node_state, reach};
 use proptest::prelude::*;
 
 use super::*;
@@ -275,6 +275,31 @@ fn flows_with_pods_of_nodes_that_use_another_algorithm_are_left_to_the_kernel() 
         let reason = format!("its node n1 uses algorithm version {other}, this node {own}");
         assert!(left.values().all(|text| *text == reason), "{left:?}");
     }
+}
+
+#[test]
+fn flows_with_pods_of_nodes_without_an_agent_are_left_to_the_kernel() {
+    let snapshot = snapshot(1..=6);
+    let n1 = NodeName("n1".to_owned());
+    let network = Network { absent: [n1.clone()].into(), ..network() };
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network);
+    let left: BTreeSet<String> = plan
+        .services
+        .values()
+        .flat_map(|service| service.endpoints.values())
+        .filter(|endpoint| endpoint.node.as_ref() == Some(&n1))
+        .filter_map(|endpoint| Some(endpoint.kernel.as_ref()?.to_string()))
+        .collect();
+    assert_eq!(left, ["its node n1 runs no agent".to_owned()].into());
+    let Placed { maps, armed, .. } = place(&plan, &Maps::empty(&local(0).sizes), &local(0));
+    let entry = maps.neighbours[MAX_SEGMENTS as usize];
+    assert_eq!((entry.reach, entry.state, entry.dsr_capable), (reach::SEGMENT, node_state::READY, 0));
+
+    let legs = [11, 12].map(|host| (IpAddr::from([192, 0, 2, host]), Condition::Absent));
+    let standing = |legs| Standing::new(legs, BTreeSet::new(), 3);
+    assert_eq!(armed.absent(&standing(&legs[..1])), [n1].into());
+    assert_eq!(armed.absent(&standing(&legs)).len(), 2);
+    assert_eq!(armed.absent(&standing(&[])), BTreeSet::new());
 }
 
 #[test]

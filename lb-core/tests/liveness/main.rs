@@ -6,8 +6,11 @@ mod segments;
 use std::time::Duration;
 
 use lb_common::layout::Mac;
-use lb_core::liveness::{Condition, Profile};
-use lb_sim::{Cluster, Distribution, Faults, seeds};
+use lb_core::{
+    liveness::{Condition, Profile},
+    moves,
+};
+use lb_sim::{Cluster, Distribution, Faults, seeds, vip};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -214,6 +217,118 @@ fn one_deaf_node_accuses_nobody() {
         cluster.run_for(10 * SECOND);
         let heard = [1, 3, 4].map(|of| cluster.condition(of, 2));
         assert_eq!(heard, [Condition::Answering; 3], "seed {seed}");
+    }
+}
+
+/// Agents are installed node by node. Where none has been, pods are the kernel's affair, and nothing has died.
+#[test]
+fn a_node_on_which_no_agent_ever_ran_is_absent_and_not_avoided() {
+    for seed in seeds(10) {
+        let mut cluster = Cluster::with_absent(5, &[3, 4], 8, Profile::FAST, seed);
+        cluster.run_for(10 * SECOND);
+        let all_see = |cluster: &Cluster, of: usize, condition: Condition, is_avoided: bool| {
+            cluster.all_hold(of, condition) && (0..3).all(|by| cluster.is_avoided(of, by) == is_avoided)
+        };
+        for absent in [3, 4] {
+            assert!(
+                all_see(&cluster, absent, Condition::Absent, false),
+                "seed {seed}: {}",
+                cluster.describe()
+            );
+        }
+        assert_eq!((cluster.accusations(), cluster.each_has_one_owner()), (0, true), "seed {seed}");
+
+        cluster.start_anew(3);
+        let is_there = |cluster: &Cluster| cluster.all_hold(3, Condition::Returning);
+        assert!(cluster.run_until(SECOND, is_there).is_some(), "seed {seed}: {}", cluster.describe());
+        cluster.run_for(40 * SECOND);
+        assert!(cluster.all_hold(3, Condition::Answering) && cluster.all_hold(4, Condition::Absent));
+
+        cluster.kill(3);
+        cluster.run_for(SECOND);
+        assert!(all_see(&cluster, 3, Condition::Silent, true), "seed {seed}: {}", cluster.describe());
+        // One that has never heard it is told by those that have.
+        cluster.start_anew(0);
+        cluster.run_for(10 * SECOND);
+        assert!(all_see(&cluster, 3, Condition::Silent, true), "seed {seed}: {}", cluster.describe());
+        assert!(all_see(&cluster, 4, Condition::Absent, false), "seed {seed}: {}", cluster.describe());
+    }
+}
+
+/// Of few agents among many nodes each is observed by others, wherever they stand.
+#[test]
+fn a_few_agents_among_many_nodes_observe_each_other() {
+    for seed in seeds(5) {
+        let absent: Vec<usize> = (5..50).collect();
+        let mut cluster = Cluster::with_absent(50, &absent, 50, Profile::FAST, seed);
+        let all_known = |cluster: &Cluster| absent.iter().all(|of| cluster.all_hold(*of, Condition::Absent));
+        let time = cluster.run_until(10 * SECOND, all_known);
+        assert!(time.is_some(), "seed {seed}: {}", cluster.describe());
+        assert!(
+            (0..50).all(|number| cluster.owners(vip(number)).len() == 1),
+            "seed {seed}: an absent node owns"
+        );
+        cluster.run_for(5 * SECOND);
+        cluster.count_anew();
+        cluster.run_for(10 * SECOND);
+        let packets = 50.0 * cluster.packets_per_node_and_second() / 5.0;
+        assert!(packets < 250.0, "{packets} of each agent");
+        for dead in 0..5 {
+            cluster.kill(dead);
+            let is_silent = |cluster: &Cluster| cluster.all_hold(dead, Condition::Silent);
+            let time = cluster.run_until(SECOND / 2, is_silent);
+            assert!(time.is_some(), "seed {seed}: {}", cluster.describe());
+            cluster.start_anew(dead);
+            let is_back = |cluster: &Cluster| cluster.all_hold(dead, Condition::Returning);
+            assert!(cluster.run_until(2 * SECOND, is_back).is_some(), "seed {seed}: {}", cluster.describe());
+            cluster.run_for(10 * SECOND);
+        }
+    }
+}
+
+/// Some hear a node and others do not, for ever: what they say of it in turn moves its VIPs no more often than anything else may.
+#[test]
+fn nodes_that_differ_for_ever_move_little() {
+    for seed in seeds(20) {
+        let mut cluster = settled(6, seed);
+        let x = cluster.owners(vip(0))[0];
+        let others: Vec<usize> = (0..6).filter(|node| *node != x).collect();
+        let [y, z, w] = [others[0], others[1], others[2]];
+        cluster.part(&[x], &[y, z]);
+        cluster.part(&[y], &[w]);
+        cluster.run_for(600 * SECOND);
+        let most = cluster.most_moves();
+        println!("{} moves in ten minutes, {most} of a VIP within three", cluster.moves());
+        assert!(most <= moves::MOST, "seed {seed}: {most} moves, {}", cluster.describe());
+        cluster.faults = Faults::default();
+        let whole = |cluster: &Cluster| (0..6).all(|of| cluster.all_hold(of, Condition::Answering));
+        assert!(cluster.run_until(700 * SECOND, whole).is_some(), "seed {seed}: {}", cluster.describe());
+    }
+}
+
+/// The slower presets do the same, each in its own time.
+#[test]
+fn each_preset_finds_the_dead_and_accuses_nobody_else() {
+    for (profile, limit) in [(Profile::FAST, 1), (Profile::CALM, 3), (Profile::WAN, 15)] {
+        for seed in seeds(3) {
+            let mut cluster = Cluster::new(10, profile, seed);
+            cluster.run_for(20 * SECOND);
+            cluster.faults.loss = 0.01;
+            cluster.put_to_sleep(3);
+            let yields = |cluster: &Cluster| cluster.all_hold(3, Condition::Yielding);
+            assert!(cluster.run_until(3 * profile.lease, yields).is_some(), "{profile:?}, seed {seed}");
+            cluster.start_anew(3);
+            cluster.run_for(300 * SECOND);
+            assert_eq!(cluster.accusations(), 0, "{profile:?}, seed {seed}");
+            cluster.faults = Faults::default();
+            cluster.kill(7);
+            let is_silent = |cluster: &Cluster| cluster.all_hold(7, Condition::Silent);
+            let time = cluster.run_until(limit * SECOND, is_silent);
+            println!("until all know: {time:?}");
+            assert!(time.is_some(), "{profile:?}, seed {seed}: {}", cluster.describe());
+            cluster.run_for(profile.gone + SECOND);
+            assert!(cluster.is_gone(7, 0), "{profile:?}, seed {seed}");
+        }
     }
 }
 

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::writer::{Error, replace, to_yaml};
 
-/// A node's claims to files below the output directory, kept in `.written-by/<node>.yaml`.
+/// A node's record of files that it answers for below the output directory, kept in `.written-by/<node>.yaml`.
 ///
-/// A file is claimed before it is written and given up before it is removed, so a crash at any point leaves none that nobody answers
-/// for. What another node claims is never removed: the last to give it up does that.
-pub(super) struct Claims {
+/// A file is recorded before it is written and given up before it is removed, so a crash at any point leaves none that nobody answers
+/// for. What another node records is never removed: the last to give it up does that.
+pub(super) struct Records {
     output: PathBuf,
     path: PathBuf,
     kept: Kept,
@@ -31,7 +31,7 @@ struct Kept {
 
 const DIR: &str = ".written-by";
 
-impl Claims {
+impl Records {
     /// Those of a node's earlier agent. `node` is a file name.
     pub(super) fn of(output: &Path, node: &str) -> Self {
         let path = output.join(DIR).join(format!("{node}.yaml"));
@@ -42,20 +42,20 @@ impl Claims {
         Self { output: output.to_owned(), path, kept }
     }
 
-    /// Claims these files, and gives up all others.
+    /// Records these files, and gives up all others.
     ///
     /// # Errors
-    /// The claims cannot be written.
+    /// The records cannot be written.
     pub(super) fn set(&mut self, written: BTreeSet<PathBuf>) -> Result<(), Error> {
         let known = self.kept.written.union(&self.kept.gone).cloned().collect::<BTreeSet<_>>();
         let gone = &known - &written;
         self.keep(Kept { written, gone })
     }
 
-    /// Removes what was given up and nobody else claims.
+    /// Removes what was given up and nobody else records.
     ///
     /// # Errors
-    /// A file cannot be removed, or the claims of another node cannot be read.
+    /// A file cannot be removed, or the records of another node cannot be read.
     pub(super) fn remove_gone(&mut self) -> Result<(), Error> {
         if self.kept.gone.is_empty() {
             return Ok(());
@@ -109,7 +109,7 @@ fn read(path: &Path) -> Result<Kept, Error> {
     Ok(kept)
 }
 
-/// Whoever has changed the claims must not make an agent remove anything else.
+/// Whoever has changed the records must not make an agent remove anything else.
 fn is_below(path: &Path) -> bool {
     path.components().all(|component| matches!(component, Component::Normal(_)))
 }
