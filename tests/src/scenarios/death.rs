@@ -12,12 +12,22 @@ use super::{
     Outcome,
     traffic::{self, Stream},
 };
-use crate::lab::{Lab, WEB, WEB_V6, frontend};
+use crate::lab::{self, Lab, WEB, WEB_V6, frontend};
 
 /// Until what is established with the node is given up, and a little more.
 const GIVEN_UP: Duration = Duration::from_secs(6);
 
+/// Its switch port drops everything, with the link up.
 pub fn owner_dies(lab: &mut Lab) -> Result<Outcome> {
+    dies(lab, Lab::set_cable)
+}
+
+/// Its link goes down.
+pub fn owner_loses_its_link(lab: &mut Lab) -> Result<Outcome> {
+    dies(lab, Lab::set_port)
+}
+
+fn dies(lab: &mut Lab, death: impl Fn(&Lab, &str, bool) -> Result<()>) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let dead = lab.owner(WEB)?;
     let mut connections = traffic::connections(lab, 120)?;
@@ -27,7 +37,7 @@ pub fn owner_dies(lab: &mut Lab) -> Result<Outcome> {
     thread::sleep(Duration::from_millis(300));
 
     let begin = Instant::now();
-    lab.set_cable(&dead, false)?;
+    death(lab, &dead, false)?;
     let survivors: Vec<String> =
         lab.nodes.iter().map(|node| node.name.clone()).filter(|name| *name != dead).collect();
     for name in &survivors {
@@ -65,11 +75,10 @@ pub fn owner_dies(lab: &mut Lab) -> Result<Outcome> {
             longest.as_millis()
         ),
     );
-    let (alive, gone): (Vec<_>, Vec<_>) =
+    let (mut alive, mut gone): (Vec<_>, Vec<_>) =
         connections.drain(..).partition(|connection| lab.node_of(&connection.pod) != dead);
-    let (mut alive, gone) = (alive, gone.len());
     let (lost, line) = traffic::ask(&mut alive, "alive");
-    outcome.check(lost.is_empty() && gone > 0, format!("TCP to pods elsewhere: {line}"));
+    outcome.check(lost.is_empty() && !gone.is_empty(), format!("TCP to pods elsewhere: {line}"));
     let mut fresh = Vec::new();
     for client in [0, 1, 2] {
         for vip in [WEB, WEB_V6] {
@@ -79,8 +88,15 @@ pub fn owner_dies(lab: &mut Lab) -> Result<Outcome> {
     let wrong = fresh.iter().filter(|connection| lab.node_of(&connection.pod) == dead).count();
     outcome.check(wrong == 0, format!("{} new connections, {wrong} to pods of {dead}", fresh.len()));
     thread::sleep(GIVEN_UP);
+    let count = gone.len();
+    let given_up = lab::lost(gone.iter_mut(), "are you there");
+    let reset = given_up.iter().filter(|(_, why)| why.to_string().contains("reset by peer")).count();
+    outcome.check(
+        reset == count,
+        format!("once it has been dead for 5 s, {reset} of {count} connections to its pods are reset"),
+    );
 
-    lab.set_cable(&dead, true)?;
+    death(lab, &dead, true)?;
     lab.wait_all("the node to be back", |status| status.nodes.values().all(PeerStatus::is_present))?;
     alive.extend(fresh);
     let (lost, line) = traffic::ask(&mut alive, "back");

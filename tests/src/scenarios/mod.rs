@@ -2,7 +2,7 @@
 //!
 //! Each leaves the lab as it was; one that fails may not.
 
-mod death;
+pub mod death;
 mod discovery;
 mod ecmp;
 mod explain;
@@ -129,7 +129,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "owner_dies",
         done: "the owner's cable is pulled under 120 open connections and UDP every millisecond, and put back after six seconds",
-        expected: "another node owns the VIPs; nothing is lost that goes to pods elsewhere but UDP for a moment; new connections avoid its pods",
+        expected: "another node owns the VIPs; nothing is lost that goes to pods elsewhere but UDP for a moment; new connections avoid its pods, old ones are reset after 5 s",
         run: death::owner_dies,
     },
     Scenario {

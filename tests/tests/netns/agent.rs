@@ -26,6 +26,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("a_second_agent_is_refused", a_second_agent_is_refused),
     ("once_makes_one_pass", once_makes_one_pass),
     ("jumbo_frames_are_served", jumbo_frames_are_served),
+    ("pods_of_a_node_without_an_agent_are_left_to_the_kernel", pods_of_a_node_without_an_agent),
     ("a_link_that_carries_no_programs_is_left_to_others", a_link_that_carries_no_programs),
     ("clsact_serves_where_tcx_is_missing", clsact_serves_where_tcx_is_missing),
 ];
@@ -74,6 +75,48 @@ fn a_link_that_carries_no_programs(lab: &mut Lab) -> Result<()> {
     node.wait("the link to be served", |status| {
         status.problems.is_empty() && status.links.get("eth0").is_some_and(|link| link.mode != "none")
     })?;
+    Ok(())
+}
+
+/// Two agents that begin on a cluster in which the third node never had one: its pods are used all the same, in kube-proxy's way.
+fn pods_of_a_node_without_an_agent(lab: &mut Lab) -> Result<()> {
+    for node in &mut lab.nodes {
+        node.stop()?;
+        node.namespace.run(|| Ok(unload(&node.pins)?))?;
+    }
+    let pod = lab.web().iter().find(|pod| lab.node_of(pod) == "n3").cloned().context("n3 has a pod")?;
+    let address = lab.endpoint(&pod, false);
+    for node in &mut lab.nodes[..2] {
+        node.namespace.nft(&format!(
+            "table inet kube-proxy-of-web {{
+                chain translate {{
+                    type nat hook prerouting priority dstnat;
+                    ip daddr {WEB} tcp dport 80 dnat ip to {address}
+                }}
+                chain hide {{ type nat hook postrouting priority srcnat; ct status dnat masquerade; }}
+            }}"
+        ))?;
+        node.spawn()?;
+    }
+    for node in &mut lab.nodes[..2] {
+        node.wait("n3 to be known to have no agent", |status| {
+            let service = status.services.get(&format!("{}/TCP", frontend(WEB)));
+            let endpoints = service.map(|service| service.endpoints.values()).into_iter().flatten();
+            let mut of_n3 = endpoints.filter(|endpoint| endpoint.node.as_deref() == Some("n3"));
+            let says_why = |why: &Option<String>| why.as_deref() == Some("its node n3 runs no agent");
+            status.nodes["n3"].conditions.values().any(|condition| condition == "absent")
+                && of_n3.all(|endpoint| says_why(&endpoint.kernel))
+                && status.vips.get(&WEB.to_string()).is_some_and(|vip| vip.owner.as_deref() != Some("n3"))
+        })?;
+    }
+    let client = &lab.clients()[0];
+    client.forget(WEB)?;
+    let connections = client.connect_many(frontend(WEB), 60)?;
+    let (by_kernel, direct): (Vec<_>, Vec<_>) =
+        connections.iter().partition(|connection| lab.node_of(&connection.pod) == "n3");
+    ensure!(by_kernel.len() >= 8 && direct.len() >= 20, "{} and {}", by_kernel.len(), direct.len());
+    ensure!(by_kernel.iter().all(|connection| connection.seen != client.v4), "the kernel hides the client");
+    ensure!(direct.iter().all(|connection| connection.seen == client.v4), "XDP does not");
     Ok(())
 }
 

@@ -4,18 +4,25 @@ use anyhow::{Result, ensure};
 use lb_agent::output::NodeStatus;
 use magnetite_tests::{
     lab::{Lab, Lost, Node, WEB, WEB_V6, frontend},
-    scenarios::traffic,
+    scenarios::{death, traffic},
 };
 
 use crate::{agent::Test, seen::wait};
 
 /// Names, and what they do with a lab of their own.
 pub const TESTS: &[(&str, Test)] = &[
+    ("an_owner_whose_link_goes_down_is_replaced", an_owner_whose_link_goes_down_is_replaced),
     ("an_owner_that_nobody_hears_is_replaced", an_owner_that_nobody_hears_is_replaced),
     ("an_owner_that_hears_nobody_is_replaced_whatever_it_says", an_owner_that_hears_nobody_is_replaced),
 ];
 
 const VIPS: [std::net::IpAddr; 2] = [WEB, WEB_V6];
+
+fn an_owner_whose_link_goes_down_is_replaced(lab: &mut Lab) -> Result<()> {
+    let outcome = death::owner_loses_its_link(lab)?;
+    ensure!(outcome.has_passed(), "{}", outcome.happened());
+    Ok(())
+}
 
 fn an_owner_that_nobody_hears_is_replaced(lab: &mut Lab) -> Result<()> {
     let dead = lab.owner(WEB)?;

@@ -4,6 +4,7 @@ mod agent;
 mod claims;
 mod drain;
 mod gossip;
+mod ipv6;
 mod lab;
 mod loss;
 mod seen;
@@ -28,6 +29,7 @@ fn main() {
         .chain(claims::TESTS)
         .chain(drain::TESTS)
         .chain(gossip::TESTS)
+        .chain(ipv6::TESTS)
         .chain(loss::TESTS)
         .chain(seen::TESTS)
         .chain(segments::TESTS)

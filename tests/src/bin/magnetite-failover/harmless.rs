@@ -1,6 +1,9 @@
 //! What must cost nothing: agents that are killed, stopped or replaced, drains, and a node that is silent for a moment.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use lb_agent::output::PeerStatus;
@@ -11,6 +14,9 @@ use magnetite_tests::{
         traffic::{self, Stream},
     },
 };
+
+/// Longer than a page of metrics is kept.
+const METRICS_ARE_NEW: Duration = Duration::from_secs(20);
 
 /// What happens to the owner.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +117,12 @@ impl Event {
                 lab.set_cable(owner, false)?;
                 thread::sleep(away);
                 lab.set_cable(owner, true)?;
-                ensure!(accusations(lab)? > before, "nobody held {owner} to be dead: nothing was shown");
+                let begin = Instant::now();
+                while accusations(lab)? <= before {
+                    let in_vain = begin.elapsed() > METRICS_ARE_NEW;
+                    ensure!(!in_vain, "nobody held {owner} to be dead: nothing was shown");
+                    thread::sleep(Duration::from_millis(100));
+                }
             }
         }
         lab.wait_all("all nodes to be there", |status| {
