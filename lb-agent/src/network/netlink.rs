@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use lb_core::model::{Network, NodeLink};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressHeaderFlags},
+    address::AddressAttribute,
     link::LinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute},
@@ -132,13 +132,6 @@ impl Netlink {
                 AddressAttribute::Address(address) => Some(*address),
                 _ => None,
             });
-            // Nothing can be bound to an address before DAD has ended, which is news then.
-            let flags = message.header.flags;
-            if flags.contains(AddressHeaderFlags::Tentative)
-                && !flags.contains(AddressHeaderFlags::Optimistic)
-            {
-                continue;
-            }
             if let (Some(link), Some(address)) = (link, address) {
                 link.prefixes.extend(IpNet::new(address, message.header.prefix_len));
             }
