@@ -49,14 +49,9 @@ pub struct Netlink {
     peers: BTreeSet<IpAddr>,
     /// MACs as last known: a node that does not answer for a while is still where it was.
     known: BTreeMap<(String, IpAddr), [u8; 6]>,
-    /// The same, by the interface's index.
-    macs: Macs,
-    /// Indexes of the interfaces that are links.
-    devices: BTreeSet<u32>,
+    /// Names of links, by their own interface's index.
+    devices: BTreeMap<u32, String>,
 }
-
-/// MACs of peers, by interface and address.
-type Macs = BTreeMap<(u32, IpAddr), [u8; 6]>;
 
 impl Netlink {
     /// Connects; needs a tokio runtime.
@@ -73,20 +68,12 @@ impl Netlink {
         let (connection, handle, news) =
             rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
         tokio::spawn(connection);
-        Ok(Self {
-            handle,
-            news,
-            peers: BTreeSet::new(),
-            known: BTreeMap::new(),
-            macs: Macs::new(),
-            devices: BTreeSet::new(),
-        })
+        Ok(Self { handle, news, peers: BTreeSet::new(), known: BTreeMap::new(), devices: BTreeMap::new() })
     }
 
     /// Of whom the MAC is wanted: the addresses of nodes.
     pub fn set_peers(&mut self, peers: BTreeSet<IpAddr>) {
         self.known.retain(|(_, address), _| peers.contains(address));
-        self.macs.retain(|(_, address), _| peers.contains(address));
         self.peers = peers;
     }
 
@@ -105,8 +92,8 @@ impl Netlink {
         let NetlinkPayload::InnerMessage(message) = &message.payload else { return false };
         match message {
             RouteNetlinkMessage::NewNeighbour(neighbour) => {
-                self.devices.contains(&neighbour.header.ifindex)
-                    && is_news(neighbour, &self.peers, &self.macs)
+                let device = self.devices.get(&neighbour.header.ifindex);
+                device.is_some_and(|link| is_news(neighbour, link, &self.peers, &self.known))
             }
             // What is known of a neighbour that the kernel forgets stays true.
             RouteNetlinkMessage::DelNeighbour(_) => false,
@@ -145,11 +132,9 @@ impl Netlink {
             };
             if self.peers.contains(&address) {
                 self.known.insert((name.clone(), address), mac);
-                self.macs.insert((message.header.ifindex, address), mac);
             }
         }
-        self.macs.retain(|(device, _), _| names.contains_key(device));
-        self.devices = names.into_keys().collect();
+        self.devices = names.into_iter().filter(|(_, name)| network.links.contains_key(name)).collect();
         self.known.retain(|(name, _), _| network.links.contains_key(name));
         network.neighbours = self.known.clone();
         Ok(network)
@@ -259,11 +244,16 @@ impl Netlink {
 }
 
 /// Whether a peer has another MAC than was known. In a large cluster neighbours are confirmed and grow old all the time.
-fn is_news(neighbour: &NeighbourMessage, peers: &BTreeSet<IpAddr>, macs: &Macs) -> bool {
+fn is_news(
+    neighbour: &NeighbourMessage,
+    link: &str,
+    peers: &BTreeSet<IpAddr>,
+    known: &BTreeMap<(String, IpAddr), [u8; 6]>,
+) -> bool {
     let Some(address) = destination(neighbour).filter(|address| peers.contains(address)) else {
         return false;
     };
-    mac(neighbour).is_some_and(|mac| macs.get(&(neighbour.header.ifindex, address)) != Some(&mac))
+    mac(neighbour).is_some_and(|mac| known.get(&(link.to_owned(), address)) != Some(&mac))
 }
 
 fn request(what: &'static str) -> impl Fn(rtnetlink::Error) -> NetlinkError {
@@ -312,7 +302,7 @@ mod tests {
                 NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
                 NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
             ];
-            is_news(&message, &[peer].into(), &[((7, peer), known)].into())
+            is_news(&message, "eth0", &[peer].into(), &[(("eth0".to_owned(), peer), known)].into())
         };
         assert!(!told(peer, known, NeighbourState::Reachable));
         assert!(!told(peer, known, NeighbourState::Stale));

@@ -37,7 +37,9 @@ impl Liveness {
                 return;
             }
         }
-        self.view.merge(verdict, now);
+        if !self.view.merge(verdict, now) {
+            return;
+        }
         if is_doubtful && is_heard {
             // This node was on the smaller side. Unless that happens again and again, nobody needs to wait for the leg.
             let falls = self.view.falls(leg, self.profile.memory, now);
