@@ -48,15 +48,6 @@ impl Liveness {
                 return self.find(leg, found, now);
             }
         }
-        if self.own.contains(&leg) && condition == Condition::Answering {
-            // Others differ whether this node is there: its VIPs must not follow each turn of that.
-            let is_acquitted = before == Condition::Silent;
-            let asks = is_acquitted
-                && self.own_legs.acquit(leg, (3 * self.profile.exchange, self.profile.memory), now);
-            if asks || self.own_legs.insists(leg, now) {
-                return self.find(leg, Condition::Returning, now);
-            }
-        }
         self.condition_changed(leg, now);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::verdict::{Condition, Leg};
@@ -13,10 +13,6 @@ pub(super) struct OwnLegs {
     is_leaving: bool,
     /// When the quiet time after a trouble is over.
     waiting: BTreeMap<Leg, Instant>,
-    /// When others last said of a leg that it is well after all.
-    acquitted: BTreeMap<Leg, Instant>,
-    /// Legs that wait because of that, whatever others say.
-    disputed: BTreeSet<Leg>,
 }
 
 impl OwnLegs {
@@ -29,7 +25,7 @@ impl OwnLegs {
     pub(super) fn mind(&mut self, leg: Leg, held: Condition, quiet_until: Instant) -> bool {
         match held {
             Condition::Answering | Condition::Returning if self.is_leaving => {
-                self.stop_waiting(leg);
+                self.waiting.remove(&leg);
                 true
             }
             Condition::Leaving if self.is_leaving => false,
@@ -39,31 +35,10 @@ impl OwnLegs {
             }
             // In trouble it has no say: its observers find that it is back.
             Condition::Answering | Condition::Yielding | Condition::Absent | Condition::Silent => {
-                self.stop_waiting(leg);
+                self.waiting.remove(&leg);
                 false
             }
         }
-    }
-
-    /// Others say that a leg is well that was told to be silent. If they have done so within `memory` already, but not within `same`,
-    /// they differ for longer, and the leg asks whether it may own: then the answer is `true`.
-    pub(super) fn acquit(&mut self, leg: Leg, (same, memory): (Duration, Duration), now: Instant) -> bool {
-        let before = self.acquitted.get(&leg).copied();
-        if before.is_some_and(|before| now < before + same) {
-            return false;
-        }
-        self.acquitted.insert(leg, now);
-        let asks = before.is_some_and(|before| now < before + memory);
-        if asks {
-            self.waiting.insert(leg, now);
-            self.disputed.insert(leg);
-        }
-        asks
-    }
-
-    /// Whether the leg is to wait for some time more, though others say that it is well.
-    pub(super) fn insists(&self, leg: Leg, now: Instant) -> bool {
-        self.disputed.contains(&leg) && self.waiting.get(&leg).is_some_and(|until| *until > now)
     }
 
     /// Waits until then, if it waits at all.
@@ -86,12 +61,5 @@ impl OwnLegs {
     /// Forgets legs that are not this node's any more.
     pub(super) fn retain(&mut self, own: &BTreeSet<Leg>) {
         self.waiting.retain(|leg, _| own.contains(leg));
-        self.acquitted.retain(|leg, _| own.contains(leg));
-        self.disputed.retain(|leg| own.contains(leg));
-    }
-
-    fn stop_waiting(&mut self, leg: Leg) {
-        self.waiting.remove(&leg);
-        self.disputed.remove(&leg);
     }
 }

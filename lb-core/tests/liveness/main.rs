@@ -286,7 +286,7 @@ fn a_few_agents_among_many_nodes_observe_each_other() {
     }
 }
 
-/// Some hear a node and others do not, for ever: what they say of it in turn moves its VIPs no more often than anything else may.
+/// Two of six do not hear a third, and one of them does not hear a fourth, for ever: the others know better, and little moves.
 #[test]
 fn nodes_that_differ_for_ever_move_little() {
     for seed in seeds(20) {
