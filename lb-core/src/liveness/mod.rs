@@ -32,7 +32,7 @@ use std::{
 };
 
 use lb_common::layout::Mac;
-use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 
 use acquaintances::Acquaintances;
 use burst::Burst;
@@ -134,6 +134,8 @@ pub struct Liveness {
     whole_since: BTreeMap<Leg, Instant>,
     /// When the next leg that is silent will be gone.
     next_gone: Option<Instant>,
+    /// Since when what follows from what is held of legs has not been looked at: whom this node observes, whether it is cut off.
+    unsettled: Option<Instant>,
     outbox: VecDeque<Transmit>,
     has_changed: bool,
     counts: Counts,
@@ -175,6 +177,7 @@ impl Liveness {
             next_exchange: now + profile.exchange,
             whole_since: BTreeMap::new(),
             next_gone: None,
+            unsettled: None,
             outbox: VecDeque::new(),
             has_changed: false,
             counts: Counts::default(),
@@ -211,8 +214,7 @@ impl Liveness {
         self.bursts.retain(|leg, _| orders.contains_key(leg));
         self.tellings.retain(|telling| orders.contains_key(&telling.leg));
         self.heard.retain(|leg| orders.contains_key(leg));
-        self.look_around(now);
-        self.assign(now);
+        self.settle_view(now);
         self.own_legs.retain(&self.own);
         let orders = &self.orders;
         self.acquaintances.retain(|leg| orders.contains_key(&leg));
@@ -292,7 +294,7 @@ impl Liveness {
             return;
         }
         if self.grace.is_none() {
-            self.assign(now);
+            self.unsettled.get_or_insert(now);
         }
         let next = self.next_beat(now);
         if let Some(watch) = self.watches.get_mut(&leg) {
@@ -334,7 +336,7 @@ impl Liveness {
         }
         if self.grace.is_some_and(|end| end <= now) {
             self.grace = None;
-            self.assign(now);
+            self.unsettled.get_or_insert(now);
         }
         self.run_watches(now);
         self.run_bursts(now);
@@ -346,6 +348,9 @@ impl Liveness {
             self.next_exchange = now + self.profile.exchange;
             self.exchange(now);
             self.join_missing(now);
+        }
+        if self.unsettled.is_some() {
+            self.settle_view(now);
         }
         if self.next_gone.is_some_and(|at| at <= now) {
             self.has_changed = true;
@@ -363,6 +368,7 @@ impl Liveness {
         let memberships = self.memberships.values().filter_map(Membership::due);
         let describing = self.describing.map(|(_, next)| next).into_iter().chain(self.acquaintances.due());
         let grace = self.grace.filter(|_| !self.orders.is_empty());
+        let others = others.chain(self.unsettled);
         others.chain(grace).chain(self.own_legs.due()).chain(memberships).chain(describing).min()
     }
 
@@ -378,14 +384,10 @@ impl Liveness {
 
     /// How all legs stand now.
     pub fn standing(&self, now: Instant) -> Standing {
-        let condition = |leg: &Leg| self.view.condition(*leg);
-        let mut troubled: Vec<(Leg, Condition)> = self
-            .orders
-            .keys()
-            .filter(|leg| condition(leg) != Condition::Answering)
-            .map(|leg| (*leg, condition(leg)))
-            .collect();
-        troubled.sort_by_key(|(leg, _)| (self.view.since(*leg), *leg));
+        let mut troubled: Vec<_> = self.view.troubled().collect();
+        troubled.sort_by_key(|(leg, _, since)| (*since, *leg));
+        let troubled: Vec<(Leg, Condition)> =
+            troubled.into_iter().map(|(leg, condition, _)| (leg, condition)).collect();
         let gone = self.gone_at().filter(|(_, at)| *at <= now).map(|(leg, _)| leg).collect();
         Standing::new(&troubled, gone, self.orders.len())
     }
@@ -403,7 +405,14 @@ impl Liveness {
         })
     }
 
-    /// Whether this node is cut off, and what follows for the silent, after who is there or how they are has changed.
+    /// What follows from how legs are, after that has changed: once for all that is heard at once, for each looks at all legs.
+    fn settle_view(&mut self, now: Instant) {
+        self.unsettled = None;
+        self.look_around(now);
+        self.assign(now);
+    }
+
+    /// Whether this node is cut off, and what follows for the silent.
     fn look_around(&mut self, now: Instant) {
         let whole: BTreeSet<Leg> =
             self.segments.iter().filter(|segment| !self.is_cut_off(segment)).map(|(own, _)| *own).collect();
@@ -420,10 +429,15 @@ impl Liveness {
 
     /// A node that hears less than half of the others in a segment is rather cut off there itself; of two nodes none can tell.
     fn is_cut_off(&self, (own, legs): &(Leg, BTreeSet<Leg>)) -> bool {
-        let is_there = |leg: &&Leg| self.view.condition(**leg) != Condition::Absent;
-        let others = || legs.iter().filter(|leg| *leg != own).filter(is_there);
-        let silent = others().filter(|leg| self.view.condition(**leg) == Condition::Silent).count();
-        others().count() > 1 && 2 * silent > others().count()
+        let is_other = |leg: &Leg| leg != own && legs.contains(leg);
+        let troubled = self.view.troubled().filter(|(leg, ..)| is_other(leg));
+        let (mut silent, mut absent) = (0, 0);
+        for (_, condition, _) in troubled {
+            silent += usize::from(condition == Condition::Silent);
+            absent += usize::from(condition == Condition::Absent);
+        }
+        let others = legs.len() - usize::from(legs.contains(own)) - absent;
+        others > 1 && 2 * silent > others
     }
 
     pub(super) fn others(&self) -> impl Iterator<Item = Leg> + '_ {
@@ -432,13 +446,14 @@ impl Liveness {
 
     /// Whose observer this node is now: of those that can observe, the first few. A leg that is silent or yields observes nobody.
     fn assign(&mut self, now: Instant) {
+        let own = self.own.iter().filter_map(|own| self.orders.get(own));
+        let observed =
+            |order: &Order| order.observed(self.profile.observers, |leg| self.can_observe(leg, now));
+        let observed: Vec<Leg> = own.flat_map(observed).collect();
         let mut watches = BTreeMap::new();
-        for (leg, order) in self.orders.iter().filter(|(leg, _)| !self.own.contains(leg)) {
-            let able = order.iter().filter(|observer| self.can_observe(*observer, now));
-            if able.take(self.profile.observers).any(|observer| self.own.contains(&observer)) {
-                let watch = self.watches.remove(leg).unwrap_or_else(|| Watch::new(self.next_beat(now)));
-                watches.insert(*leg, watch);
-            }
+        for leg in observed {
+            let watch = self.watches.remove(&leg).unwrap_or_else(|| Watch::new(self.next_beat(now)));
+            watches.insert(leg, watch);
         }
         let is_new = |released: &Instant| now < *released + self.profile.exchange;
         self.released.retain(|leg, released| self.orders.contains_key(leg) && is_new(released));
@@ -519,12 +534,11 @@ impl Liveness {
 
     fn condition_changed(&mut self, leg: Leg, now: Instant) {
         self.has_changed = true;
-        self.look_around(now);
+        self.unsettled.get_or_insert(now);
         if !self.view.condition(leg).answers() {
             // Whoever asked is told by the verdict.
             self.bursts.remove(&leg);
         }
-        self.assign(now);
         if self.own.contains(&leg) {
             self.mind_own(now);
         }
@@ -556,8 +570,9 @@ impl Liveness {
             self.tell_all_of(to, now);
             self.tell_description(to);
         }
-        let unknown: Vec<Leg> =
-            others.into_iter().filter(|leg| self.description(*leg).is_none()).take(MOST_ASKED).collect();
+        // Not always the same: some may never answer.
+        let unknown = others.into_iter().filter(|leg| self.acquaintances.description(*leg).is_none());
+        let unknown = unknown.sample(&mut self.random, MOST_ASKED);
         unknown.into_iter().for_each(|leg| self.tell(leg, Message::Describe));
     }
 
@@ -580,4 +595,4 @@ impl Liveness {
 }
 
 /// Legs that are asked at once to describe themselves.
-const MOST_ASKED: usize = 4;
+const MOST_ASKED: usize = 16;

@@ -24,6 +24,20 @@ impl Order {
         let (before, after) = self.ring.split_at(self.place);
         after.iter().skip(1).chain(before).copied()
     }
+
+    /// Those that this leg observes, if each has so many observers and these can be such: it stands behind them in the ring, with too few
+    /// others between.
+    pub(super) fn observed(&self, observers: usize, can_observe: impl Fn(Leg) -> bool) -> Vec<Leg> {
+        let (before, after) = self.ring.split_at(self.place);
+        let mut between = 0;
+        let backwards = before.iter().rev().chain(after.iter().skip(1).rev()).copied();
+        let is_observed = |leg: &Leg| {
+            let is_near = between < observers;
+            between += usize::from(can_observe(*leg));
+            is_near
+        };
+        backwards.take_while(is_observed).collect()
+    }
 }
 
 /// The order of each leg of a segment.
@@ -63,6 +77,19 @@ mod tests {
         for (leg, order) in orders(&legs(99)) {
             let kept: Vec<Leg> = before[&leg].iter().filter(|observer| *observer != gone).collect();
             assert_eq!(order.iter().collect::<Vec<_>>(), kept, "{leg}");
+        }
+    }
+
+    #[test]
+    fn whom_a_leg_observes_is_what_the_observers_of_all_say() {
+        let orders = orders(&legs(40));
+        let can_observe = |leg: Leg| hash(leg).is_multiple_of(3);
+        for (own, order) in &orders {
+            let is_able = |leg: &Leg| leg == own || can_observe(*leg);
+            let observes = |order: &Order| order.iter().filter(is_able).take(2).any(|leg| leg == *own);
+            let others = orders.iter().filter(|(leg, order)| *leg != own && observes(order));
+            let observed: BTreeSet<Leg> = order.observed(2, can_observe).into_iter().collect();
+            assert_eq!(observed, others.map(|(leg, _)| *leg).collect(), "{own}");
         }
     }
 

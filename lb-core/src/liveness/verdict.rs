@@ -91,6 +91,12 @@ impl View {
         self.held.get(&leg).map(|held| held.since)
     }
 
+    /// Legs that are not well, how they are, and since when.
+    pub(super) fn troubled(&self) -> impl Iterator<Item = (Leg, Condition, Instant)> + '_ {
+        let troubled = self.held.iter().filter(|(_, held)| held.condition != Condition::Answering);
+        troubled.map(|(leg, held)| (*leg, held.condition, held.since))
+    }
+
     /// Legs that do not answer, and since when.
     pub(super) fn silent(&self) -> impl Iterator<Item = (Leg, Instant)> + '_ {
         let silent = self.held.iter().filter(|(_, held)| held.condition == Condition::Silent);
