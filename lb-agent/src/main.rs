@@ -223,7 +223,9 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 fn serve(arguments: &NodeArguments) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Whoever reads the log slowly keeps nobody waiting: lines that find the queue full are left out.
+    let (writer, _written_at_end) = tracing_appender::non_blocking(std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // It would say on standard error that standard error is closed, and panic.
     let log = log.log_internal_errors(false);
     log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();

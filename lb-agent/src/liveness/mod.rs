@@ -114,7 +114,7 @@ pub enum Error {
 /// The thread, as long as it is held.
 pub struct Handle {
     shared: Arc<Shared>,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<Arc<Seen>>,
     snapshots: Snapshots,
     thread: Option<JoinHandle<()>>,
     /// The number of the last orders.
@@ -155,8 +155,8 @@ impl Handle {
     }
 
     /// How nodes stand now.
-    pub fn seen(&mut self) -> Seen {
-        self.seen.borrow_and_update().clone()
+    pub fn seen(&mut self) -> Arc<Seen> {
+        Arc::clone(&self.seen.borrow_and_update())
     }
 
     /// What the thread has found and done, for others to look at.

@@ -13,6 +13,7 @@ use lb_common::{
 };
 use lb_core::liveness::{GOSSIP_PORT, Leg, PROBE_PORT};
 use mio::{Interest, Registry, Token, net::UdpSocket};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 /// Of all legs of this node.
 #[derive(Default)]
@@ -42,6 +43,8 @@ pub(super) enum Received {
 
 /// Longer than anything that is sent; more is cut off and then is no envelope.
 const LONGEST: usize = 2048;
+/// Octets that wait to be read at most; the kernel doubles it for its own use.
+const GOSSIP_BUFFER: usize = 2 << 20;
 /// Probes go to neighbours, and are not routed.
 const TTL: u8 = 1;
 /// Datagrams of a socket that are taken at once: a flood at one must not keep the others waiting.
@@ -86,14 +89,18 @@ impl Sockets {
         let mut open = |port| {
             self.next_token += 1;
             let mut socket = Socket {
-                socket: UdpSocket::bind(SocketAddr::new(leg, port))?,
+                socket: UdpSocket::from_std(bind(SocketAddr::new(leg, port))?),
                 token: Token(self.next_token),
                 is_ready: true,
             };
             registry.register(&mut socket.socket, socket.token, Interest::READABLE)?;
             io::Result::Ok(socket)
         };
-        Ok(Pair { probes: open(0)?, gossip: open(GOSSIP_PORT)? })
+        let (probes, gossip) = (open(0)?, open(GOSSIP_PORT)?);
+        // The kernel's default is less than what a few hundred nodes have to say to one that joins them.
+        sockopt::set_socket_recv_buffer_size_force(&gossip.socket, GOSSIP_BUFFER)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(&gossip.socket, GOSSIP_BUFFER))?;
+        Ok(Pair { probes, gossip })
     }
 
     /// What has come in, and whether nothing is left.
@@ -158,6 +165,22 @@ impl Socket {
     }
 }
 
+/// A socket with an address that may not be there yet: IPv6 makes sure for a second or more that nobody else has it (RFC 4862, section 5.4).
+fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(family, SocketType::DGRAM, flags, None)?;
+    match address {
+        SocketAddr::V4(_) => sockopt::set_ip_freebind(&socket, true)?,
+        SocketAddr::V6(_) => sockopt::set_ipv6_freebind(&socket, true)?,
+    }
+    net::bind(&socket, &address)?;
+    Ok(socket.into())
+}
+
 fn request(nonce: u64) -> Probe {
     Probe { magic: PROBE_MAGIC, kind_and_lease: [probe_kind::REQUEST, 0], pad: 0, nonce }
 }
@@ -172,4 +195,19 @@ fn answer(bytes: &[u8], from: SocketAddr) -> Option<Received> {
         nonce: probe.nonce,
         lease_holds: lease == probe_lease::HELD,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As while DAD goes on: nothing would look again before the next pass.
+    #[test]
+    fn a_leg_has_sockets_before_its_address_is_there() {
+        let legs = ["192.0.2.1", "2001:db8::1"].map(|leg| leg.parse().unwrap());
+        let poll = mio::Poll::new().unwrap();
+        let mut sockets = Sockets::default();
+        sockets.set(legs.into_iter(), poll.registry());
+        assert_eq!(sockets.legs().collect::<Vec<Leg>>(), legs);
+    }
 }

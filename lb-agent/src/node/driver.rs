@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -258,7 +259,7 @@ struct Driver {
     flow_key: HashKey,
     liveness: liveness::Handle,
     /// What other nodes said of themselves by the last pass.
-    met: liveness::Seen,
+    met: Arc<liveness::Seen>,
     metrics: Option<Metrics>,
     leaving: Leaving,
     /// By the last pass whose changes are in the maps.
@@ -307,7 +308,7 @@ impl Driver {
             flow_key: HashKey::expand(random()?),
             liveness,
             metrics,
-            met: liveness::Seen::default(),
+            met: Arc::default(),
             leaving: Leaving::new(requests, earlier.as_ref(), options.pin_dir.clone()),
             planned: None,
             options,
@@ -398,7 +399,7 @@ impl Driver {
             flow_queues: self.dataplane.flow_queues(),
             tick_shift: self.dataplane.clock().tick_shift,
             now: self.dataplane.seconds()?,
-            standing: self.liveness.seen().standing,
+            standing: self.liveness.seen().standing.clone(),
             is_watched: !self.options.once,
         };
         self.meet();
@@ -440,8 +441,8 @@ impl Driver {
     fn tell(&mut self) -> Result<(), Error> {
         let Some((plan, placed)) = &self.planned else { return Ok(()) };
         let seen = self.liveness.seen();
-        let standing = seen.standing;
-        let mut status = NodeStatus::of(plan, placed, &standing, self.dataplane.attached(), &self.settled);
+        let standing = &seen.standing;
+        let mut status = NodeStatus::of(plan, placed, standing, self.dataplane.attached(), &self.settled);
         status.add_claims(&placed.armed, &seen.claims);
         status.problems.extend(self.unserved.values().chain(self.unattached.values()).cloned());
         let map_bytes = self.dataplane.map_bytes()?;
@@ -455,22 +456,22 @@ impl Driver {
             lowest_algorithm: seen.algorithm,
             map_bytes,
         });
-        let vips = placed.armed.vips(&standing).filter(|(_, vip)| vip.owned != 0);
+        let vips = placed.armed.vips(standing).filter(|(_, vip)| vip.owned != 0);
         status.drain = self.leaving.status(vips.count());
         changes::log(&self.status, &status);
         self.status = status.clone();
         let (now, armed) = (Moment::now(), &placed.armed);
-        let owned = owned(&self.settled, armed, &standing, &seen.claims);
+        let owned = owned(&self.settled, armed, standing, &seen.claims);
         self.events.observe(&self.settled, facts(&self.settled, &plan.node, &self.network, &owned), now.time);
         if let Some(metrics) = &self.metrics {
-            let facts = Facts::of(plan, placed, &standing, &self.settled, &owned, map_bytes);
+            let facts = Facts::of(plan, placed, standing, &self.settled, &owned, map_bytes);
             metrics.set(Facts { drain: status.drain.clone(), ..facts });
         }
         let mut documents = documents(plan, &self.settled, status, &owned, None);
         documents.extend(self.events.documents());
         let snapshot = self.liveness.snapshots().newest();
-        documents.push(Members::of(plan, armed, &standing, &snapshot, now).document(&plan.node));
-        self.standing = standing;
+        documents.push(Members::of(plan, armed, standing, &snapshot, now).document(&plan.node));
+        self.standing = standing.clone();
         self.writer.write(&documents)?;
         Ok(())
     }
