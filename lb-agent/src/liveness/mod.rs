@@ -151,12 +151,14 @@ impl Handle {
         self.ordered += 1;
         let number = self.ordered;
         self.put(Inbox::Orders(number, Box::new(orders)));
-        self.seen.wait_for(|seen| seen.obeyed >= number).await.map(drop).map_err(|_| Error::Ended)
+        // What is seen meanwhile is still a change for [`Self::changed`].
+        let mut seen = self.seen.clone();
+        seen.wait_for(|seen| seen.obeyed >= number).await.map(drop).map_err(|_| Error::Ended)
     }
 
     /// How nodes stand now.
-    pub fn seen(&mut self) -> Arc<Seen> {
-        Arc::clone(&self.seen.borrow_and_update())
+    pub fn seen(&self) -> Arc<Seen> {
+        Arc::clone(&self.seen.borrow())
     }
 
     /// What the thread has found and done, for others to look at.
@@ -164,7 +166,7 @@ impl Handle {
         &self.snapshots
     }
 
-    /// Waits until nodes stand otherwise than last seen.
+    /// Waits until nodes stand otherwise than when this last returned, whatever was seen or ordered since.
     ///
     /// # Errors
     /// [`Error::Ended`]: another agent is to begin.

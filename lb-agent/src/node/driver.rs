@@ -163,8 +163,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
             changed = driver.liveness.changed() => {
                 changed?;
                 if !driver.meet() {
-                    let done = driver.tell();
-                    driver.log_failure("writing the status", done);
+                    if !Arc::ptr_eq(&driver.met, &driver.told) {
+                        let done = driver.tell();
+                        driver.log_failure("writing the status", done);
+                    }
                     continue;
                 }
             }
@@ -260,6 +262,8 @@ struct Driver {
     liveness: liveness::Handle,
     /// What other nodes said of themselves by the last pass.
     met: Arc<liveness::Seen>,
+    /// What the status says.
+    told: Arc<liveness::Seen>,
     metrics: Option<Metrics>,
     leaving: Leaving,
     /// By the last pass whose changes are in the maps.
@@ -309,6 +313,7 @@ impl Driver {
             liveness,
             metrics,
             met: Arc::default(),
+            told: Arc::default(),
             leaving: Leaving::new(requests, earlier.as_ref(), options.pin_dir.clone()),
             planned: None,
             options,
@@ -393,16 +398,16 @@ impl Driver {
             return Ok(true);
         }
         let current = self.dataplane.read()?;
+        self.meet();
         let local = Local {
             sizes: self.options.sizes,
             flow_key: self.flow_key,
             flow_queues: self.dataplane.flow_queues(),
             tick_shift: self.dataplane.clock().tick_shift,
             now: self.dataplane.seconds()?,
-            standing: self.liveness.seen().standing.clone(),
+            standing: self.met.standing.clone(),
             is_watched: !self.options.once,
         };
-        self.meet();
         let mut network = self.network.clone();
         network.links.retain(|_, link| !self.unattached.contains_key(&link.ifindex));
         for (node, description) in &self.met.descriptions {
@@ -473,6 +478,7 @@ impl Driver {
         documents.push(Members::of(plan, armed, standing, &snapshot, now).document(&plan.node));
         self.standing = standing.clone();
         self.writer.write(&documents)?;
+        self.told = seen;
         Ok(())
     }
 
