@@ -28,12 +28,17 @@ impl Liveness {
             return;
         }
         self.counts.suspicions += 1;
-        burst.accusation = Some(Accusation { asked: BTreeSet::new(), second: Second::Nobody });
+        burst.accusation = Some(Accusation {
+            asked: BTreeSet::new(),
+            agree: BTreeSet::new(),
+            is_doubtful: self.view.was_acquitted(leg, self.profile.memory, now),
+            second: Second::Nobody,
+        });
         self.ask_second(leg, now);
     }
 
-    /// Asks the next that could say something of a leg, and when some have not answered several at once. If there is nobody left, makes
-    /// the burst longer instead.
+    /// Asks the next that could say something of a leg, and several at once when some have not answered, or when others knew better
+    /// before. If there is nobody left, makes the burst longer instead.
     pub(super) fn ask_second(&mut self, leg: Leg, now: Instant) {
         let Some(burst) = self.bursts.get_mut(&leg) else { return };
         let Some(accusation) = &mut burst.accusation else { return };
@@ -43,9 +48,14 @@ impl Liveness {
                 && !accusation.asked.contains(observer)
         };
         let left = MOST_ASKED.saturating_sub(accusation.asked.len());
-        let count = if accusation.asked.len() < ASKED_ALONE { 1 } else { left };
+        let is_one_enough = accusation.asked.len() < ASKED_ALONE && !accusation.is_doubtful;
+        let count = if is_one_enough { 1 } else { left };
         let order = self.orders.get(&leg).into_iter().flat_map(Order::iter);
         let next: Vec<Leg> = order.filter(could_say).take(count).collect();
+        if next.is_empty() && !accusation.agree.is_empty() {
+            accusation.second = Second::Silent;
+            return;
+        }
         if next.is_empty() {
             accusation.second = Second::Nobody;
             burst.lengthen(&self.profile, now);
@@ -83,7 +93,10 @@ impl Liveness {
         if has_answered {
             self.end_burst(leg, now);
         } else {
-            accusation.second = Second::Silent;
+            accusation.agree.insert(from);
+            if !accusation.is_doubtful || accusation.agree == accusation.asked {
+                accusation.second = Second::Silent;
+            }
             self.judge(leg, now);
         }
     }

@@ -24,6 +24,10 @@ pub(super) struct Burst {
 pub(super) struct Accusation {
     /// Those that were asked.
     pub(super) asked: BTreeSet<Leg>,
+    /// Those of them that hear nothing either.
+    pub(super) agree: BTreeSet<Leg>,
+    /// Others knew better before: the word of one is not enough.
+    pub(super) is_doubtful: bool,
     pub(super) second: Second,
 }
 
@@ -31,7 +35,7 @@ pub(super) struct Accusation {
 pub(super) enum Second {
     /// It has not said anything yet.
     Asked { until: Instant },
-    /// It hears nothing either.
+    /// It hears nothing either; of a doubtful accusation, none that was asked and said anything does.
     Silent,
     /// There is nobody to ask: the burst was made twice as long.
     Nobody,

@@ -78,6 +78,8 @@ struct Held {
     since: Instant,
     /// The last moments at which it fell, or was told to have fallen, oldest first.
     falls: VecDeque<Instant>,
+    /// When it was last held to be silent, and was well all the time.
+    acquitted: Option<Instant>,
 }
 
 impl View {
@@ -107,6 +109,12 @@ impl View {
     pub fn falls(&self, leg: Leg, memory: Duration, now: Instant) -> u8 {
         let falls = self.held.get(&leg).map(|held| &held.falls).into_iter().flatten();
         falls.filter(|fall| now < **fall + memory).count() as u8
+    }
+
+    /// Whether a leg was held to be silent within the last `memory`, and others knew better.
+    pub(super) fn was_acquitted(&self, leg: Leg, memory: Duration, now: Instant) -> bool {
+        let acquitted = self.held.get(&leg).and_then(|held| held.acquitted);
+        acquitted.is_some_and(|acquitted| now < acquitted + memory)
     }
 
     /// All that was ever found.
@@ -149,6 +157,7 @@ impl View {
             condition: Condition::Answering,
             since: now,
             falls: VecDeque::new(),
+            acquitted: None,
         });
         if (counter, condition) <= (held.counter, held.condition) {
             return false;
@@ -164,6 +173,7 @@ impl View {
         if before == Condition::Silent && condition == Condition::Answering {
             // Only who was never away is well without having returned; if its last fall counts all the same, the teller says so.
             held.falls.pop_back();
+            held.acquitted = Some(now);
         }
         // What the teller remembers and this node does not: when exactly it was makes no difference.
         while held.falls.len() < usize::from(falls.min(MOST_FALLS)) {

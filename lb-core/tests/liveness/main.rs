@@ -11,6 +11,7 @@ use lb_core::{
     moves,
 };
 use lb_sim::{Cluster, Distribution, Faults, seeds, vip};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -302,6 +303,35 @@ fn nodes_that_differ_for_ever_move_little() {
         assert!(most <= moves::MOST, "seed {seed}: {most} moves, {}", cluster.describe());
         cluster.faults = Faults::default();
         let whole = |cluster: &Cluster| (0..6).all(|of| cluster.all_hold(of, Condition::Answering));
+        assert!(cluster.run_until(700 * SECOND, whole).is_some(), "seed {seed}: {}", cluster.describe());
+    }
+}
+
+/// Pairs that do not hear each other, for ever, of nodes that hear most of the others: little moves, and in the end all are well.
+#[test]
+fn pairs_that_do_not_hear_each_other_move_little() {
+    const NODES: usize = 6;
+    let pairs: Vec<(usize, usize)> = (0..NODES).flat_map(|a| (a + 1..NODES).map(move |b| (a, b))).collect();
+    // Seed 144: both observers of a node do not hear it, and one of them not who does.
+    for seed in seeds(20).chain([144]) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut cluster = settled(NODES, seed);
+        let mut heard = [NODES - 1; NODES];
+        let mut cuts = Vec::new();
+        for _ in 0..random.random_range(1..=NODES) {
+            let (a, b) = pairs[random.random_range(0..pairs.len())];
+            if !cuts.contains(&(a, b)) && heard[a].min(heard[b]) > NODES / 2 {
+                cluster.part(&[a], &[b]);
+                cuts.push((a, b));
+                heard[a] -= 1;
+                heard[b] -= 1;
+            }
+        }
+        cluster.run_for(300 * SECOND);
+        let most = cluster.most_moves();
+        assert!(most <= moves::MOST, "seed {seed}, {cuts:?}: {most} moves, {}", cluster.describe());
+        cluster.faults = Faults::default();
+        let whole = |cluster: &Cluster| (0..NODES).all(|of| cluster.all_hold(of, Condition::Answering));
         assert!(cluster.run_until(700 * SECOND, whole).is_some(), "seed {seed}: {}", cluster.describe());
     }
 }
