@@ -3,8 +3,8 @@
 //! What is new is said at once and repeated, for words get lost; then for ever at a low rate, for switches and clients forget. Linux
 //! takes an ARP request of an address for itself at any age of its entry, but a reply only when the entry is older than a second.
 //!
-//! Of a VIP that is spread over nodes only those clients are told that this node has taken over, each alone and not for ever:
-//! what all hear would draw all of them here.
+//! Of a VIP that is spread over nodes only those clients are told that this node has taken over, each alone: what all hear would draw
+//! all of them here.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -40,6 +40,9 @@ const BRIEFLY: Duration = Duration::from_secs(1);
 pub const MOST_PER_SECOND: u64 = 200;
 const SPACING: Duration = Duration::from_millis(1_000 / MOST_PER_SECOND);
 
+/// Clients that are told for ever that this node has taken them over: the last ones.
+pub const MOST_REMINDED: usize = 4_096;
+
 /// Words to single clients, the first and the later ones: 5,000 in a second at most.
 const TOLD_AT_ONCE: usize = 25;
 
@@ -65,6 +68,8 @@ pub struct Announcements {
     not_before: Option<Instant>,
     told: BTreeMap<(Place, Recipient), Telling>,
     tellings: BTreeSet<(Instant, (Place, Recipient))>,
+    /// Of clients that were told a few times and are told for ever: at the same pace as what all hear.
+    reminders: BTreeSet<(Instant, (Place, Recipient))>,
     /// Words to single clients since a moment.
     burst: Option<(Instant, usize)>,
 }
@@ -139,11 +144,12 @@ impl Announcements {
         self.repeats.insert((now, place));
     }
 
-    /// Tells single clients, as soon as the pace allows, and a few times again; those that were told before are told anew.
+    /// Tells single clients, as soon as the pace allows, a few times again, and then for ever; those that were told before are told anew.
     pub fn tell(&mut self, words: impl IntoIterator<Item = (Place, Recipient)>, now: Instant) {
         for word in words {
             if let Some(telling) = self.told.insert(word, Telling { said: 0, due: now }) {
                 self.tellings.remove(&(telling.due, word));
+                self.reminders.remove(&(telling.due, word));
             }
             self.tellings.insert((now, word));
         }
@@ -154,6 +160,7 @@ impl Announcements {
         self.told.retain(|(place, recipient), _| is_ours(place, recipient));
         let told = &self.told;
         self.tellings.retain(|(_, word)| told.contains_key(word));
+        self.reminders.retain(|(_, word)| told.contains_key(word));
     }
 
     /// The next to say now, to all or to one.
@@ -161,7 +168,8 @@ impl Announcements {
         if let Some(place) = self.poll_all(now) {
             return Some((place, None));
         }
-        self.poll_told(now).map(|(place, recipient)| (place, Some(recipient)))
+        let told = self.poll_told(now).or_else(|| self.poll_reminder(now));
+        told.map(|(place, recipient)| (place, Some(recipient)))
     }
 
     fn poll_all(&mut self, now: Instant) -> Option<Place> {
@@ -202,21 +210,44 @@ impl Announcements {
                 self.told.insert(word, Telling { said: said + 1, due: now + *wait });
                 self.tellings.insert((now + *wait, word));
             }
-            None => {
-                self.told.remove(&word);
-            }
+            None => self.remind(word, now),
         }
         Some(word)
     }
 
+    fn poll_reminder(&mut self, now: Instant) -> Option<(Place, Recipient)> {
+        if self.not_before.is_some_and(|at| at > now) {
+            return None;
+        }
+        let (due, word) = self.reminders.first().copied().filter(|(due, _)| *due <= now)?;
+        self.reminders.remove(&(due, word));
+        self.not_before = Some(now + SPACING);
+        self.remind(word, now);
+        Some(word)
+    }
+
+    /// Whoever is not there any more is forgotten when enough others have been told since.
+    fn remind(&mut self, word: (Place, Recipient), now: Instant) {
+        let due = now + PERIOD;
+        self.told.insert(word, Telling { said: REPEATS.len() + 1, due });
+        self.reminders.insert((due, word));
+        if self.reminders.len() > MOST_REMINDED
+            && let Some((_, first)) = self.reminders.pop_first()
+        {
+            self.told.remove(&first);
+        }
+    }
+
     /// When there will be something to say.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let repeat = self.repeats.first().map(|(due, _)| self.not_before.map_or(*due, |at| at.max(*due)));
+        let paced = |due: Instant| self.not_before.map_or(due, |at| at.max(due));
+        let repeat = self.repeats.first().map(|(due, _)| paced(*due));
+        let reminder = self.reminders.first().map(|(due, _)| paced(*due));
         let told = self.tellings.first().map(|(due, _)| match self.burst {
             Some((since, count)) if count >= TOLD_AT_ONCE => (since + SPACING).max(*due),
             _ => *due,
         });
-        repeat.into_iter().chain(told).min()
+        repeat.into_iter().chain(reminder).chain(told).min()
     }
 
     fn said(&mut self, place: Place, now: Instant) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::layout::Addr;
-use lb_core::announce::{Announcements, Place, Recipient, Takeover};
+use lb_core::announce::{Announcements, MOST_PER_SECOND, MOST_REMINDED, Place, Recipient, Takeover};
 
 fn places(count: u32) -> BTreeSet<Place> {
     (0..count).map(|n| (Addr::from(Ipv4Addr::from_bits(0x0a00_0000 + n)), 2)).collect()
@@ -127,12 +127,13 @@ fn words(count: u32) -> Vec<(Place, Recipient)> {
 }
 
 #[test]
-fn a_client_is_told_at_once_and_a_few_times_again_but_not_for_ever() {
+fn a_client_is_told_at_once_a_few_times_again_and_then_for_ever() {
     let (mut announcements, begin) = (Announcements::default(), Instant::now());
     announcements.tell(words(1), begin);
-    let told = told_until(&mut announcements, begin, begin + Duration::from_secs(600));
+    let told = told_until(&mut announcements, begin, begin + Duration::from_secs(180));
     let times: Vec<u128> = told.iter().map(|(at, _)| at.as_millis()).collect();
-    assert_eq!(times, [0, 100, 500, 1_600, 3_600]);
+    assert_eq!(times, [0, 100, 500, 1_600, 3_600, 63_600, 123_600]);
+    announcements.retain_told(|_, _| false);
     assert_eq!(announcements.poll_timeout(), None);
 }
 
@@ -148,7 +149,7 @@ fn a_client_is_told_no_more_when_it_is_anothers_and_anew_when_it_comes_back() {
     assert_eq!(told.iter().map(|(_, to)| *to).collect::<Vec<_>>(), [all[1].1]);
     announcements.tell(all.clone(), begin + Duration::from_millis(700));
     let begin = begin + Duration::from_millis(700);
-    let told = told_until(&mut announcements, begin, begin + Duration::from_secs(600));
+    let told = told_until(&mut announcements, begin, begin + Duration::from_secs(60));
     assert_eq!(told.len(), 10);
 }
 
@@ -174,4 +175,11 @@ fn thousands_of_clients_are_told_within_the_pace_and_hold_up_no_vip() {
     let last = words(16_384)[16_383].1;
     let first_of_last = told.iter().find(|(_, to)| *to == last).map(|(at, _)| *at);
     assert!(first_of_last.is_some_and(|at| at < Duration::from_secs(10)), "{first_of_last:?}");
+
+    let later: Vec<_> = told.iter().filter(|(at, _)| at.as_secs() > 300).collect();
+    let reminded: BTreeSet<Recipient> = later.iter().map(|(_, to)| *to).collect();
+    assert_eq!(reminded.len(), MOST_REMINDED);
+    assert!(later.len() < 6 * MOST_REMINDED, "{}", later.len());
+    let paced = seconds.range(300..).map(|(_, count)| *count as u64);
+    assert!(paced.max() <= Some(MOST_PER_SECOND + 1), "{seconds:?}");
 }
