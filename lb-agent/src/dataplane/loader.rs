@@ -27,6 +27,7 @@ use lb_core::{
 
 use super::{
     clock::{Clock, boot_time, jiffies, measure},
+    detach::remove_link,
     egress::{EgressMode, attach_clsact, detach_clsact, link_name},
     error::Error,
     tables::{self, Group, Tables},
@@ -302,7 +303,7 @@ impl Dataplane {
                 return Ok(());
             }
             // Its link is gone, and the number was given to another.
-            remove_pin(&pin)?;
+            remove_link(&pin)?;
         }
         let id = program.attach_to_if_index(ifindex, XdpMode::Driver).map_err(failed)?;
         let link = program.take_link(id).map_err(failed)?;
@@ -327,7 +328,7 @@ impl Dataplane {
                 drop(program.take_link(id).map_err(failed)?);
                 return Ok(());
             }
-            remove_pin(&pin)?;
+            remove_link(&pin)?;
         }
         let options = TcAttachOptions::TcxOrder(LinkOrder::first());
         let id = program.attach_with_options(name, TcAttachType::Egress, options).map_err(failed)?;
@@ -508,10 +509,10 @@ fn link_pin(pin_dir: &Path, kind: &str, ifindex: u32) -> PathBuf {
 
 /// The data path goes before the way back does.
 fn remove_programs(pin_dir: &Path, ifindex: u32) -> Result<(), Error> {
-    remove_pin(&link_pin(pin_dir, "xdp", ifindex))?;
+    remove_link(&link_pin(pin_dir, "xdp", ifindex))?;
     let pin = link_pin(pin_dir, "tcx", ifindex);
     if pin.exists() {
-        return remove_pin(&pin);
+        return remove_link(&pin);
     }
     detach_clsact(ifindex).map_err(|source| Error::Program {
         program: EGRESS,

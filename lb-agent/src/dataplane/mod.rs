@@ -4,6 +4,7 @@ mod array;
 mod carried;
 mod clock;
 mod counters;
+mod detach;
 mod egress;
 mod error;
 mod events;

@@ -23,6 +23,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("sigterm_leaves_the_data_path", sigterm_leaves_the_data_path),
     ("an_agent_that_is_away_for_a_minute_costs_nothing", away_for_a_minute),
     ("unload_leaves_a_clean_machine", unload_leaves_a_clean_machine),
+    ("what_is_unloaded_is_off_at_once", what_is_unloaded_is_off_at_once),
     ("a_second_agent_is_refused", a_second_agent_is_refused),
     ("once_makes_one_pass", once_makes_one_pass),
     ("jumbo_frames_are_served", jumbo_frames_are_served),
@@ -293,6 +294,24 @@ fn unload_leaves_a_clean_machine(lab: &mut Lab) -> Result<()> {
     }
     lab.wait_for_nodes()?;
     lab.clients()[0].connect(frontend(WEB)).map(drop)
+}
+
+/// Whoever waits for the place finds it free as soon as `unload` is done.
+fn what_is_unloaded_is_off_at_once(lab: &mut Lab) -> Result<()> {
+    let node = &mut lab.nodes[0];
+    node.stop()?;
+    let ifindex = node.namespace.ip_json("link show dev eth0")?[0]["ifindex"].as_u64().context("an index")?;
+    let ifindex = u32::try_from(ifindex)?;
+    let mut pin_dir = node.pins.clone().into_os_string();
+    pin_dir.push("-next");
+    let options = Options { pin_dir: pin_dir.into(), sizes: Sizes::default(), egress: EgressMode::Tcx };
+    node.namespace.run(|| {
+        let mut next = Dataplane::open(&options)?;
+        ensure!(next.attach(ifindex, 1500).is_err(), "the place was free");
+        unload(&node.pins)?;
+        next.attach(ifindex, 1500).context("the place is not free")?;
+        Ok(())
+    })
 }
 
 fn a_second_agent_is_refused(lab: &mut Lab) -> Result<()> {
