@@ -120,11 +120,11 @@ impl Client {
         self.namespace.ip(&format!("neigh del {address} dev eth0"))
     }
 
-    /// Believes the MACs that it has until it is told others: asks for none a second time.
-    pub fn never_doubt(&self) -> Result<()> {
+    /// Believes the MACs that it has on a link until it is told others: asks for none a second time.
+    pub fn never_doubt(&self, link: &str) -> Result<()> {
         for family in ["ipv4", "ipv6"] {
             for (key, value) in [("delay_first_probe_time", "3600"), ("base_reachable_time_ms", "3600000")] {
-                self.namespace.sysctl(&format!("net/{family}/neigh/eth0/{key}"), value)?;
+                self.namespace.sysctl(&format!("net/{family}/neigh/{link}/{key}"), value)?;
             }
         }
         Ok(())

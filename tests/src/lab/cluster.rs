@@ -160,6 +160,13 @@ impl Lab {
         &self.topology.clients
     }
 
+    /// Who asks for MACs on the LAN: the clients there, and in the place of `c3` the router.
+    pub fn askers(&self) -> Vec<Client> {
+        let behind = self.topology.clients.last().into_iter();
+        let router = behind.map(|c3| Client { namespace: self.router().clone(), ..c3.clone() });
+        self.topology.clients.iter().take(2).cloned().chain(router).collect()
+    }
+
     /// More clients on the LAN, with consecutive addresses; they go with the lab, or are removed.
     pub fn add_clients(&self, count: u8) -> Result<Vec<Client>> {
         let first = u8::try_from(self.topology.clients.len() + 1)?;

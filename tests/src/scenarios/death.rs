@@ -8,10 +8,7 @@ use std::{
 use anyhow::Result;
 use lb_agent::output::PeerStatus;
 
-use super::{
-    Outcome,
-    traffic::{self, Stream},
-};
+use super::{Outcome, traffic};
 use crate::lab::{self, Lab, WEB, WEB_V6, frontend};
 
 /// Until what is established with the node is given up, and a little more.
@@ -31,9 +28,7 @@ fn dies(lab: &mut Lab, death: impl Fn(&Lab, &str, bool) -> Result<()>) -> Result
     let mut outcome = Outcome::default();
     let dead = lab.owner(WEB)?;
     let mut connections = traffic::connections(lab, 120)?;
-    let streams = [(0, WEB), (1, WEB_V6), (0, WEB), (1, WEB_V6)]
-        .map(|(client, vip)| traffic::udp_elsewhere(lab, &dead, client, vip).and_then(Stream::over));
-    let streams: Vec<Stream> = streams.into_iter().collect::<Result<_>>()?;
+    let streams = traffic::streams_elsewhere(lab, &dead, &traffic::pairs(lab))?;
     thread::sleep(Duration::from_millis(300));
 
     let begin = Instant::now();

@@ -5,6 +5,7 @@
 pub mod death;
 mod discovery;
 mod ecmp;
+pub mod elsewhere;
 mod explain;
 mod kernel;
 mod leave;

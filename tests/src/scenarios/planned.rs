@@ -21,7 +21,7 @@ pub fn drain(lab: &mut Lab) -> Result<Outcome> {
     // And one of a client that hears of no other owner.
     let old_mac = lab.node(&old)?.mac.clone();
     lab.clients()[1].pin(WEB_V6, &old_mac)?;
-    streams.push(Stream::over(traffic::udp_elsewhere(lab, &old, 1, WEB_V6)?)?);
+    streams.push(Stream::over(traffic::udp_elsewhere(lab, &old, (&lab.clients()[1], WEB_V6))?)?);
 
     let waiting = lab.node(&old)?.drain(&["--wait"])?;
     lab.wait_all("another owner", |status| has_moved(status, &old))?;

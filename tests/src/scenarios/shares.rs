@@ -25,7 +25,7 @@ pub fn clients_over_nodes(lab: &mut Lab) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     lab.set_spread(true)?;
     let clients = lab.add_clients(CLIENTS)?;
-    clients.iter().try_for_each(Client::never_doubt)?;
+    clients.iter().try_for_each(|client| client.never_doubt("eth0"))?;
 
     let before = forwarded(lab)?;
     let mut connections = Vec::new();

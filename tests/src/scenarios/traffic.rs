@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -16,14 +16,25 @@ use anyhow::Result;
 
 use crate::lab::{Client, Connection, Lab, WEB, WEB_V6, frontend, lost};
 
+/// A client, and a VIP that it uses.
+pub type Pair<'a> = (&'a Client, IpAddr);
+
+/// All clients, each with both VIPs.
+pub fn pairs(lab: &Lab) -> Vec<Pair<'_>> {
+    lab.clients().iter().flat_map(|client| [WEB, WEB_V6].map(|vip| (client, vip))).collect()
+}
+
 /// Connections of all clients to both VIPs.
 pub fn connections(lab: &Lab, count: usize) -> Result<Vec<Connection>> {
-    let groups: Vec<(&Client, SocketAddr)> =
-        lab.clients().iter().flat_map(|client| [WEB, WEB_V6].map(|vip| (client, frontend(vip)))).collect();
+    open(&pairs(lab), count)
+}
+
+/// So many connections, spread over the pairs.
+pub(super) fn open(pairs: &[Pair<'_>], count: usize) -> Result<Vec<Connection>> {
     let mut all = Vec::new();
-    for (number, (client, vip)) in groups.iter().enumerate() {
-        let share = (count + number) / groups.len();
-        all.extend(client.connect_many(*vip, share)?);
+    for (number, (client, vip)) in pairs.iter().enumerate() {
+        let share = (count + number) / pairs.len();
+        all.extend(client.connect_many(frontend(*vip), share)?);
     }
     Ok(all)
 }
@@ -55,9 +66,9 @@ pub fn ask(connections: &mut [Connection], text: &str) -> (BTreeSet<Ends>, Strin
 }
 
 /// A socket whose datagrams go to a pod that is not on the node.
-pub fn udp_elsewhere(lab: &Lab, node: &str, client: usize, vip: IpAddr) -> Result<UdpSocket> {
+pub fn udp_elsewhere(lab: &Lab, node: &str, (client, vip): Pair<'_>) -> Result<UdpSocket> {
     loop {
-        let socket = lab.clients()[client].udp(frontend(vip))?;
+        let socket = client.udp(frontend(vip))?;
         socket.send(b"who")?;
         let mut buffer = [0; 256];
         let length = socket.recv(&mut buffer)?;
@@ -68,11 +79,26 @@ pub fn udp_elsewhere(lab: &Lab, node: &str, client: usize, vip: IpAddr) -> Resul
     }
 }
 
+/// A stream of each pair, to pods that are not on the node.
+pub fn streams_elsewhere(lab: &Lab, node: &str, pairs: &[Pair<'_>]) -> Result<Vec<Stream>> {
+    pairs.iter().map(|pair| Stream::over(udp_elsewhere(lab, node, *pair)?)).collect()
+}
+
 /// A datagram every millisecond, each with a number, until it is told to end.
 pub struct Stream {
     stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
     sender: JoinHandle<io::Result<Vec<Instant>>>,
-    receiver: JoinHandle<BTreeSet<u64>>,
+    receiver: JoinHandle<Answers>,
+}
+
+/// What a stream has heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Numbers of the datagrams that were answered.
+    pub numbers: BTreeSet<u64>,
+    /// Who has answered.
+    pub pods: BTreeSet<String>,
 }
 
 /// Ends streams: how many datagrams were sent, and how many were not answered.
@@ -107,13 +133,15 @@ impl Stream {
     pub fn over(socket: UdpSocket) -> Result<Self> {
         socket.set_read_timeout(Some(LAST))?;
         let stop = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(0));
         let sender = thread::spawn({
-            let (socket, stop) = (socket.try_clone()?, Arc::clone(&stop));
+            let (socket, stop, sent) = (socket.try_clone()?, Arc::clone(&stop), Arc::clone(&sent));
             move || {
                 let mut times = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     let number = times.len().to_string();
                     times.push(Instant::now());
+                    sent.store(times.len() as u64, Ordering::SeqCst);
                     // The kernel may say that nobody took an earlier one: that one is lost, and will be counted.
                     let _ = socket.send(number.as_bytes());
                     thread::sleep(Duration::from_millis(1));
@@ -125,7 +153,12 @@ impl Stream {
             let stop = Arc::clone(&stop);
             move || receive(&socket, &stop)
         });
-        Ok(Self { stop, sender, receiver })
+        Ok(Self { stop, sent, sender, receiver })
+    }
+
+    /// The number of the first datagram that is sent from now on.
+    pub fn next(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
     }
 
     /// Ends: how many were sent, and how many were not answered.
@@ -136,28 +169,36 @@ impl Stream {
 
     /// The same, and for how long datagrams were lost.
     pub fn end_with_gap(self) -> Result<Ended> {
+        let (times, Answers { numbers, .. }) = self.end_with_answers()?;
+        let lost: Vec<Instant> =
+            (0..).zip(&times).filter(|(number, _)| !numbers.contains(number)).map(|(_, at)| *at).collect();
+        let gap = lost.first().zip(lost.last()).map(|(first, last)| *last - *first).unwrap_or_default();
+        Ok(Ended { sent: times.len() as u64, lost: lost.len() as u64, gap })
+    }
+
+    /// The same: when each was sent, and what was heard.
+    pub fn end_with_answers(self) -> Result<(Vec<Instant>, Answers)> {
         self.stop.store(true, Ordering::Relaxed);
         let panicked = |_| anyhow::anyhow!("a thread of a stream has panicked");
         let times = self.sender.join().map_err(panicked)??;
-        let received = self.receiver.join().map_err(panicked)?;
-        let lost: Vec<Instant> =
-            (0..).zip(&times).filter(|(number, _)| !received.contains(number)).map(|(_, at)| *at).collect();
-        let gap = lost.first().zip(lost.last()).map(|(first, last)| *last - *first).unwrap_or_default();
-        Ok(Ended { sent: times.len() as u64, lost: lost.len() as u64, gap })
+        Ok((times, self.receiver.join().map_err(panicked)?))
     }
 }
 
 /// Until nothing has come for a while after the end.
-fn receive(socket: &UdpSocket, stop: &AtomicBool) -> BTreeSet<u64> {
-    let mut numbers = BTreeSet::new();
+fn receive(socket: &UdpSocket, stop: &AtomicBool) -> Answers {
+    let mut answers = Answers::default();
     let mut buffer = [0; 256];
     loop {
         match socket.recv(&mut buffer) {
             Ok(length) => {
                 let text = String::from_utf8_lossy(&buffer[..length]);
-                numbers.extend(text.trim_end().rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()));
+                let number = text.trim_end().rsplit(' ').next().and_then(|number| number.parse::<u64>().ok());
+                let pod = text.split(' ').next().filter(|pod| !answers.pods.contains(*pod));
+                answers.numbers.extend(number);
+                answers.pods.extend(pod.map(str::to_owned));
             }
-            Err(_) if stop.load(Ordering::Relaxed) => return numbers,
+            Err(_) if stop.load(Ordering::Relaxed) => return answers,
             Err(_) => {}
         }
     }

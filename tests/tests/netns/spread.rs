@@ -40,7 +40,7 @@ fn owners(lab: &Lab, vip: IpAddr, absent: &str) -> Result<Vec<BTreeMap<String, u
 fn a_node_that_was_away_gets_its_clients_back(lab: &mut Lab) -> Result<()> {
     lab.set_spread(true)?;
     let clients = lab.add_clients(CLIENTS)?;
-    clients.iter().try_for_each(Client::never_doubt)?;
+    clients.iter().try_for_each(|client| client.never_doubt("eth0"))?;
     for client in &clients {
         for vip in [WEB, WEB_V6] {
             client.connect(frontend(vip))?;

@@ -170,8 +170,8 @@ fn report_count(figure: &str, value: u64, target: u64, is_json: bool) {
 /// Kills the owner and lets it live again: how long a client had no answers, and how long the others took to say so.
 fn die(lab: &mut Lab, vip: IpAddr, death: Death) -> Result<(Duration, Duration)> {
     let owner = lab.owner(vip)?;
-    let client = usize::from(vip.is_ipv6());
-    let stream = Stream::over(udp_elsewhere(lab, &owner, client, vip)?)?;
+    let client = &lab.clients()[usize::from(vip.is_ipv6())];
+    let stream = Stream::over(udp_elsewhere(lab, &owner, (client, vip))?)?;
     thread::sleep(Duration::from_millis(200));
 
     let begin = Instant::now();
