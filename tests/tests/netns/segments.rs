@@ -2,15 +2,18 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use anyhow::{Context, Result, ensure};
 use lb_agent::output::NodeStatus;
-use magnetite_tests::lab::{Client, Lab, WEB, frontend, pass_on, service};
+use magnetite_tests::{
+    lab::{Client, Lab, WEB, frontend, pass_on, service},
+    scenarios::{elsewhere::Elsewhere, traffic::Pair},
+};
 use serde_json::json;
 
-use crate::agent::Test;
+use crate::{agent::Test, seen::wait};
 
 /// Names, and what they do with a lab of their own.
 pub const TESTS: &[(&str, Test)] = &[(
@@ -18,8 +21,11 @@ pub const TESTS: &[(&str, Test)] = &[(
     a_segment_for_vips_is_served_by_those_that_have_it,
 )];
 
-/// A VIP in the second segment.
-const SECOND: &str = "203.0.113.200";
+/// VIPs in the second segment.
+const SECOND: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 200)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 3, 0, 0, 0, 0x200)),
+];
 
 /// Connects machines with an `eth1` to a switch of their own: `n1`, `n2` and `c1`, but not `n3`. The second link is that, or a VLAN
 /// device on it; then `eth1` has no address.
@@ -41,6 +47,7 @@ fn connect(lab: &Lab, vlan: Option<u16>) -> Result<impl Sized + use<>> {
             machine.ip(&format!("link set {second} up"))?;
         }
         machine.ip(&format!("addr add 203.0.113.{host}/24 dev {second}"))?;
+        machine.ip(&format!("addr add 2001:db8:0:3::{host}/64 dev {second} nodad"))?;
     }
     pass_on(lan, ["second11", "second12"].into_iter())
 }
@@ -60,20 +67,21 @@ fn announce(lab: &Lab, second: &str) -> Result<()> {
     lab.objects.put(&object("L2Advertisement", "lab", first))?;
     let second = json!({"ipAddressPools": ["second"], "nodeSelectors": of_lan, "interfaces": [second]});
     lab.objects.put(&object("L2Advertisement", "second", second))?;
-    let pool = json!({"addresses": [format!("{SECOND}/32")], "autoAssign": false});
+    let ranges = SECOND.map(|vip| format!("{vip}-{vip}"));
+    let pool = json!({"addresses": ranges, "autoAssign": false});
     lab.objects.put(&object("IPAddressPool", "second", pool))?;
-    let slice = "endpointslice-web-ipv4.json";
-    let text = std::fs::read_to_string(lab.objects.path(slice))?.replace("\"web", "\"second");
-    let mut slice: serde_json::Value = serde_json::from_str(&text)?;
-    slice["endpoints"].as_array_mut().context("a slice has endpoints")?.retain(|e| e["nodeName"] != "n3");
-    lab.objects.put(&slice)?;
-    let vip: IpAddr = SECOND.parse()?;
-    lab.objects.put(&service("second", &[vip], &[]))
+    for slice in ["endpointslice-web-ipv4.json", "endpointslice-web-ipv6.json"] {
+        let text = std::fs::read_to_string(lab.objects.path(slice))?.replace("\"web", "\"second");
+        let mut slice: serde_json::Value = serde_json::from_str(&text)?;
+        slice["endpoints"].as_array_mut().context("a slice has endpoints")?.retain(|e| e["nodeName"] != "n3");
+        lab.objects.put(&slice)?;
+    }
+    lab.objects.put(&service("second", &SECOND, &[]))
 }
 
-/// The owner that a node names, if nobody but `n1` and `n2` may be it: the others have no such link, or are not selected.
-fn owner(status: &NodeStatus, second: &str) -> Option<String> {
-    let vip = status.vips.get(SECOND)?;
+/// The owner of a VIP that a node names, if nobody but `n1` and `n2` may be it: the others have no such link, or are not selected.
+fn owner(status: &NodeStatus, vip: IpAddr, second: &str) -> Option<String> {
+    let vip = status.vips.get(&vip.to_string())?;
     let without_link = vip.left_out.iter().find(|left_out| left_out.reason == "noAdvertisedInterface")?;
     (without_link.nodes == ["n3"] && vip.segments == [second]).then(|| vip.owner.clone()).flatten()
 }
@@ -93,29 +101,44 @@ pub fn serve(lab: &mut Lab, vlan: Option<u16>) -> Result<()> {
         |status: &NodeStatus| ["n1", "n2"].iter().all(|name| status.nodes[*name].macs.contains_key(second));
     for node in &mut lab.nodes[..2] {
         let status = node.wait("an owner and a peer in the second segment", |status| {
-            owner(status, second).is_some() && reach_each_other(status)
+            SECOND.iter().all(|vip| owner(status, *vip, second).is_some()) && reach_each_other(status)
         })?;
-        owners.extend(owner(&status, second));
+        owners.extend(SECOND.iter().filter_map(|vip| owner(&status, *vip, second)));
     }
-    ensure!(owners.len() == 1, "both of {owners:?} own it");
+    ensure!(owners.len() == 1, "both of {owners:?} own them");
     let before = owners.pop_first().unwrap_or_default();
     let web = lab.owner(WEB)?;
-    let vip: IpAddr = SECOND.parse()?;
-    let client = Client { v4: Ipv4Addr::new(203, 0, 113, 101).into(), ..lab.clients()[0].clone() };
-    let connections = client.connect_many(frontend(vip), 30)?;
-    let nodes: BTreeSet<&str> = connections.iter().map(|connection| lab.node_of(&connection.pod)).collect();
-    ensure!(nodes == ["n1", "n2"].into(), "pods of {nodes:?} are used");
+    let client = Client {
+        v4: Ipv4Addr::new(203, 0, 113, 101).into(),
+        v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 3, 0, 0, 0, 0x101).into(),
+        ..lab.clients()[0].clone()
+    };
+    for vip in SECOND {
+        let connections = client.connect_many(frontend(vip), 30)?;
+        let nodes: BTreeSet<&str> = connections.iter().map(|opened| lab.node_of(&opened.pod)).collect();
+        ensure!(nodes == ["n1", "n2"].into(), "of {vip} pods of {nodes:?} are used");
+    }
+    client.never_doubt(second)?;
+    let mut traffic = Elsewhere::begin(lab, &before, &SECOND.map(|vip| -> Pair<'_> { (&client, vip) }))?;
 
     lab.node(&before)?.namespace.ip(&format!("link set {second} down"))?;
     let after = if before == "n1" { "n2" } else { "n1" };
-    lab.node_mut(after)?.wait("the other owner", |status| {
-        status.vips.get(SECOND).and_then(|vip| vip.owner.as_deref()) == Some(after)
+    let status = lab.node_mut(after)?.wait("the other owner", |status| {
+        let named = |vip: &IpAddr| status.vips.get(&vip.to_string()).and_then(|vip| vip.owner.as_deref());
+        SECOND.iter().all(|vip| named(vip) == Some(after))
     })?;
     ensure!(lab.owner(WEB)? == web, "the VIP of the other segment has moved");
-    client.forget(vip)?;
-    ensure!(client.ping(vip, 1)? == 1, "nobody answers");
-    let status = lab.node(after)?.status()?;
     let mac = status.links.get(second).map(|link| link.mac.clone());
-    ensure!(client.neighbour(vip)? == mac, "another than {after} answers");
+    for vip in SECOND {
+        wait("the owner's announcement", || client.neighbour(vip), |known| *known == mac)?;
+    }
+    traffic.settle();
+    traffic.ask("taken over")?;
+    traffic.end()?;
+    for vip in SECOND {
+        client.forget(vip)?;
+        ensure!(client.ping(vip, 1)? == 1, "nobody answers for {vip}");
+        ensure!(client.neighbour(vip)? == mac, "another than {after} answers for {vip}");
+    }
     Ok(())
 }
