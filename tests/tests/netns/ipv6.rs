@@ -1,4 +1,6 @@
-//! Nodes that the source knows by IPv6 addresses alone: they find, probe and replace each other over IPv6.
+//! Nodes that the source knows by IPv6 addresses alone: they find, probe, tell and replace each other over IPv6.
+
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use lb_agent::output::PeerStatus;
@@ -35,6 +37,7 @@ fn nodes_that_are_known_by_ipv6_alone(lab: &mut Lab) -> Result<()> {
         },
     )?;
 
+    leaves(lab)?;
     let dead = lab.owner(WEB)?;
     lab.set_cable(&dead, false)?;
     for vip in [WEB, WEB_V6] {
@@ -52,4 +55,18 @@ fn nodes_that_are_known_by_ipv6_alone(lab: &mut Lab) -> Result<()> {
     }
     lab.set_cable(&dead, true)?;
     lab.wait_all("the node to be back", |status| status.nodes.values().all(PeerStatus::is_present))
+}
+
+/// Only the node's own word tells the others that it leaves, and it has none but over IPv6.
+fn leaves(lab: &mut Lab) -> Result<()> {
+    let leaving = lab.owner(WEB)?;
+    let asked = lab.node(&leaving)?.drain(&[])?.wait()?;
+    ensure!(asked.success(), "{asked}");
+    lab.wait_all("the owner to leave", |status| {
+        let owner = |vip: IpAddr| status.vips.get(&vip.to_string()).and_then(|vip| vip.owner.clone());
+        [WEB, WEB_V6].into_iter().all(|vip| owner(vip).is_some_and(|owner| owner != leaving))
+    })?;
+    let asked = lab.node(&leaving)?.drain(&["--undo"])?.wait()?;
+    ensure!(asked.success(), "{asked}");
+    Ok(())
 }
