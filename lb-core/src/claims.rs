@@ -28,6 +28,8 @@ use crate::{
 const HOLD: Duration = Duration::from_secs(5);
 /// So long a node has to answer.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// So long has one that is held to be silent: clients that it has misled wait as well.
+const PATIENCE_IF_SILENT: Duration = Duration::from_millis(50);
 /// At most so often a VIP is announced because a node has claimed it, and because a stranger has (RFC 5227: `DEFEND_INTERVAL`). Who
 /// claims it meanwhile is answered then: the owner has the last word.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
@@ -308,7 +310,7 @@ impl Claims {
         match self.doubts.get(&spot) {
             Some(doubt) if !doubt.is_over => {}
             None if self.doubts.len() < MOST_ASKED => {
-                self.doubts.insert(spot, Doubt { until: now + PATIENCE, is_over: false });
+                self.doubts.insert(spot, Doubt { until: now + PATIENCE_IF_SILENT, is_over: false });
                 self.outbox.push_back(Say::Question(spot));
             }
             Some(_) | None => self.announce(spot, AGAIN[0], now),

@@ -411,7 +411,7 @@ fn a_silent_nodes_claim_is_doubted_until_it_answers() {
     let mut node = mistaken();
     node.hear(mac(1));
     assert!(node.owns(spot(0)));
-    let said = node.run(Duration::from_millis(299));
+    let said = node.run(Duration::from_millis(49));
     assert_eq!((questions(&said).len(), announcements(&said)), (1, 0), "{said:?}");
     node.answered(mac(1));
     assert_eq!(node.withheld(), Some(Withheld::Yielded { to: leg(1) }));
@@ -454,7 +454,7 @@ fn a_silent_node_that_claims_much_is_not_asked_for_all_at_once() {
     for number in 0..250 {
         node.hear_of(spot(number), mac(1), false, node.now);
     }
-    let said = node.run(Duration::from_millis(299));
+    let said = node.run(Duration::from_millis(49));
     assert_eq!((questions(&said).len(), announcements(&said)), (100, 150));
     assert_eq!(announcements(&node.run(2 * SECOND)), 100, "those that have not answered");
     node.hear_of(spot(249), mac(1), false, node.now);
