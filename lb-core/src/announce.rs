@@ -70,13 +70,16 @@ pub struct Announcements {
     tellings: BTreeSet<(Instant, (Place, Recipient))>,
     /// Of clients that were told a few times and are told for ever: at the same pace as what all hear.
     reminders: BTreeSet<(Instant, (Place, Recipient))>,
+    /// The same clients by when they were taken over.
+    reminded: BTreeSet<(Instant, (Place, Recipient))>,
     /// Words to single clients since a moment.
     burst: Option<(Instant, usize)>,
 }
 
-/// Words to one client: so many were said, and when the next is due.
+/// Words to one client since it was taken over: so many were said, and when the next is due.
 #[derive(Clone, Copy, Debug)]
 struct Telling {
+    since: Instant,
     said: usize,
     due: Instant,
 }
@@ -114,6 +117,11 @@ impl Announcements {
         }
     }
 
+    /// Somebody has died: what this node takes over from it is new, also if this node had it a moment ago.
+    pub fn forget_lost(&mut self) {
+        self.lost.clear();
+    }
+
     /// What has been announced whole since the last call.
     pub fn poll_takeover(&mut self) -> Option<Takeover> {
         if !self.new.is_empty() {
@@ -147,9 +155,10 @@ impl Announcements {
     /// Tells single clients, as soon as the pace allows, a few times again, and then for ever; those that were told before are told anew.
     pub fn tell(&mut self, words: impl IntoIterator<Item = (Place, Recipient)>, now: Instant) {
         for word in words {
-            if let Some(telling) = self.told.insert(word, Telling { said: 0, due: now }) {
+            if let Some(telling) = self.told.insert(word, Telling { since: now, said: 0, due: now }) {
                 self.tellings.remove(&(telling.due, word));
                 self.reminders.remove(&(telling.due, word));
+                self.reminded.remove(&(telling.since, word));
             }
             self.tellings.insert((now, word));
         }
@@ -161,6 +170,7 @@ impl Announcements {
         let told = &self.told;
         self.tellings.retain(|(_, word)| told.contains_key(word));
         self.reminders.retain(|(_, word)| told.contains_key(word));
+        self.reminded.retain(|(_, word)| told.contains_key(word));
     }
 
     /// The next to say now, to all or to one.
@@ -204,11 +214,11 @@ impl Announcements {
         }
         self.burst = Some((since, count + 1));
         self.tellings.remove(&(due, word));
-        let said = self.told.get(&word).map_or(0, |telling| telling.said);
-        match REPEATS.get(said) {
+        let telling = self.told.get_mut(&word)?;
+        match REPEATS.get(telling.said) {
             Some(wait) => {
-                self.told.insert(word, Telling { said: said + 1, due: now + *wait });
-                self.tellings.insert((now + *wait, word));
+                (telling.said, telling.due) = (telling.said + 1, now + *wait);
+                self.tellings.insert((telling.due, word));
             }
             None => self.remind(word, now),
         }
@@ -228,13 +238,15 @@ impl Announcements {
 
     /// Whoever is not there any more is forgotten when enough others have been told since.
     fn remind(&mut self, word: (Place, Recipient), now: Instant) {
-        let due = now + PERIOD;
-        self.told.insert(word, Telling { said: REPEATS.len() + 1, due });
-        self.reminders.insert((due, word));
-        if self.reminders.len() > MOST_REMINDED
-            && let Some((_, first)) = self.reminders.pop_first()
+        let Some(telling) = self.told.get_mut(&word) else { return };
+        telling.due = now + PERIOD;
+        self.reminders.insert((telling.due, word));
+        self.reminded.insert((telling.since, word));
+        if self.reminded.len() > MOST_REMINDED
+            && let Some((_, first)) = self.reminded.pop_first()
+            && let Some(telling) = self.told.remove(&first)
         {
-            self.told.remove(&first);
+            self.reminders.remove(&(telling.due, first));
         }
     }
 

@@ -81,6 +81,11 @@ fn what_comes_and_goes_within_a_second_is_no_storm() {
     // What was away for longer is new.
     announcements.set(&places(1_000), ms(1_951));
     assert_eq!(said_until(&mut announcements, ms(1_951), ms(1_951)).len(), 1_000);
+    // And so is what comes back from one that has died.
+    announcements.set(&BTreeSet::new(), ms(2_000));
+    announcements.forget_lost();
+    announcements.set(&places(1_000), ms(2_100));
+    assert_eq!(said_until(&mut announcements, ms(2_100), ms(2_100)).len(), 1_000);
 }
 
 #[test]
@@ -179,6 +184,15 @@ fn thousands_of_clients_are_told_within_the_pace_and_hold_up_no_vip() {
     let later: Vec<_> = told.iter().filter(|(at, _)| at.as_secs() > 300).collect();
     let reminded: BTreeSet<Recipient> = later.iter().map(|(_, to)| *to).collect();
     assert_eq!(reminded.len(), MOST_REMINDED);
+    // Those that were taken over last.
+    let newer: Vec<_> = words(16_384 + 10)[16_384..].to_vec();
+    let end = begin + Duration::from_secs(601);
+    announcements.tell(newer.clone(), end);
+    let again = told_until(&mut announcements, end, end + Duration::from_secs(120));
+    let after: BTreeSet<Recipient> =
+        again.iter().filter(|(at, _)| at.as_secs() > 30).map(|(_, to)| *to).collect();
+    assert!(newer.iter().all(|(_, to)| after.contains(to)));
+    assert_eq!(after.len(), MOST_REMINDED);
     assert!(later.len() < 6 * MOST_REMINDED, "{}", later.len());
     let paced = seconds.range(300..).map(|(_, count)| *count as u64);
     assert!(paced.max() <= Some(MOST_PER_SECOND + 1), "{seconds:?}");

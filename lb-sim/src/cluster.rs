@@ -522,7 +522,8 @@ impl Cluster {
         2 * (0..self.nodes.len()).filter(is_from).count() >= self.nodes.len()
     }
 
-    /// The most moves of a VIP within [`moves::WINDOW`], as the network sees them, that end with one away from an owner that was fit.
+    /// The most moves of a VIP within [`moves::WINDOW`], as the network sees them, that end with one away from an owner that was fit: not
+    /// from one that was dead, or cut off from half of the others or more.
     pub fn most_moves(&self) -> usize {
         let within = |moves: &[(Instant, bool)], last: usize| {
             moves[..=last].iter().filter(|(at, _)| moves[last].0 < *at + moves::WINDOW).count()

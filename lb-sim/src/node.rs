@@ -205,6 +205,9 @@ impl Node {
         let now = now + self.ahead;
         let silent = self.standing.silent();
         self.standing = self.liveness.standing(now);
+        if self.standing.silent() > silent {
+            self.announcements.forget_lost();
+        }
         self.moves.observe(&self.armed, &self.standing, now);
         let own = self.armed.vips.keys().filter(|vip| self.owner(**vip) == Some(self.number));
         self.announcements.set(&own.map(|vip| (*vip, 1)).collect(), now);

@@ -131,7 +131,8 @@ fn write_table(out: &mut String, views: &Views, now: Timestamp) -> std::fmt::Res
             any.map_or_else(String::new, |member| member.observers.join(", ")),
         ]
     });
-    let titles = ["NODE", "SEGMENT", "ADDRESS", "MAC", "CONDITION", "SINCE", "LAST ANSWER", "OBSERVERS"];
+    let titles =
+        ["NODE", "SEGMENT", "ADDRESS", "MAC", "CONDITION", "SINCE", "LAST ANSWER BEFORE", "OBSERVERS"];
     columns(out, titles, legs)?;
     let owners = merged.owners.iter().map(|((address, segment), seen)| {
         [
@@ -337,9 +338,9 @@ status:
 As seen by n1 2s ago
 As seen by n2 2s ago
 
-NODE  SEGMENT  ADDRESS     MAC                CONDITION           SINCE  LAST ANSWER  OBSERVERS
+NODE  SEGMENT  ADDRESS     MAC                CONDITION           SINCE  LAST ANSWER BEFORE  OBSERVERS
 n1    eth0     192.0.2.11  02:00:00:00:00:01  answering                  n2 40 ms
-n2    eth0     192.0.2.12  02:00:00:00:00:02  answering | silent  2m2s   n1 12 ms     n1
+n2    eth0     192.0.2.12  02:00:00:00:00:02  answering | silent  2m2s   n1 12 ms            n1
 
 VIP          SEGMENT  SERVICE   OWNER    SINCE  WHY
 192.0.2.200  eth0     shop/web  n1 | n2  32s    best-ranked of 2

@@ -24,8 +24,10 @@ pub(super) fn remove_link(pin: &Path) -> Result<(), Error> {
     if !pin.exists() {
         return Ok(());
     }
-    open(pin).and_then(|link| detach(&link)).map_err(failed("detaching"))?;
-    fs::remove_file(pin).map_err(failed("removing"))
+    let detached = open(pin).and_then(|link| detach(&link));
+    // Without it the program goes as well, only later.
+    fs::remove_file(pin).map_err(failed("removing"))?;
+    detached.map_err(failed("detaching"))
 }
 
 fn open(pin: &Path) -> io::Result<OwnedFd> {

@@ -55,6 +55,11 @@ impl Announcer {
         self.announcements.set(owned, now);
     }
 
+    /// Somebody has died.
+    pub(super) fn forget_lost(&mut self) {
+        self.announcements.forget_lost();
+    }
+
     /// Says everything again.
     pub(super) fn repeat_all(&mut self, now: Instant) {
         self.announcements.repeat_all(now);

@@ -204,10 +204,12 @@ mod tests {
     /// As while DAD goes on: nothing would look again before the next pass.
     #[test]
     fn a_leg_has_sockets_before_its_address_is_there() {
-        let legs = ["192.0.2.1", "2001:db8::1"].map(|leg| leg.parse().unwrap());
+        let has_ipv6 = std::net::UdpSocket::bind("[::1]:0").is_ok();
+        let legs = ["192.0.2.1", "2001:db8::1"].map(|leg| leg.parse::<Leg>().unwrap());
+        let legs: Vec<Leg> = legs.into_iter().filter(|leg| leg.is_ipv4() || has_ipv6).collect();
         let poll = mio::Poll::new().unwrap();
         let mut sockets = Sockets::default();
-        sockets.set(legs.into_iter(), poll.registry());
+        sockets.set(legs.iter().copied(), poll.registry());
         assert_eq!(sockets.legs().collect::<Vec<Leg>>(), legs);
     }
 }

@@ -33,8 +33,7 @@ use super::{
 };
 use crate::dataplane::LiveMaps;
 
-/// Before what else the machine does: it needs little, and all others measure how late it is. Not before the kernel's own, as a real-time
-/// thread would be.
+/// Before what else the machine does: it needs little, and all others measure how late it is.
 const PRIORITY: i32 = -15;
 const WAKER: Token = Token(0);
 /// Rounds of receiving before the timers have their turn: about a thousand datagrams of each socket.
@@ -340,6 +339,9 @@ impl Thread {
         self.written.set_neighbours(armed.neighbours(&standing));
         self.written.set_spread(&spread);
         self.written.set_vips(self.hearer.masked(armed.vips(&standing)));
+        if standing.silent() > self.silent {
+            self.announcer.forget_lost();
+        }
         self.announce(&standing, now);
         self.moves.observe(&self.orders.armed, &standing, now);
         // Somebody is heard again: whoever was cut off, this node or the other, may have missed what was said.

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use lb_core::model::{Network, NodeLink};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::AddressAttribute,
+    address::{AddressAttribute, AddressHeaderFlags},
     link::LinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute},
@@ -51,6 +51,8 @@ pub struct Netlink {
     known: BTreeMap<(String, IpAddr), [u8; 6]>,
     /// Names of links, by their own interface's index.
     devices: BTreeMap<u32, String>,
+    /// Addresses of this node that another machine has.
+    refused: BTreeSet<IpAddr>,
 }
 
 impl Netlink {
@@ -68,7 +70,14 @@ impl Netlink {
         let (connection, handle, news) =
             rtnetlink::new_multicast_connection(&groups).map_err(NetlinkError::Open)?;
         tokio::spawn(connection);
-        Ok(Self { handle, news, peers: BTreeSet::new(), known: BTreeMap::new(), devices: BTreeMap::new() })
+        Ok(Self {
+            handle,
+            news,
+            peers: BTreeSet::new(),
+            known: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            refused: BTreeSet::new(),
+        })
     }
 
     /// Of whom the MAC is wanted: the addresses of nodes.
@@ -112,6 +121,7 @@ impl Netlink {
         let mut network = Network { links: links(&interfaces), ..Network::default() };
         let names: BTreeMap<u32, String> =
             network.links.iter().map(|(name, link)| (link.device, name.clone())).collect();
+        let mut refused = BTreeSet::new();
         let mut addresses = self.handle.address().get().execute();
         while let Some(message) = addresses.try_next().await.map_err(request("listing addresses"))? {
             let link = names.get(&message.header.index).and_then(|name| network.links.get_mut(name));
@@ -119,10 +129,21 @@ impl Netlink {
                 AddressAttribute::Address(address) => Some(*address),
                 _ => None,
             });
+            if let (Some(_), Some(address)) = (&link, address)
+                && message.header.flags.contains(AddressHeaderFlags::Dadfailed)
+            {
+                // Another machine has it (RFC 4862, section 5.4): it is no address of this node.
+                refused.insert(address);
+                continue;
+            }
             if let (Some(link), Some(address)) = (link, address) {
                 link.prefixes.extend(IpNet::new(address, message.header.prefix_len));
             }
         }
+        for address in refused.difference(&self.refused) {
+            tracing::error!(%address, "another machine has an address of this node: the address is not used");
+        }
+        self.refused = refused;
         network.links.retain(|_, link| !link.prefixes.is_empty());
         for message in self.neighbours().await? {
             let (Some(name), Some(address), Some(mac)) =

@@ -139,9 +139,12 @@ impl PeerStatus {
 pub struct VipStatus {
     /// The Service.
     pub service: String,
-    /// Who answers ARP and NDP for it; none of one that is spread over nodes.
+    /// Who answers ARP and NDP for it, in the first of this node's segments in which somebody does; none of one that is spread over nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// Who answers in other segments, where that is another.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub other_owners: BTreeMap<String, String>,
     /// Of one that is spread over nodes: how many shares of the clients each node answers, of 1,024.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shares: BTreeMap<String, u32>,
@@ -159,7 +162,9 @@ impl VipStatus {
     /// Who answers, in words: the owner, or each node with its shares.
     pub fn answers(&self) -> String {
         if self.shares.is_empty() {
-            return self.owner.clone().unwrap_or("none".to_owned());
+            let first = self.owner.clone().unwrap_or("none".to_owned());
+            let others = self.other_owners.iter().map(|(segment, owner)| format!("{owner} on {segment}"));
+            return std::iter::once(first).chain(others).collect::<Vec<_>>().join(", ");
         }
         let shares: Vec<String> = self.shares.iter().map(|(node, count)| format!("{node} {count}")).collect();
         format!("spread: {}", shares.join(", "))
@@ -294,6 +299,7 @@ impl NodeStatus {
             let status = VipStatus {
                 service: vip.service.to_string(),
                 owner: owner(placed, *address, standing),
+                other_owners: other_owners(placed, *address, standing),
                 shares: shares(placed, *address, standing),
                 segments: vip.segments.keys().cloned().collect(),
                 withheld: BTreeMap::new(),
@@ -394,6 +400,17 @@ fn owner(placed: &Placed, address: IpAddr, standing: &Standing) -> Option<String
     let owners = placed.armed.owners(address.into(), standing);
     let (segment, leg) = owners.first_key_value()?;
     placed.armed.node_of(*segment, *leg).map(ToString::to_string)
+}
+
+/// Who answers in other segments, where that is another.
+fn other_owners(placed: &Placed, address: IpAddr, standing: &Standing) -> BTreeMap<String, String> {
+    let first = owner(placed, address, standing);
+    let owners = placed.armed.owners(address.into(), standing).into_iter().skip(1);
+    let named = owners.filter_map(|(segment, leg)| {
+        let name = placed.armed.segments.get(&segment)?.name.clone();
+        Some((name, placed.armed.node_of(segment, leg)?.to_string()))
+    });
+    named.filter(|(_, owner)| Some(owner) != first.as_ref()).collect()
 }
 
 /// How many shares each node has, in the first of this node's segments in which an address is spread over nodes.

@@ -23,6 +23,13 @@ impl Liveness {
         if !self.view.condition(leg).answers() {
             return;
         }
+        let acquitted = self.view.acquitted(leg, self.profile.memory, now);
+        if let Some((times, last)) = acquitted {
+            let until = last + self.profile.hold_after(times);
+            if now < until {
+                return self.watches.get_mut(&leg).into_iter().for_each(|watch| watch.hold(until));
+            }
+        }
         let burst = self.bursts.entry(leg).or_insert_with(|| Burst::new(&self.profile, now));
         if burst.accusation.is_some() {
             return;
@@ -31,7 +38,7 @@ impl Liveness {
         burst.accusation = Some(Accusation {
             asked: BTreeSet::new(),
             agree: BTreeSet::new(),
-            is_doubtful: self.view.was_acquitted(leg, self.profile.memory, now),
+            is_doubtful: acquitted.is_some(),
             second: Second::Nobody,
         });
         self.ask_second(leg, now);

@@ -60,6 +60,15 @@ impl Profile {
         }
     }
 
+    /// How long a leg is not suspected that was held to be silent so often within [`Self::memory`] though others heard it. Partitions
+    /// heal, and nobody needs to wait then; but where some hear a leg and others do not for ever, its VIPs must not follow each turn.
+    pub fn hold_after(&self, acquittals: u32) -> Duration {
+        match acquittals {
+            0..=2 => Duration::ZERO,
+            more => self.hold * (1 << (more - 2).min(7)),
+        }
+    }
+
     /// A dead node is routed around in about a tenth of a second. The default: for nodes on switches.
     pub const FAST: Self = Self {
         observers: 2,

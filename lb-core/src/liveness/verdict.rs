@@ -78,8 +78,8 @@ struct Held {
     since: Instant,
     /// The last moments at which it fell, or was told to have fallen, oldest first.
     falls: VecDeque<Instant>,
-    /// When it was last held to be silent, and was well all the time.
-    acquitted: Option<Instant>,
+    /// How often it was held to be silent, and was well all the time, and when that was found last.
+    acquitted: Option<(u32, Instant)>,
 }
 
 impl View {
@@ -111,10 +111,10 @@ impl View {
         falls.filter(|fall| now < **fall + memory).count() as u8
     }
 
-    /// Whether a leg was held to be silent within the last `memory`, and others knew better.
-    pub(super) fn was_acquitted(&self, leg: Leg, memory: Duration, now: Instant) -> bool {
+    /// How often a leg was held to be silent and others knew better, and when they last did; `None` if not within the last `memory`.
+    pub(super) fn acquitted(&self, leg: Leg, memory: Duration, now: Instant) -> Option<(u32, Instant)> {
         let acquitted = self.held.get(&leg).and_then(|held| held.acquitted);
-        acquitted.is_some_and(|acquitted| now < acquitted + memory)
+        acquitted.filter(|(_, last)| now < *last + memory)
     }
 
     /// All that was ever found.
@@ -173,7 +173,8 @@ impl View {
         if before == Condition::Silent && condition == Condition::Answering {
             // Only who was never away is well without having returned; if its last fall counts all the same, the teller says so.
             held.falls.pop_back();
-            held.acquitted = Some(now);
+            let times = held.acquitted.map_or(0, |(times, _)| times);
+            held.acquitted = Some((times.saturating_add(1), now));
         }
         // What the teller remembers and this node does not: when exactly it was makes no difference.
         while held.falls.len() < usize::from(falls.min(MOST_FALLS)) {

@@ -336,6 +336,19 @@ fn pairs_that_do_not_hear_each_other_move_little() {
     }
 }
 
+/// A node hears none that hears what it does not: what it finds is overruled each time, and it finds it less and less often.
+#[test]
+fn who_is_overruled_again_and_again_accuses_seldom() {
+    for seed in seeds(5) {
+        let mut cluster = settled(4, seed);
+        cluster.part(&[0], &[1, 2]);
+        cluster.part(&[1], &[3]);
+        cluster.run_for(300 * SECOND);
+        let (accusations, moves) = (cluster.accusations(), cluster.moves());
+        assert!(accusations < 20 && moves == 0, "seed {seed}: {accusations} accusations, {moves} moves");
+    }
+}
+
 /// The slower presets do the same, each in its own time.
 #[test]
 fn each_preset_finds_the_dead_and_accuses_nobody_else() {

@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io::{PipeReader, Write, pipe},
     net::SocketAddr,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -72,6 +74,19 @@ impl Node {
         let child = self.namespace.run(|| command.spawn().context("starting the agent"))?;
         self.agent = Some(child);
         Ok(())
+    }
+
+    /// Starts the agent with a log that is full and that nobody reads; it has a reader as long as what is returned.
+    pub fn spawn_unread(&mut self) -> Result<PipeReader> {
+        let (reader, mut writer) = pipe()?;
+        // SAFETY: the descriptor is open.
+        let size = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+        ensure!(size > 0, "{}", std::io::Error::last_os_error());
+        writer.write_all(&vec![b'.'; size as usize])?;
+        let mut command = self.serve(&self.name)?;
+        command.env("RUST_LOG", "trace").stderr(writer).stdout(Stdio::null());
+        self.agent = Some(self.namespace.run(|| command.spawn().context("starting the agent"))?);
+        Ok(reader)
     }
 
     fn serve(&self, name: &str) -> Result<Command> {

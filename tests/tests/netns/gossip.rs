@@ -26,6 +26,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("gossip_of_strangers_changes_nothing", gossip_of_strangers_changes_nothing),
     ("gossip_from_before_a_restart_changes_nothing", gossip_from_before_a_restart_changes_nothing),
     ("a_flood_of_gossip_delays_nothing", a_flood_of_gossip_delays_nothing),
+    ("a_log_that_nobody_reads_delays_nothing", a_log_that_nobody_reads_delays_nothing),
 ];
 
 /// Half of them to each port.
@@ -146,6 +147,29 @@ fn a_flood_of_gossip_delays_nothing(lab: &mut Lab) -> Result<()> {
         |count| *count >= 1_000.0,
     )
     .map(drop)
+}
+
+/// The agent writes lines all the time, and whoever is to read them has stopped.
+fn a_log_that_nobody_reads_delays_nothing(lab: &mut Lab) -> Result<()> {
+    lab.nodes[0].kill()?;
+    let _reader = lab.nodes[0].spawn_unread()?;
+    lab.nodes[0].wait_for_pass()?;
+    let seen = |lab: &Lab| -> Result<Vec<String>> {
+        let mut conditions = Vec::new();
+        for node in &lab.nodes[1..] {
+            conditions.extend(node.status()?.nodes.remove("n1").map(|n1| n1.conditions).unwrap_or_default());
+        }
+        Ok(conditions.into_iter().map(|(_, condition)| condition).collect())
+    };
+    let is_there = |conditions: &Vec<String>| !conditions.iter().any(|condition| condition == "yielding");
+    wait("n1 to be there", || seen(lab), is_there)?;
+    let begin = Instant::now();
+    while begin.elapsed() < FLOOD {
+        let conditions = seen(lab)?;
+        ensure!(is_there(&conditions), "n1 is seen {conditions:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 /// What these nodes have refused, by reason.

@@ -1,8 +1,8 @@
 //! Nodes that the source knows by IPv6 addresses alone: they find, probe, tell and replace each other over IPv6.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, fs, net::IpAddr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lb_agent::output::PeerStatus;
 use magnetite_tests::lab::{Lab, Node, WEB, WEB_V6, frontend};
 use serde_json::Value;
@@ -10,8 +10,34 @@ use serde_json::Value;
 use crate::{agent::Test, seen::wait};
 
 /// Names, and what they do with a lab of their own.
-pub const TESTS: &[(&str, Test)] =
-    &[("nodes_that_are_known_by_ipv6_alone_replace_each_other", nodes_that_are_known_by_ipv6_alone)];
+pub const TESTS: &[(&str, Test)] = &[
+    ("nodes_that_are_known_by_ipv6_alone_replace_each_other", nodes_that_are_known_by_ipv6_alone),
+    ("solicitations_of_each_vip_are_heard_on_links_that_appear_later", solicitations_are_heard),
+];
+
+/// The solicited-node group of the VIP (RFC 4291, section 2.7.1) is joined on every link: switches that look at MLD send solicitations
+/// nowhere else.
+fn solicitations_are_heard(lab: &mut Lab) -> Result<()> {
+    let IpAddr::V6(vip) = WEB_V6 else { bail!("{WEB_V6} is not IPv6") };
+    let [.., a, b, c] = vip.octets();
+    let group = format!("ff0200000000000000000001ff{a:02x}{b:02x}{c:02x}");
+    let namespace = lab.nodes[0].namespace.clone();
+    // By link.
+    let joined = || -> Result<BTreeSet<String>> {
+        let text = namespace.run(|| Ok(fs::read_to_string("/proc/thread-self/net/igmp6")?))?;
+        let words = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        Ok(words
+            .filter(|words| words.get(2) == Some(&group.as_str()))
+            .map(|words| words[1].to_owned())
+            .collect())
+    };
+    wait("the group on eth0", joined, |links| links.contains("eth0"))?;
+    namespace.ip("link add late0 type veth peer name late1")?;
+    namespace.ip("address add 198.51.100.1/24 dev late0")?;
+    namespace.ip("link set late1 up")?;
+    namespace.ip("link set late0 up")?;
+    wait("the group on late0", joined, |links| links.contains("late0")).map(drop)
+}
 
 fn nodes_that_are_known_by_ipv6_alone(lab: &mut Lab) -> Result<()> {
     let names: Vec<String> = lab.nodes.iter().map(|node| node.name.clone()).collect();
