@@ -169,11 +169,7 @@ fn report_count(figure: &str, value: u64, target: u64, is_json: bool) {
 
 /// Kills the owner and lets it live again: how long a client had no answers, and how long the others took to say so.
 fn die(lab: &mut Lab, vip: IpAddr, death: Death) -> Result<(Duration, Duration)> {
-    let owner = lab.owner(vip)?;
-    let client = &lab.clients()[usize::from(vip.is_ipv6())];
-    let stream = Stream::over(udp_elsewhere(lab, &owner, (client, vip))?)?;
-    thread::sleep(Duration::from_millis(200));
-
+    let (owner, stream) = through_owner(lab, vip)?;
     let begin = Instant::now();
     death(lab, &owner, false)?;
     let text = vip.to_string();
@@ -196,6 +192,27 @@ fn die(lab: &mut Lab, vip: IpAddr, death: Death) -> Result<(Duration, Duration)>
     })?;
     lab.clients().iter().try_for_each(|client| client.forget(vip))?;
     Ok((ended.gap, view))
+}
+
+/// The owner, and packets that come in by it: one that has just come back may have said for a moment that it still owns, and clients that
+/// believed it are told right within a second.
+fn through_owner(lab: &Lab, vip: IpAddr) -> Result<(String, Stream)> {
+    let client = &lab.clients()[usize::from(vip.is_ipv6())];
+    let begin = Instant::now();
+    loop {
+        let owner = lab.owner(vip)?;
+        let stream = Stream::over(udp_elsewhere(lab, &owner, (client, vip))?)?;
+        thread::sleep(Duration::from_millis(200));
+        let mac = client.neighbour(vip)?;
+        if mac.as_ref() == Some(&lab.node(&owner)?.mac) {
+            return Ok((owner, stream));
+        }
+        ensure!(
+            begin.elapsed() < Duration::from_secs(20),
+            "{owner} owns {vip}, and the client sends to {mac:?}"
+        );
+        stream.end_with_gap()?;
+    }
 }
 
 fn report(figure: &str, times: Vec<Duration>, targets: Targets, is_json: bool) {
