@@ -3,7 +3,7 @@
 use kube::Resource;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_ignored::Path;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::problem::{ObjectKey, Problem, ProblemKind, Report, Severity};
 
@@ -134,6 +134,13 @@ where
         report.add(Severity::Error, "apiVersion", kind);
         return None;
     }
+    // Of MetalLB's kinds the spec may be left out where all that is in it may.
+    let with_spec = (version.starts_with("metallb.io/") && value.get("spec").is_none()).then(|| {
+        let mut value = value.clone();
+        value["spec"] = Value::Object(Map::new());
+        value
+    });
+    let value = with_spec.as_ref().unwrap_or(value);
     let mut unknown: Vec<String> = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);

@@ -37,8 +37,8 @@ pub(crate) fn pool(
     is_good.then(|| Pool {
         labels: labels(object.metadata.labels),
         ranges,
-        auto_assign: spec.auto_assign.unwrap_or(true),
-        avoid_buggy: spec.avoid_buggy_ips.unwrap_or(false),
+        auto_assign: spec.auto_assign,
+        avoid_buggy: spec.avoid_buggy_ips,
         service_allocation,
     })
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask …`: everything that is not `cargo build`.
 
 mod command;
+mod crds;
 mod ebpf;
 mod lab;
 mod layout;
@@ -55,6 +56,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Writes the definitions of MetalLB's kinds into `manifests/crds`.
+    Crds,
     /// Checks formatting, lints and the invariants that a program can check.
     Tidy,
 }
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Task::Demo => lab::demo().map(ExitCode::from),
         Task::Lab { arguments } => lab::tell(&arguments).map(ExitCode::from),
         Task::Bench { arguments } => lab::bench(&arguments).map(ExitCode::from),
+        Task::Crds => crds::write().map(done),
         Task::Tidy => tidy::run().map(done),
     };
     result.unwrap_or_else(|error| {

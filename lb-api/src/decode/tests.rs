@@ -57,6 +57,16 @@ fn decode_one(text: &str) -> Decoded {
     decode(&[("objects.yaml".to_owned(), text.as_bytes().to_vec())].into())
 }
 
+#[test]
+fn an_advertisement_that_says_nothing_is_for_all_pools() {
+    let object = "apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {name: all}\n";
+    let decoded = decode_one(object);
+    assert!(decoded.problems.is_empty(), "{:?}", decoded.problems);
+    assert!(decoded.snapshot.l2_advertisements["all"].pools.is_empty());
+    let pool = problems("apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: main}\n");
+    assert_eq!(pool, ["error: objects.yaml: IPAddressPool default/main: spec: missing field `addresses`"]);
+}
+
 fn problems(text: &str) -> Vec<String> {
     decode_one(text).problems.iter().map(ToString::to_string).collect()
 }
@@ -144,7 +154,7 @@ fn what_is_wrong_is_said_with_file_object_and_field() {
         (
             "spec:\n  addresses: [192.0.2.100-192.0.2.110, \"2001:db8::/120\"]\n  avoidBuggyIPs: true\n",
             "",
-            "error: objects.yaml: IPAddressPool metallb-system/main: missing field `spec`",
+            "error: objects.yaml: IPAddressPool metallb-system/main: spec: missing field `addresses`",
         ),
         (
             "192.0.2.100-",
