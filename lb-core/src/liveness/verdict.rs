@@ -65,6 +65,9 @@ pub struct Verdict {
 /// Falls of a leg that are remembered; how many more there were makes no difference.
 pub const MOST_FALLS: u8 = 3;
 
+/// Acquittals of a leg that are remembered: more do not prolong what follows from them ([`super::Profile::hold_after`]).
+const MOST_ACQUITTALS: usize = 9;
+
 /// What is held of all legs; of one that is not in it: that it is well.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
@@ -78,8 +81,8 @@ struct Held {
     since: Instant,
     /// The last moments at which it fell, or was told to have fallen, oldest first.
     falls: VecDeque<Instant>,
-    /// How often it was held to be silent, and was well all the time, and when that was found last.
-    acquitted: Option<(u32, Instant)>,
+    /// The last moments at which it was held to be silent and others knew better, oldest first.
+    acquittals: VecDeque<Instant>,
 }
 
 impl View {
@@ -111,10 +114,11 @@ impl View {
         falls.filter(|fall| now < **fall + memory).count() as u8
     }
 
-    /// How often a leg was held to be silent and others knew better, and when they last did; `None` if not within the last `memory`.
+    /// How often within the last `memory` a leg was held to be silent and others knew better, and when they last did; `None` if never.
     pub(super) fn acquitted(&self, leg: Leg, memory: Duration, now: Instant) -> Option<(u32, Instant)> {
-        let acquitted = self.held.get(&leg).and_then(|held| held.acquitted);
-        acquitted.filter(|(_, last)| now < *last + memory)
+        let acquittals = self.held.get(&leg).map(|held| &held.acquittals).into_iter().flatten();
+        let lately: Vec<Instant> = acquittals.copied().filter(|at| now < *at + memory).collect();
+        Some((lately.len() as u32, *lately.last()?))
     }
 
     /// All that was ever found.
@@ -157,7 +161,7 @@ impl View {
             condition: Condition::Answering,
             since: now,
             falls: VecDeque::new(),
-            acquitted: None,
+            acquittals: VecDeque::new(),
         });
         if (counter, condition) <= (held.counter, held.condition) {
             return false;
@@ -173,8 +177,10 @@ impl View {
         if before == Condition::Silent && condition == Condition::Answering {
             // Only who was never away is well without having returned; if its last fall counts all the same, the teller says so.
             held.falls.pop_back();
-            let times = held.acquitted.map_or(0, |(times, _)| times);
-            held.acquitted = Some((times.saturating_add(1), now));
+            held.acquittals.push_back(now);
+            if held.acquittals.len() > MOST_ACQUITTALS {
+                held.acquittals.pop_front();
+            }
         }
         // What the teller remembers and this node does not: when exactly it was makes no difference.
         while held.falls.len() < usize::from(falls.min(MOST_FALLS)) {

@@ -53,7 +53,7 @@ const BEFORE: Duration = Duration::from_secs(10);
 /// Until all have heard of each other, and of what the real one knows nothing is news any more.
 const WARM_UP: Duration = Duration::from_secs(40);
 const MOST_WARM_UP: Duration = Duration::from_secs(400);
-/// Whoever has missed what others say of themselves asks four of them each second; each answer leads to a pass.
+/// Whoever has missed what others say of themselves asks a few of them each second; each answer leads to a pass.
 const SETTLE: Duration = Duration::from_secs(100);
 const STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
