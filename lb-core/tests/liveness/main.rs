@@ -349,6 +349,29 @@ fn who_is_overruled_again_and_again_accuses_seldom() {
     }
 }
 
+/// What happened long ago makes nobody wait: whoever was overruled before accuses as often as at first.
+#[test]
+fn who_was_overruled_long_ago_accuses_as_before() {
+    for seed in seeds(3) {
+        let mut cluster = settled(4, seed);
+        let mut accusations = Vec::new();
+        for _ in 0..3 {
+            cluster.run_for(700 * SECOND);
+            let before = cluster.accusations();
+            cluster.part(&[0], &[1, 2]);
+            cluster.part(&[1], &[3]);
+            cluster.run_for(60 * SECOND);
+            cluster.faults = Faults::default();
+            accusations.push(cluster.accusations() - before);
+        }
+        assert!(accusations[0] > 3, "seed {seed}: {accusations:?}");
+        assert!(
+            accusations[1..].iter().all(|later| later + 2 >= accusations[0]),
+            "seed {seed}: {accusations:?}"
+        );
+    }
+}
+
 /// The slower presets do the same, each in its own time.
 #[test]
 fn each_preset_finds_the_dead_and_accuses_nobody_else() {
