@@ -460,8 +460,9 @@ impl Cluster {
             }
             What::Input(input) => match state {
                 State::Running => {
-                    self.nodes[node].handle(input, self.now);
-                    self.carry_out(node);
+                    if self.nodes[node].handle(input, self.now) {
+                        self.carry_out(node);
+                    }
                 }
                 State::Asleep => self.nodes[node].inbox.push_back(input),
                 State::Dead => {}

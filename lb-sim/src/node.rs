@@ -87,6 +87,8 @@ pub(crate) struct Node {
     pub lease: Instant,
     /// What came while the agent was asleep.
     pub inbox: VecDeque<Input>,
+    /// No agent wakes for an answer.
+    answers: Vec<(Leg, u64, bool)>,
     /// So much this node's clock is ahead of the cluster's.
     pub ahead: Duration,
     /// When its timer will ring, by the cluster's clock.
@@ -128,6 +130,7 @@ impl Node {
             state: State::Running,
             lease: now + profile.lease,
             inbox: VecDeque::new(),
+            answers: Vec::new(),
             ahead: Duration::ZERO,
             timer: None,
             renewal: None,
@@ -157,18 +160,30 @@ impl Node {
         self.act(now);
     }
 
-    pub fn handle(&mut self, input: Input, now: Instant) {
-        let now = now + self.ahead;
+    /// Whether the agent has woken for it.
+    pub fn handle(&mut self, input: Input, now: Instant) -> bool {
         match input {
             Input::Answer { from, nonce, lease_holds } => {
-                self.liveness.handle_answer(from, nonce, lease_holds, now);
+                self.answers.push((from, nonce, lease_holds));
+                false
             }
-            Input::Message { from, message } => self.liveness.handle_message(from, &message, now),
+            Input::Message { from, message } => {
+                self.take_answers(now);
+                self.liveness.handle_message(from, &message, now + self.ahead);
+                true
+            }
         }
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.take_answers(now);
         self.liveness.handle_timeout(now + self.ahead);
+    }
+
+    fn take_answers(&mut self, now: Instant) {
+        for (from, nonce, lease_holds) in self.answers.drain(..) {
+            self.liveness.handle_answer(from, nonce, lease_holds, now + self.ahead);
+        }
     }
 
     /// When there is something to do, by the cluster's clock.

@@ -23,7 +23,8 @@ pub(super) struct Sockets {
 }
 
 struct Pair {
-    probes: Socket,
+    /// The poll does not tell of it: answers are looked for whenever the thread is awake, and it need not wake for them.
+    probes: std::net::UdpSocket,
     gossip: Socket,
 }
 
@@ -43,8 +44,9 @@ pub(super) enum Received {
 
 /// Longer than anything that is sent; more is cut off and then is no envelope.
 const LONGEST: usize = 2048;
-/// Octets that wait to be read at most; the kernel doubles it for its own use.
-const GOSSIP_BUFFER: usize = 2 << 20;
+/// Octets that wait to be read at most; the kernel doubles it for its own use. Its default is less than what a few hundred nodes have to say
+/// to one that joins them, or than what somebody may throw at a socket between two looks at it.
+const BUFFER: usize = 2 << 20;
 /// Probes go to neighbours, and are not routed.
 const TTL: u8 = 1;
 /// Datagrams of a socket that are taken at once: a flood at one must not keep the others waiting.
@@ -68,15 +70,15 @@ impl Sockets {
                 }
             }
         }
-        for mut socket in left.into_values().flat_map(|pair| [pair.probes, pair.gossip]) {
+        for mut pair in left.into_values() {
             // It is closed in any case.
-            let _ = registry.deregister(&mut socket.socket);
+            let _ = registry.deregister(&mut pair.gossip.socket);
         }
     }
 
     /// Something has come in.
     pub(super) fn is_readable(&mut self, token: Token) {
-        let sockets = self.legs.values_mut().flat_map(|pair| [&mut pair.probes, &mut pair.gossip]);
+        let sockets = self.legs.values_mut().map(|pair| &mut pair.gossip);
         sockets.filter(|socket| socket.token == token).for_each(|socket| socket.is_ready = true);
     }
 
@@ -86,20 +88,14 @@ impl Sockets {
     }
 
     fn open(&mut self, leg: Leg, registry: &Registry) -> io::Result<Pair> {
-        let mut open = |port| {
-            self.next_token += 1;
-            let mut socket = Socket {
-                socket: UdpSocket::from_std(bind(SocketAddr::new(leg, port))?),
-                token: Token(self.next_token),
-                is_ready: true,
-            };
-            registry.register(&mut socket.socket, socket.token, Interest::READABLE)?;
-            io::Result::Ok(socket)
+        let probes = bind(SocketAddr::new(leg, 0))?;
+        self.next_token += 1;
+        let mut gossip = Socket {
+            socket: UdpSocket::from_std(bind(SocketAddr::new(leg, GOSSIP_PORT))?),
+            token: Token(self.next_token),
+            is_ready: true,
         };
-        let (probes, gossip) = (open(0)?, open(GOSSIP_PORT)?);
-        // The kernel's default is less than what a few hundred nodes have to say to one that joins them.
-        sockopt::set_socket_recv_buffer_size_force(&gossip.socket, GOSSIP_BUFFER)
-            .or_else(|_| sockopt::set_socket_recv_buffer_size(&gossip.socket, GOSSIP_BUFFER))?;
+        registry.register(&mut gossip.socket, gossip.token, Interest::READABLE)?;
         Ok(Pair { probes, gossip })
     }
 
@@ -108,7 +104,9 @@ impl Sockets {
         let mut received = Vec::new();
         let mut is_drained = true;
         for pair in self.legs.values_mut() {
-            is_drained &= pair.probes.receive(|bytes, from| received.extend(answer(bytes, from)));
+            let probes = &pair.probes;
+            is_drained &=
+                drain(|buffer| probes.recv_from(buffer), |bytes, from| received.extend(answer(bytes, from)));
             is_drained &= pair.gossip.receive(|bytes, from| {
                 if from.port() == GOSSIP_PORT {
                     received.push(Received::Gossip { from: from.ip(), bytes: bytes.to_vec() });
@@ -120,12 +118,12 @@ impl Sockets {
 
     pub(super) fn send_probe(&self, from: Leg, to: Leg, nonce: u64) -> io::Result<()> {
         let Some(pair) = self.legs.get(&from) else { return Ok(()) };
-        pair.probes.socket.send_to(request(nonce).as_bytes(), SocketAddr::new(to, PROBE_PORT)).map(drop)
+        pair.probes.send_to(request(nonce).as_bytes(), SocketAddr::new(to, PROBE_PORT)).map(drop)
     }
 
     /// A probe as a frame between two MACs; its answer comes as to any probe. `None` without sockets.
     pub(super) fn probe_frame(&self, from: (Leg, Mac), to: (Leg, Mac), nonce: u64) -> Option<Vec<u8>> {
-        let port = self.legs.get(&from.0)?.probes.socket.local_addr().ok()?.port();
+        let port = self.legs.get(&from.0)?.probes.local_addr().ok()?.port();
         let ethernet = PacketBuilder::ethernet2(from.1.octets(), to.1.octets());
         let packet = match (from.0, to.0) {
             (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), TTL),
@@ -145,24 +143,29 @@ impl Sockets {
 
 impl Socket {
     /// Whether nothing is left.
-    fn receive(&mut self, mut take: impl FnMut(&[u8], SocketAddr)) -> bool {
-        if !self.is_ready {
-            return true;
+    fn receive(&mut self, take: impl FnMut(&[u8], SocketAddr)) -> bool {
+        if self.is_ready {
+            self.is_ready = !drain(|buffer| self.socket.recv_from(buffer), take);
         }
-        let mut buffer = [0; LONGEST];
-        for _ in 0..MOST {
-            match self.socket.recv_from(&mut buffer) {
-                Ok((length, from)) => take(&buffer[..length], from),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.is_ready = false;
-                    return true;
-                }
-                // The kernel tells of earlier datagrams that nobody took.
-                Err(_) => {}
-            }
-        }
-        false
+        !self.is_ready
     }
+}
+
+/// Whether nothing is left.
+fn drain(
+    receive: impl Fn(&mut [u8]) -> io::Result<(usize, SocketAddr)>,
+    mut take: impl FnMut(&[u8], SocketAddr),
+) -> bool {
+    let mut buffer = [0; LONGEST];
+    for _ in 0..MOST {
+        match receive(&mut buffer) {
+            Ok((length, from)) => take(&buffer[..length], from),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            // The kernel tells of earlier datagrams that nobody took.
+            Err(_) => {}
+        }
+    }
+    false
 }
 
 /// A socket with an address that may not be there yet: IPv6 makes sure for a second or more that nobody else has it (RFC 4862, section 5.4).
@@ -178,6 +181,8 @@ fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
         SocketAddr::V6(_) => sockopt::set_ipv6_freebind(&socket, true)?,
     }
     net::bind(&socket, &address)?;
+    sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, BUFFER))?;
     Ok(socket.into())
 }
 

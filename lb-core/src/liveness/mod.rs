@@ -8,7 +8,7 @@
 //! [`Liveness`] does no IO. Its owner calls [`Liveness::handle_answer`], [`Liveness::handle_message`] and, when
 //! [`Liveness::poll_timeout`] is due, [`Liveness::handle_timeout`]; after each it sends what [`Liveness::poll_transmit`] gives
 //! until it gives nothing, and looks whether [`Liveness::poll_change`] is true. Answers that have arrived must be handed in before
-//! a timeout is.
+//! a timeout is, and need not be sooner: nobody has to wake for them.
 
 mod accuse;
 mod acquaintances;

@@ -49,9 +49,11 @@ impl Watch {
         }
     }
 
-    /// When there will be something to do.
+    /// When there will be something to do. Of a leg that has answered its last probe the answer to the next is looked for only when
+    /// another is due: a single one that is missed leads to nothing.
     pub(super) fn due(&self) -> Instant {
-        self.outstanding.map_or(self.next, |outstanding| outstanding.until.min(self.next))
+        let awaited = self.outstanding.filter(|_| self.answered == 0);
+        awaited.map_or(self.next, |outstanding| outstanding.until.min(self.next))
     }
 
     /// What is to be done at this moment; to be asked until it is nothing.

@@ -418,7 +418,8 @@ fn a_partition_heals() {
     }
 }
 
-/// What is tried one by one with a few nodes, with many: clocks that slip, pauses, agents that begin anew, and a partition.
+/// What is tried one by one with a few nodes, with many: clocks that slip, pauses, agents that begin anew, another version of the
+/// algorithm, loss in one direction, and a partition.
 #[test]
 fn a_large_cluster_goes_through_the_same() {
     for (nodes, runs) in [(50, 3), (500, 1)] {
@@ -442,6 +443,16 @@ fn goes_through_all(nodes: usize, seed: u64) {
         cluster.run_for(SECOND / 10);
     }
     cluster.run_for(3 * SECOND);
+    let newest = cluster.algorithm().expect("all began with the same");
+    for algorithm in [newest - 1, newest] {
+        cluster.set_algorithm(3, algorithm);
+        let all_use_it = |cluster: &Cluster| cluster.algorithm() == Some(algorithm);
+        assert!(cluster.run_until(SECOND, all_use_it).is_some(), "seed {seed}");
+    }
+    cluster.faults.lossy.extend(some(4).map(|node| (node, 0.3)));
+    cluster.run_for(10 * SECOND);
+    cluster.faults = Faults::default();
+    cluster.run_for(SECOND);
     assert_eq!(cluster.accusations(), 0, "seed {seed}");
     assert!(cluster.agree(), "seed {seed}");
 

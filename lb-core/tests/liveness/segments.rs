@@ -22,6 +22,9 @@ struct Alone {
     answering: BTreeSet<Leg>,
     /// Whose agents do.
     speaking: BTreeSet<Leg>,
+    /// What has come since the node was last awake.
+    answers: Vec<(Leg, u64)>,
+    wakes: u32,
 }
 
 impl Alone {
@@ -34,7 +37,14 @@ impl Alone {
         liveness.set_segments(&all, now);
         let others: BTreeSet<Leg> =
             all.iter().flat_map(|(own, legs)| legs.iter().filter(move |leg| *leg != own)).copied().collect();
-        let mut alone = Self { liveness, now, answering: others.clone(), speaking: others };
+        let mut alone = Self {
+            liveness,
+            now,
+            answering: others.clone(),
+            speaking: others,
+            answers: Vec::new(),
+            wakes: 0,
+        };
         alone.run_for(SECOND);
         alone
     }
@@ -49,6 +59,10 @@ impl Alone {
     fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.now < end {
+            self.wakes += 1;
+            for (from, nonce) in self.answers.drain(..) {
+                self.liveness.handle_answer(from, nonce, true, self.now);
+            }
             self.liveness.handle_timeout(self.now);
             while let Some(transmit) = self.liveness.poll_transmit() {
                 self.receive(transmit);
@@ -61,7 +75,7 @@ impl Alone {
     fn receive(&mut self, transmit: Transmit) {
         match transmit {
             Transmit::Probe { to, nonce } if self.answering.contains(&to) => {
-                self.liveness.handle_answer(to, nonce, true, self.now);
+                self.answers.push((to, nonce));
             }
             Transmit::Message { to, message: Message::Confirm { leg } } if self.speaking.contains(&to) => {
                 let has_answered = self.answering.contains(&leg);
@@ -97,4 +111,16 @@ fn in_a_segment_in_which_nothing_is_heard_nobody_is_gone_and_in_the_other_all_is
     }
     let others = [1, 2].map(|node| alone.liveness.view().condition(leg(1, node)));
     assert_eq!(others, [Condition::Answering; 2]);
+}
+
+#[test]
+fn who_probes_legs_that_answer_wakes_once_for_all_and_never_for_an_answer() {
+    let mut alone = Alone::new(1, 3);
+    alone.wakes = 0;
+    let seconds = 10;
+    alone.run_for(seconds * SECOND);
+    let beats = (seconds * SECOND).div_duration_f64(Profile::FAST.interval);
+    // What goes to one node at random each second has times of its own.
+    let limit = 1.2 * beats;
+    assert!(f64::from(alone.wakes) < limit, "{} wakes in {beats} beats", alone.wakes);
 }
