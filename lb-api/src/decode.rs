@@ -9,7 +9,7 @@ use crate::{
     crd,
     document::{Document, split, typed},
     node::node,
-    pool::{is_apart, is_used, l2_advertisement, labels, pool},
+    pool::{is_apart, is_used, l2_advertisement, labels, pool, service_cidr},
     problem::{ObjectKey, Problem, ProblemKind, Report, Severity},
     secret::gossip_secret,
     service::{Fields, service},
@@ -121,6 +121,10 @@ impl Decoded {
                 self.snapshot
                     .l2_advertisements
                     .extend(advertisement.map(|advertisement| (name, advertisement)));
+            }
+            "ServiceCIDR" => {
+                let networks = self.report(document, |report| service_cidr(typed(value, report)?, report));
+                self.snapshot.service_cidrs.extend(networks.map(|networks| (name, networks)));
             }
             "Secret" if name == "memberlist" => {
                 let secret = self.report(document, |report| gossip_secret(value, report));

@@ -96,7 +96,7 @@ fn take(file: &str, mut value: Value, documents: &mut Vec<Document>, problems: &
         return;
     }
     let namespace = match kind.as_str() {
-        "Node" | "Namespace" => String::new(),
+        "Node" | "Namespace" | "ServiceCIDR" => String::new(),
         _ => Some(text("/metadata/namespace"))
             .filter(|namespace| !namespace.is_empty())
             .unwrap_or("default".to_owned()),

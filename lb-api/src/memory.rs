@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_core::{
-    allocate::{Allocation, allocate},
+    allocate::{Allocation, AllocationError, Remark, allocate},
     model::{ObjectName, Snapshot},
 };
 use serde::{Deserialize, Serialize};
@@ -156,10 +156,36 @@ impl Said {
     }
 
     fn allocation(&mut self, allocation: &Allocation, decoded: &Decoded) {
+        let problem = |service: &ObjectName, severity, field: &str, kind| {
+            let object = key_of(service);
+            let file = decoded.origins.get(&object).cloned().unwrap_or_default();
+            Problem { file, object: Some(object), field: field.to_owned(), severity, kind }
+        };
+        let field = |service: &ObjectName, error: &AllocationError| {
+            decoded.fields.get(service).map_or("", |fields| fields.of(error)).to_owned()
+        };
         self.all(allocation.errors.iter().map(|(service, error)| {
-            let file = decoded.origins.get(&key_of(service)).map_or("", String::as_str);
-            let field = decoded.fields.get(service).map_or("", |fields| fields.of(error));
-            Problem::of_allocation(file, service, field, error.clone())
+            let kind = ProblemKind::Allocation(error.clone());
+            problem(service, Severity::Error, &field(service, error), kind)
+        }));
+        self.all(allocation.remarks.iter().map(|(service, remark)| {
+            let (Remark::Cleared(error) | Remark::Stranded(error) | Remark::OneFamily(error)) = remark;
+            let kind = ProblemKind::Remark(remark.clone());
+            problem(service, Severity::Warning, &field(service, error), kind)
+        }));
+        self.all(allocation.counts.iter().flat_map(|(pool, counts)| {
+            counts.left_out.iter().map(|(part, purpose)| {
+                let object =
+                    decoded.origins.keys().find(|key| key.kind == "IPAddressPool" && key.name == *pool);
+                let part = format!("{}-{}", part.first(), part.last());
+                Problem {
+                    file: object.and_then(|key| decoded.origins.get(key)).cloned().unwrap_or_default(),
+                    object: object.cloned(),
+                    field: "spec.addresses".to_owned(),
+                    severity: Severity::Warning,
+                    kind: ProblemKind::InUse { part, purpose: purpose.clone() },
+                }
+            })
         }));
     }
 }

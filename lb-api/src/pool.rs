@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr, num::NonZero};
 
 use ipnet::IpNet;
+use k8s_openapi::api::networking;
 use lb_core::model::{AddressRange, L2Advertisement, Labels, Pool, PreferredNodes, ServiceAllocation};
 
 use crate::{
@@ -68,12 +69,19 @@ fn service_allocation(
     })
 }
 
-/// Reports the first range that another pool has too.
+/// Reports the first range that overlaps with one of the pool's own before it, or of another pool.
 pub(crate) fn is_apart<'a>(
     pool: &Pool,
     others: impl IntoIterator<Item = (&'a String, &'a Pool)>,
     report: &mut Report<'_>,
 ) -> bool {
+    for (i, range) in pool.ranges.iter().enumerate() {
+        if pool.ranges[..i].iter().any(|other| other.overlaps(range)) {
+            let range = format!("{}-{}", range.first(), range.last());
+            report.add(Severity::Error, format!("spec.addresses[{i}]"), ProblemKind::OverlapWithin { range });
+            return false;
+        }
+    }
     for (other, other_pool) in others {
         for (i, range) in pool.ranges.iter().enumerate() {
             if other_pool.ranges.iter().any(|other| other.overlaps(range)) {
@@ -85,6 +93,24 @@ pub(crate) fn is_apart<'a>(
         }
     }
     true
+}
+
+/// Where Services have their cluster addresses.
+pub(crate) fn service_cidr(
+    object: networking::v1::ServiceCIDR,
+    report: &mut Report<'_>,
+) -> Option<Vec<IpNet>> {
+    let mut networks = Vec::new();
+    for (i, text) in object.spec?.cidrs.unwrap_or_default().iter().enumerate() {
+        match text.parse() {
+            Ok(network) => networks.push(network),
+            Err(_) => {
+                report.bad_value(format!("spec.cidrs[{i}]"), text, "a CIDR (10.96.0.0/16)");
+                return None;
+            }
+        }
+    }
+    Some(networks)
 }
 
 pub(crate) fn l2_advertisement(
@@ -123,12 +149,7 @@ fn range(text: &str) -> Option<AddressRange> {
     if let Some((first, last)) = text.split_once('-') {
         return AddressRange::new(first.trim().parse::<IpAddr>().ok()?, last.trim().parse::<IpAddr>().ok()?);
     }
-    let network: IpNet = text.trim().parse().ok()?;
-    let last = match network {
-        IpNet::V4(v4) => v4.broadcast().into(),
-        IpNet::V6(v6) => v6.broadcast().into(),
-    };
-    AddressRange::new(network.network(), last)
+    text.trim().parse::<IpNet>().ok().map(AddressRange::from)
 }
 
 /// Labels of an object.
@@ -140,7 +161,14 @@ pub(crate) fn labels(labels: Option<Labels>) -> Labels {
 pub(crate) fn is_used(key: &ObjectKey) -> bool {
     matches!(
         key.kind.as_str(),
-        "Service" | "EndpointSlice" | "Node" | "Namespace" | "IPAddressPool" | "L2Advertisement" | "Secret"
+        "Service"
+            | "EndpointSlice"
+            | "Node"
+            | "Namespace"
+            | "ServiceCIDR"
+            | "IPAddressPool"
+            | "L2Advertisement"
+            | "Secret"
     )
 }
 

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use lb_core::{
-    allocate::AllocationError,
-    model::{ObjectName, Protocol},
+    allocate::{AllocationError, Purpose, Remark},
+    model::Protocol,
 };
 use serde::{Deserialize, Serialize};
 
@@ -141,6 +141,12 @@ pub enum ProblemKind {
         /// The other pool.
         other: String,
     },
+    /// Addresses of one pool, twice.
+    #[error("{range} overlaps with another range of the same pool: leave out one of them")]
+    OverlapWithin {
+        /// The range.
+        range: String,
+    },
     /// A port of a slice that its Service does not have: the endpoints behind it get nothing.
     #[error("no port of the Service has the name {port:?} and protocol {protocol}")]
     NoSuchPort {
@@ -149,33 +155,32 @@ pub enum ProblemKind {
         /// Its protocol.
         protocol: Protocol,
     },
+    /// Two fields say the same thing, and neither goes before the other.
+    #[error("says what {other} says as well: leave out one of the two")]
+    AskedTwice {
+        /// The other field.
+        other: &'static str,
+    },
+    /// Parts of a pool that nobody is given.
+    #[error("{part} is {purpose}: no Service gets an address of it")]
+    InUse {
+        /// The addresses, as a range.
+        part: String,
+        /// For what they are there.
+        purpose: Purpose,
+    },
     /// The Service gets no address.
     #[error("{0}")]
     Allocation(AllocationError),
+    /// The Service gets an address, or keeps one, with something to say about it.
+    #[error("{0}")]
+    Remark(Remark),
     /// No object at all, where some were meant to be.
     #[error("there is no object: is it the right place, and do its files end with .yaml, .yml or .json?")]
     NoObject,
     /// No object at all, where there were some.
     #[error("there is no object any more: everything stays as it is until there is one")]
     Empty,
-}
-
-impl Problem {
-    /// Why a Service gets no address; `file` is where the Service stands, `field` what in it has to be mended.
-    pub fn of_allocation(file: &str, service: &ObjectName, field: &str, error: AllocationError) -> Self {
-        let object = ObjectKey {
-            kind: "Service".to_owned(),
-            namespace: service.namespace.clone(),
-            name: service.name.clone(),
-        };
-        Self {
-            file: file.to_owned(),
-            object: Some(object),
-            field: field.to_owned(),
-            severity: Severity::Error,
-            kind: ProblemKind::Allocation(error),
-        }
-    }
 }
 
 /// Problems of one object.

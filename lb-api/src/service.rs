@@ -9,7 +9,9 @@ use std::{
 use k8s_openapi::api::core::v1;
 use lb_core::{
     allocate::{AllocationError, Claim},
-    model::{Echo, Family, Forwarding, Protocol, Service, ServicePort, TableSize, TrafficPolicy},
+    model::{
+        Echo, Family, FamilyPolicy, Forwarding, Protocol, Service, ServicePort, TableSize, TrafficPolicy,
+    },
     rows::MAX_SLOTS,
 };
 
@@ -32,13 +34,17 @@ impl Fields {
     pub fn of(&self, error: &AllocationError) -> &str {
         match error {
             AllocationError::OutsidePools { address, claim }
+            | AllocationError::TwoPools { address, claim, .. }
             | AllocationError::Taken { address, claim, .. }
             | AllocationError::Buggy { address, claim, .. }
+            | AllocationError::InUse { address, claim, .. }
             | AllocationError::Reserved { address, claim, .. } => match claim {
                 Claim::Held => self.ingress.get(address).map_or("", String::as_str),
                 Claim::Requested => &self.requested,
             },
+            AllocationError::Families { .. } | AllocationError::OtherPool { .. } => &self.requested,
             AllocationError::NoPool { .. } | AllocationError::NotAdmitted { .. } => &self.requested_pool,
+            AllocationError::OneClusterIp => "spec.ipFamilyPolicy",
             AllocationError::Exhausted { .. } => "",
         }
     }
@@ -50,9 +56,13 @@ pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<(S
     if spec.type_.as_deref() != Some("LoadBalancer") || spec.load_balancer_class.is_some() {
         return None;
     }
+    if spec.cluster_ip.as_deref() == Some("None") {
+        // Headless: nobody forwards to its pods.
+        return None;
+    }
     let annotations = Annotations(object.metadata.annotations.unwrap_or_default());
     annotations.report_unknown(&KNOWN, report);
-    let ports = ports(spec.ports.unwrap_or_default(), report);
+    let (ports, sctp_ports) = ports(spec.ports.unwrap_or_default(), report);
     let policy = match spec.external_traffic_policy.as_deref() {
         None | Some("Cluster") => TrafficPolicy::Cluster,
         Some("Local") => TrafficPolicy::Local,
@@ -61,14 +71,18 @@ pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<(S
             return None;
         }
     };
-    let families =
-        families(spec.ip_families, spec.cluster_ips.or(spec.cluster_ip.map(|ip| vec![ip])), report)?;
+    let cluster_addresses = spec.cluster_ips.or(spec.cluster_ip.map(|ip| vec![ip]));
+    let (families, family_policy) =
+        families(spec.ip_families, cluster_addresses, spec.ip_family_policy.as_deref(), report)?;
     let mut fields = Fields::default();
     let requested = requested(&annotations, spec.load_balancer_ip.as_deref(), &mut fields, report)?;
     let requested_pool = annotations.metallb("address-pool").map(|(field, pool)| {
         fields.requested_pool = field;
         pool.clone()
     });
+    let of_metallb = |name| annotations.metallb(name).map(|(_, value)| value.clone());
+    let sharing_key = of_metallb("allow-shared-ip").unwrap_or_default();
+    let held_pool = of_metallb("ip-allocated-from-pool");
     let forwarding = annotations.one_of(FORWARDING, &FORWARDINGS, "auto, dsr or kernel", report)?;
     let echo = annotations.one_of(ECHO, &ECHOS, "always or ready", report)?;
     let l2 = annotations.one_of(L2, &L2_MODES, L2_EXPECTED, report)?;
@@ -97,13 +111,18 @@ pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<(S
         created: object.metadata.creation_timestamp.map(|time| time.0.as_second()),
         labels: labels(object.metadata.labels),
         families,
+        family_policy,
         endpoints: vec![BTreeSet::new(); ports.len()],
         ports,
+        sctp_ports,
+        selector: labels(spec.selector),
         policy,
         client_ip_affinity,
         requested,
-        requested_pool,
+        requested_pool: requested_pool.filter(|pool| !pool.is_empty()),
+        sharing_key,
         ingress,
+        held_pool,
         forwarding: forwarding.unwrap_or(Forwarding::Auto),
         echo: echo.unwrap_or(Echo::Always),
         table_size,
@@ -123,41 +142,40 @@ const ECHOS: [(&str, Echo); 2] = [("always", Echo::Always), ("ready", Echo::Read
 const TABLE_SIZE: &str = "magnetite.io/table-size";
 const KNOWN: [&str; 4] = [FORWARDING, ECHO, TABLE_SIZE, L2];
 
-/// The ports that are balanced; the others are reported, and the rest goes on.
-fn ports(ports: Vec<v1::ServicePort>, report: &mut Report<'_>) -> Vec<ServicePort> {
-    let mut good = Vec::new();
+/// The ports that are balanced, and those of SCTP; what is neither is reported, and the rest goes on.
+fn ports(ports: Vec<v1::ServicePort>, report: &mut Report<'_>) -> (Vec<ServicePort>, BTreeSet<NonZeroU16>) {
+    let (mut balanced, mut sctp) = (Vec::new(), BTreeSet::new());
     for (i, port) in ports.into_iter().enumerate() {
+        let Some(number) = u16::try_from(port.port).ok().and_then(NonZeroU16::new) else {
+            let kind = ProblemKind::Value { value: port.port.to_string(), expected: PORT };
+            report.add(Severity::Warning, format!("spec.ports[{i}].port"), kind);
+            continue;
+        };
         let protocol = match port.protocol.as_deref() {
             None | Some("TCP") => Protocol::Tcp,
             Some("UDP") => Protocol::Udp,
             Some(other) => {
-                let kind = ProblemKind::Value {
-                    value: other.to_owned(),
-                    expected: "TCP or UDP: left to the kernel",
-                };
+                let expected = "TCP or UDP: left to the kernel";
+                let kind = ProblemKind::Value { value: other.to_owned(), expected };
                 report.add(Severity::Warning, format!("spec.ports[{i}].protocol"), kind);
+                if other == "SCTP" {
+                    sctp.insert(number);
+                }
                 continue;
             }
         };
-        match u16::try_from(port.port).ok().and_then(NonZeroU16::new) {
-            Some(number) => {
-                good.push(ServicePort { name: port.name.unwrap_or_default(), protocol, port: number });
-            }
-            None => {
-                let kind = ProblemKind::Value { value: port.port.to_string(), expected: PORT };
-                report.add(Severity::Warning, format!("spec.ports[{i}].port"), kind);
-            }
-        }
+        balanced.push(ServicePort { name: port.name.unwrap_or_default(), protocol, port: number });
     }
-    good
+    (balanced, sctp)
 }
 
-/// `ipFamilies`, else those of the cluster addresses, else IPv4.
+/// `ipFamilies`, else those of the cluster addresses; without both, which the API server fills in, those of the policy.
 fn families(
     names: Option<Vec<String>>,
     cluster_addresses: Option<Vec<String>>,
+    policy: Option<&str>,
     report: &mut Report<'_>,
-) -> Option<Vec<Family>> {
+) -> Option<(Vec<Family>, FamilyPolicy)> {
     let mut families = Vec::new();
     for (i, name) in names.unwrap_or_default().iter().enumerate() {
         match name.as_str() {
@@ -174,11 +192,23 @@ fn families(
             cluster_addresses.into_iter().flatten().filter_map(|address| address.parse::<IpAddr>().ok());
         families.extend(addresses.map(|address| Family::of(&address)));
     }
+    families.dedup();
+    let policy = match policy {
+        None if families.len() > 1 => FamilyPolicy::RequireDualStack,
+        None | Some("SingleStack") => FamilyPolicy::SingleStack,
+        Some("PreferDualStack") => FamilyPolicy::PreferDualStack,
+        Some("RequireDualStack") => FamilyPolicy::RequireDualStack,
+        Some(other) => {
+            let expected = "SingleStack, PreferDualStack or RequireDualStack";
+            report.bad_value("spec.ipFamilyPolicy", other, expected);
+            return None;
+        }
+    };
     if families.is_empty() {
         families.push(Family::V4);
+        families.extend((policy != FamilyPolicy::SingleStack).then_some(Family::V6));
     }
-    families.dedup();
-    Some(families)
+    Some((families, policy))
 }
 
 fn requested(
@@ -187,10 +217,15 @@ fn requested(
     fields: &mut Fields,
     report: &mut Report<'_>,
 ) -> Option<Vec<IpAddr>> {
-    let (place, text) = match (annotations.metallb("loadBalancerIPs"), field) {
-        (Some((place, text)), _) => (place, text.as_str()),
-        (None, Some(text)) if !text.is_empty() => ("spec.loadBalancerIP".to_owned(), text),
-        _ => return Some(Vec::new()),
+    let annotated = annotations.metallb("loadBalancerIPs").filter(|(_, text)| !text.is_empty());
+    let (place, text) = match (annotated, field.filter(|text| !text.is_empty())) {
+        (Some((place, _)), Some(_)) => {
+            report.add(Severity::Error, place, ProblemKind::AskedTwice { other: "spec.loadBalancerIP" });
+            return None;
+        }
+        (Some((place, text)), None) => (place, text.as_str()),
+        (None, Some(text)) => ("spec.loadBalancerIP".to_owned(), text),
+        (None, None) => return Some(Vec::new()),
     };
     let mut addresses: Vec<IpAddr> = Vec::new();
     for part in text.split(',').map(str::trim) {

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     legs::{Interfaces, Legs},
-    model::{EndpointCondition, L2Advertisement, Node, NodeName, Pool, Service, Snapshot, TrafficPolicy},
+    model::{EndpointCondition, L2Advertisement, Node, NodeName, Service, Snapshot, TrafficPolicy},
     plan::NodePlan,
 };
 
@@ -259,17 +259,18 @@ impl<'a> Contenders<'a> {
     }
 }
 
-/// The advertisements that select a pool and a Service; one without names and selectors selects all.
+/// The advertisements that select a pool and a Service; one without names and selectors selects all. A pool that is gone is still
+/// selected by its name.
 pub fn advertisements<'a>(
     snapshot: &'a Snapshot,
     pool_name: &str,
-    pool: &Pool,
     service: &Service,
 ) -> Vec<&'a L2Advertisement> {
+    let pool = snapshot.pools.get(pool_name);
     let selects_pool = |advertisement: &L2Advertisement| {
         advertisement.pools.is_empty() && advertisement.pool_selectors.is_empty()
             || advertisement.pools.contains(pool_name)
-            || advertisement.pool_selectors.iter().any(|selector| selector.matches(&pool.labels))
+            || pool.is_some_and(|pool| advertisement.pool_selectors.iter().any(|of| of.matches(&pool.labels)))
     };
     let selects_service = |advertisement: &L2Advertisement| {
         advertisement.service_selectors.is_empty()

@@ -1,7 +1,7 @@
 //! What this node's data path should do, in names: from a snapshot, before anything has an index.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU16,
@@ -126,8 +126,8 @@ impl NodePlan {
 /// A VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipPlan {
-    /// The Service that has it.
-    pub service: ObjectName,
+    /// The Services that have it: one, or those that share it.
+    pub services: BTreeSet<ObjectName>,
     /// By segment in which it is announced: who may answer ARP and NDP for it, best first.
     pub segments: BTreeMap<String, Ranking>,
     /// Nodes that may not, by the first rule that leaves them out.
@@ -136,6 +136,20 @@ pub struct VipPlan {
     pub echo: bool,
     /// Whether each of the best class answers for a share of the clients, and not the best one for all.
     pub spread: bool,
+}
+
+impl VipPlan {
+    /// Another Service has the same address. Who may own it for one may own it for both; of two that differ in that, because one has no
+    /// endpoint or is not advertised at present, the one that can be owned decides.
+    fn share(&mut self, mut other: Self) {
+        let can_be_owned = |vip: &Self| vip.segments.values().any(|ranking| !ranking.nodes.is_empty());
+        if !can_be_owned(self) && can_be_owned(&other) {
+            std::mem::swap(self, &mut other);
+        }
+        self.services.append(&mut other.services);
+        self.echo |= other.echo;
+        self.spread &= other.spread;
+    }
 }
 
 /// A port of a Service.
@@ -241,7 +255,8 @@ pub fn plan(snapshot: &Snapshot, allocation: &Allocation, node: &NodeName, netwo
     plan.probed = served.filter(|prefix| !is_link_local(prefix)).map(IpNet::addr).collect();
     for (name, addresses) in &allocation.addresses {
         if let Some(service) = snapshot.services.get(name) {
-            plan.add(snapshot, name, service, addresses, &legs);
+            let pool = allocation.pools.get(name).map(String::as_str);
+            plan.add(snapshot, name, service, (addresses, pool), &legs);
         }
     }
     plan
@@ -253,15 +268,12 @@ impl Plan {
         snapshot: &Snapshot,
         name: &ObjectName,
         service: &Service,
-        addresses: &[IpAddr],
+        (addresses, pool): (&[IpAddr], Option<&str>),
         legs: &Legs<'_>,
     ) {
         let Some(first) = addresses.first() else { return };
-        let holds = |pool: &crate::model::Pool| pool.ranges.iter().any(|range| range.contains(first));
-        let pool = snapshot.pools.iter().find(|(_, pool)| holds(pool));
-        let advertisements = pool
-            .map(|(name, pool)| ownership::advertisements(snapshot, name, pool, service))
-            .unwrap_or_default();
+        let advertisements =
+            pool.map(|pool| ownership::advertisements(snapshot, pool, service)).unwrap_or_default();
         let contenders = Contenders::new(snapshot, service, *first, &advertisements, legs, &self.nodes);
         let names = |nodes: &BTreeSet<&NodeName>| nodes.iter().map(|node| (*node).clone()).collect();
         let left_out: BTreeMap<LeftOut, BTreeSet<NodeName>> =
@@ -272,13 +284,18 @@ impl Plan {
             service.endpoints.iter().flatten().any(|e| e.condition == EndpointCondition::Ready);
         for address in addresses {
             let vip = VipPlan {
-                service: name.clone(),
+                services: [name.clone()].into(),
                 segments: contenders.of(address, legs, &self.nodes),
                 left_out: left_out.clone(),
                 echo: service.echo == Echo::Always || is_any_ready,
                 spread: l2 == Some(L2Mode::Spread),
             };
-            self.vips.insert(*address, vip);
+            match self.vips.entry(*address) {
+                Entry::Vacant(place) => {
+                    place.insert(vip);
+                }
+                Entry::Occupied(mut place) => place.get_mut().share(vip),
+            }
             for place in 0..service.ports.len() {
                 let frontend = Frontend {
                     address: *address,

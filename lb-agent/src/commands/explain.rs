@@ -90,7 +90,7 @@ fn write_all(out: &mut String, known: &Known, flow: &Flow, status: Option<&NodeS
             out,
             "VIP       {} of {}: owner {}, announced on {}",
             flow.vip.ip(),
-            vip.service,
+            vip.services.join(", "),
             vip.answers(),
             vip.segments.join(", ")
         )?,

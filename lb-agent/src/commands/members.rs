@@ -138,7 +138,7 @@ fn write_table(out: &mut String, views: &Views, now: Timestamp) -> std::fmt::Res
         [
             (*address).to_owned(),
             merged.segment(*segment).to_owned(),
-            seen.values().next().map_or_else(String::new, |status| status.service.clone()),
+            seen.values().next().map_or_else(String::new, |status| status.services.join(", ")),
             one_or_all(seen, |status| status.owner.clone().unwrap_or("none".to_owned())),
             since(&mut seen.values().map(|status| status.since)),
             one_or_all(seen, |status| status.why.clone()),

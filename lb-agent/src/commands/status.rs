@@ -142,7 +142,12 @@ fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool
     let vips = status.vips.iter().map(|(address, vip)| {
         let withheld: String =
             vip.withheld.iter().map(|(segment, why)| format!("; not on {segment}: {why}")).collect();
-        [address.clone(), vip.service.clone(), vip.answers(), format!("{}{withheld}", vip.segments.join(","))]
+        [
+            address.clone(),
+            vip.services.join(", "),
+            vip.answers(),
+            format!("{}{withheld}", vip.segments.join(",")),
+        ]
     });
     columns(out, ["VIP", "SERVICE", "OWNER", "SEGMENTS"], vips)?;
     write_conflicts(out, status)?;

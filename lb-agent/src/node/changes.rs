@@ -41,7 +41,7 @@ pub fn log(before: &NodeStatus, now: &NodeStatus) {
                 let withheld = (!vip.withheld.is_empty()).then(|| tracing::field::debug(&vip.withheld));
                 tracing::info!(
                     vip = address,
-                    service = vip.service,
+                    services = vip.services.join(", "),
                     owner = vip.answers(),
                     was,
                     withheld,

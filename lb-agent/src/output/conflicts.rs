@@ -124,7 +124,9 @@ pub(super) fn conditions(plan: &Plan, status: &NodeStatus) -> Vec<Document> {
     for (address, vip) in &plan.vips {
         let segments = status.conflicts.get(&address.to_string()).into_iter().flatten();
         for (segment, conflict) in segments.filter(|(_, conflict)| !conflict.strangers.is_empty()) {
-            of_services.entry(&vip.service).or_default().push((*address, segment, conflict));
+            for service in &vip.services {
+                of_services.entry(service).or_default().push((*address, segment, conflict));
+            }
         }
     }
     let documents = of_services.into_iter().map(|(service, conflicts)| {
@@ -187,13 +189,13 @@ mod tests {
     fn plan() -> Plan {
         let service = |name: &str| ObjectName { namespace: "default".to_owned(), name: name.to_owned() };
         let vip = VipPlan {
-            service: service("web"),
+            services: [service("web")].into(),
             segments: [("lan".to_owned(), Ranking::default())].into(),
             left_out: BTreeMap::new(),
             echo: true,
             spread: false,
         };
-        let other = VipPlan { service: service("other"), ..vip.clone() };
+        let other = VipPlan { services: [service("other")].into(), ..vip.clone() };
         let link = LinkPlan {
             ifindex: 7,
             device: 7,

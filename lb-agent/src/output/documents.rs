@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 
 use super::{conflicts::conditions, maps::MapsView, owned::Owned, status::NodeStatus};
 
+/// The annotation by which a Service says of which pool its addresses are (MetalLB: `controller/service.go`).
+const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
+
 /// An object to write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
@@ -41,10 +44,21 @@ pub fn documents(
         .map(|(service, addresses)| {
             let ingress: Vec<Value> =
                 addresses.iter().map(|address| json!({"ip": address, "ipMode": "VIP"})).collect();
+            let annotations: BTreeMap<&str, &String> = settled
+                .allocation
+                .pools
+                .get(service)
+                .map(|pool| (ALLOCATED_FROM, pool))
+                .into_iter()
+                .collect();
             let value = json!({
                 "apiVersion": "v1",
                 "kind": "Service",
-                "metadata": {"name": service.name, "namespace": service.namespace},
+                "metadata": {
+                    "name": service.name,
+                    "namespace": service.namespace,
+                    "annotations": annotations,
+                },
                 "status": {"loadBalancer": {"ingress": ingress}},
             });
             document(node, "Service", &service.namespace, &service.name, value)

@@ -182,9 +182,7 @@ fn without_interface(
 ) -> Option<IpAddr> {
     let (snapshot, first) = (&settled.snapshot, *addresses.first()?);
     let service = snapshot.services.get(name)?;
-    let holds = |pool: &lb_core::model::Pool| pool.ranges.iter().any(|range| range.contains(&first));
-    let (pool_name, pool) = snapshot.pools.iter().find(|(_, pool)| holds(pool))?;
-    let advertisements = ownership::advertisements(snapshot, pool_name, pool, service);
+    let advertisements = ownership::advertisements(snapshot, settled.allocation.pools.get(name)?, service);
     let mut eligible = ownership::eligible(snapshot, service, &advertisements);
     let scores = eligible.iter().filter_map(|(name, judged)| Some((*name, judged.as_ref().ok()?.score)));
     if ownership::ranked(first, scores).first() != Some(&node) {

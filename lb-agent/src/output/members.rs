@@ -88,8 +88,8 @@ pub enum Knowledge {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnerStatus {
-    /// The Service.
-    pub service: String,
+    /// The Services that have the VIP.
+    pub services: Vec<String>,
     /// The owner; none if nobody may own it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
@@ -183,7 +183,7 @@ impl Members {
                 let seen =
                     snapshot.owners.get(&((*address).into(), *place)).filter(|seen| Some(seen.leg) == owner);
                 let status = OwnerStatus {
-                    service: vip.service.to_string(),
+                    services: vip.services.iter().map(ToString::to_string).collect(),
                     owner: owner.and_then(|leg| Some(segment.node_of(leg)?.to_string())),
                     since: seen.and_then(|seen| before(seen.since)),
                     why,

@@ -137,8 +137,8 @@ impl PeerStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VipStatus {
-    /// The Service.
-    pub service: String,
+    /// The Services that have it.
+    pub services: Vec<String>,
     /// Who answers ARP and NDP for it, in the first of this node's segments in which somebody does; none of one that is spread over nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
@@ -297,7 +297,7 @@ impl NodeStatus {
         });
         let vips = plan.vips.iter().map(|(address, vip)| {
             let status = VipStatus {
-                service: vip.service.to_string(),
+                services: vip.services.iter().map(ToString::to_string).collect(),
                 owner: owner(placed, *address, standing),
                 other_owners: other_owners(placed, *address, standing),
                 shares: shares(placed, *address, standing),

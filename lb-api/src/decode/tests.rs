@@ -1,6 +1,6 @@
 use lb_core::{
     drain::{Limit, Reason},
-    model::{EndpointCondition, Family, Forwarding, L2Mode, TableSize},
+    model::{EndpointCondition, Family, FamilyPolicy, Forwarding, L2Mode, TableSize},
 };
 use proptest::prelude::*;
 
@@ -90,6 +90,45 @@ fn good_objects_become_a_snapshot() {
         [EndpointCondition::Ready, EndpointCondition::ServingTerminating, EndpointCondition::NotReady];
     assert_eq!(conditions, expected);
     assert!(web.endpoints[1].is_empty());
+}
+
+#[test]
+fn a_service_says_what_its_allocation_depends_on() {
+    let service = |annotations: &str, spec: &str| {
+        let text = format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: web, annotations: {{{annotations}}}}}, spec: {{type: LoadBalancer, {spec}}}}}"
+        );
+        let decoded = decode_one(&text);
+        decoded.snapshot.services.into_values().next().ok_or(decoded.problems)
+    };
+    let good = |annotations: &str, spec: &str| service(annotations, spec).expect("it is good");
+    let new = "metallb.io/allow-shared-ip: new, metallb.universe.tf/allow-shared-ip: old, metallb.io/ip-allocated-from-pool: p";
+    let sctp = "selector: {app: a}, ports: [{port: 80}, {port: 81, protocol: SCTP}]";
+    let web = good(new, sctp);
+    assert_eq!((web.sharing_key.as_str(), web.held_pool.as_deref()), ("new", Some("p")));
+    assert_eq!(web.sctp_ports.iter().map(|port| port.get()).collect::<Vec<_>>(), [81]);
+    assert_eq!(web.selector, [("app".to_owned(), "a".to_owned())].into());
+    assert_eq!(good("metallb.universe.tf/allow-shared-ip: old", "").sharing_key, "old");
+
+    use FamilyPolicy::{PreferDualStack, RequireDualStack, SingleStack};
+    let (v4, both) = (vec![Family::V4], vec![Family::V4, Family::V6]);
+    for (spec, families, policy) in [
+        ("", &v4, SingleStack),
+        ("clusterIPs: [10.0.0.1], ipFamilyPolicy: PreferDualStack", &v4, PreferDualStack),
+        ("clusterIPs: [10.0.0.1, 'fd00::1'], ipFamilyPolicy: PreferDualStack", &both, PreferDualStack),
+        ("ipFamilies: [IPv4], ipFamilyPolicy: RequireDualStack", &v4, RequireDualStack),
+        ("ipFamilyPolicy: RequireDualStack", &both, RequireDualStack),
+        ("ipFamilies: [IPv4, IPv6]", &both, RequireDualStack),
+    ] {
+        let web = good("", spec);
+        assert_eq!((&web.families, web.family_policy), (families, policy), "{spec}");
+    }
+    assert_eq!(service("", "clusterIP: None"), Err(Vec::new()), "headless");
+    let twice = service("metallb.io/loadBalancerIPs: 192.0.2.1", "loadBalancerIP: 192.0.2.1");
+    let words: Vec<_> = twice.expect_err("which of the two?").iter().map(ToString::to_string).collect();
+    let expected = "error: objects.yaml: Service default/web: metadata.annotations[metallb.io/loadBalancerIPs]: says what \
+                    spec.loadBalancerIP says as well: leave out one of the two";
+    assert_eq!(words, [expected]);
 }
 
 #[test]
@@ -446,6 +485,15 @@ fn pools_that_overlap_are_told_apart() {
 }
 
 /// Aliases that would fill the memory are refused.
+#[test]
+fn a_pool_that_overlaps_with_itself_is_refused() {
+    let pool = "{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, metadata: {name: a}, spec: {addresses: [192.0.2.0/24, 198.51.100.1-198.51.100.9, 192.0.2.255/32]}}";
+    let expected = "error: objects.yaml: IPAddressPool default/a: spec.addresses[2]: 192.0.2.255-192.0.2.255 overlaps with another \
+                    range of the same pool: leave out one of them";
+    assert_eq!(problems(pool), [expected]);
+    assert!(decode_one(pool).snapshot.pools.is_empty());
+}
+
 #[test]
 fn a_small_file_cannot_become_a_large_one() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();

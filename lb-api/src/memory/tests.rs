@@ -134,8 +134,9 @@ fn an_allocation_error_names_the_field_that_the_value_is_in() {
         service("b", "").replace("{name: b}", &format!("{{name: b, annotations: {{{annotation}}}}}"))
     };
     let asked = "metadata.annotations[metallb.io/loadBalancerIPs]: 192.0.2.7 belongs to Service default/a, which comes first by \
-                 namespace and name: ask for another address, or let that Service give it up";
-    let held = "status.loadBalancer.ingress[1].ip: 198.51.100.1 is in no IPAddressPool: add it to one, or take it out of this \
+                 namespace and name, and has no annotation metallb.io/allow-shared-ip: ask for another address, or let that Service \
+                 give it up";
+    let held = "status.loadBalancer.ingress[1].ip: the Service gives up what it had: 198.51.100.1 is in no IPAddressPool: add it to one, or take it out of this \
                 status, and the Service gets another";
     for (b, expected) in [
         (annotated("metallb.io/loadBalancerIPs: 192.0.2.7"), asked),
@@ -165,7 +166,30 @@ fn an_allocation_error_names_the_field_that_the_value_is_in() {
         let a = service("a", "loadBalancerIP: 192.0.2.7");
         let words =
             words(&Memory::default().settle(&files(&[("pool.yaml", POOL), ("a.yaml", &a), ("b.yaml", &b)])));
-        let expected = format!("error: b.yaml: Service default/b: {expected}");
+        let severity = if expected == held { "warning" } else { "error" };
+        let expected = format!("{severity}: b.yaml: Service default/b: {expected}");
         assert!(words.len() == 1 && words[0].starts_with(&expected), "{words:#?}\nexpected {expected}");
     }
+}
+
+#[test]
+fn a_pool_says_what_of_it_nobody_is_given() {
+    let node = "apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {addresses: [{type: InternalIP, address: 192.0.2.0}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: {name: kubernetes}
+spec: {cidrs: [192.0.2.4/31]}
+";
+    let settled = Memory::default().settle(&files(&[("pool.yaml", POOL), ("node.yaml", node)]));
+    let expected = [("192.0.2.0-192.0.2.0", "an address of Node n1"), ("192.0.2.4-192.0.2.5", "in ServiceCIDR kubernetes")]
+        .map(|(part, purpose)| {
+            format!(
+                "warning: pool.yaml: IPAddressPool metallb-system/main: spec.addresses: {part} is {purpose}: no Service gets an address of it"
+            )
+        });
+    assert_eq!(words(&settled), expected);
 }

@@ -63,6 +63,8 @@ pub struct Snapshot {
     pub pools: BTreeMap<String, Pool>,
     /// Layer 2 advertisements, by name.
     pub l2_advertisements: BTreeMap<String, L2Advertisement>,
+    /// Networks of cluster addresses, by name (`ServiceCIDR`).
+    pub service_cidrs: BTreeMap<String, Vec<IpNet>>,
     /// From Secret `memberlist`: what nodes prove to each other that they belong together with. Without it they do not talk.
     pub gossip_secret: Option<GossipSecret>,
 }
@@ -106,10 +108,16 @@ pub struct Service {
     pub created: Option<i64>,
     /// Its labels.
     pub labels: Labels,
-    /// Families of its cluster addresses in order; at least one.
+    /// Families of its cluster addresses in order; one, or both.
     pub families: Vec<Family>,
-    /// Its ports, at least one.
+    /// `ipFamilyPolicy`.
+    pub family_policy: FamilyPolicy,
+    /// Its ports that are balanced.
     pub ports: Vec<ServicePort>,
+    /// Ports of SCTP: the kernel's, and nobody else's at the same address.
+    pub sctp_ports: BTreeSet<NonZeroU16>,
+    /// `spec.selector`.
+    pub selector: Labels,
     /// `externalTrafficPolicy`.
     pub policy: TrafficPolicy,
     /// `sessionAffinity: ClientIP`.
@@ -118,8 +126,12 @@ pub struct Service {
     pub requested: Vec<IpAddr>,
     /// Pool asked for.
     pub requested_pool: Option<String>,
+    /// `metallb.io/allow-shared-ip`: with whom it may share an address; empty for with nobody.
+    pub sharing_key: String,
     /// `status.loadBalancer.ingress` as found in the input: the Service keeps it.
     pub ingress: Vec<IpAddr>,
+    /// `metallb.io/ip-allocated-from-pool`: of which pool that is.
+    pub held_pool: Option<String>,
     /// `magnetite.io/forwarding`.
     pub forwarding: Forwarding,
     /// `magnetite.io/echo`.
@@ -151,6 +163,17 @@ impl Family {
     }
 }
 
+/// `ipFamilyPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FamilyPolicy {
+    /// One family.
+    SingleStack,
+    /// Both if they can be had.
+    PreferDualStack,
+    /// Both or none.
+    RequireDualStack,
+}
+
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
@@ -172,6 +195,14 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// As Kubernetes writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
+
     /// IP protocol number.
     pub const fn number(self) -> u8 {
         match self {
@@ -183,10 +214,7 @@ impl Protocol {
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -330,11 +358,22 @@ impl AddressRange {
         Family::of(address) == Family::of(&self.first) && (self.first..=self.last).contains(address)
     }
 
+    /// The part that is in another range as well.
+    pub fn within(&self, other: &Self) -> Option<Self> {
+        Self::new(self.first.max(other.first), self.last.min(other.last)).filter(|_| self.overlaps(other))
+    }
+
     /// Whether the two have an address in common.
     pub fn overlaps(&self, other: &Self) -> bool {
         Family::of(&self.first) == Family::of(&other.first)
             && self.first <= other.last
             && other.first <= self.last
+    }
+}
+
+impl From<IpNet> for AddressRange {
+    fn from(network: IpNet) -> Self {
+        Self { first: network.network(), last: network.broadcast() }
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    AddressRange, Echo, Endpoint, EndpointCondition, Family, Forwarding, Labels, Node, NodeLink, NodeName,
-    ObjectName, Pool, Protocol, Service, ServicePort, TrafficPolicy,
+    AddressRange, Echo, Endpoint, EndpointCondition, Family, FamilyPolicy, Forwarding, Labels, Node,
+    NodeLink, NodeName, ObjectName, Pool, Protocol, Service, ServicePort, TrafficPolicy,
 };
 
 /// In namespace `default`.
@@ -39,16 +39,21 @@ pub fn service() -> Service {
         created: None,
         labels: Labels::new(),
         families: vec![Family::V4],
+        family_policy: FamilyPolicy::SingleStack,
         ports: vec![ServicePort {
             name: String::new(),
             protocol: Protocol::Tcp,
             port: NonZeroU16::MIN.saturating_add(79),
         }],
+        sctp_ports: BTreeSet::new(),
+        selector: Labels::new(),
         policy: TrafficPolicy::Cluster,
         client_ip_affinity: false,
         requested: Vec::new(),
         requested_pool: None,
+        sharing_key: String::new(),
         ingress: Vec::new(),
+        held_pool: None,
         forwarding: Forwarding::Auto,
         echo: Echo::Always,
         table_size: None,

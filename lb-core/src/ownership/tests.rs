@@ -47,10 +47,9 @@ fn owners_follow_metallbs_order_and_a_higher_score_comes_before_it() {
 fn an_advertisement_selects_services_by_label() {
     let open = L2Advertisement { service_selectors: vec![has("open")], ..L2Advertisement::default() };
     let snapshot = Snapshot { l2_advertisements: [("open".to_owned(), open)].into(), ..Snapshot::default() };
-    let main = pool("192.0.2.1-192.0.2.9");
     let open = Service { labels: labels(&["open"]), ..service() };
-    assert_eq!(advertisements(&snapshot, "main", &main, &open).len(), 1);
-    assert_eq!(advertisements(&snapshot, "main", &main, &service()).len(), 0);
+    assert_eq!(advertisements(&snapshot, "main", &open).len(), 1);
+    assert_eq!(advertisements(&snapshot, "main", &service()).len(), 0);
 }
 
 #[test]
@@ -210,6 +209,24 @@ impl Cluster {
         });
         left_out.collect()
     }
+}
+
+#[test]
+fn of_services_that_share_a_vip_one_with_endpoints_says_who_may_own_it() {
+    let vip = IpAddr::from([192, 0, 2, 200]);
+    let mut cluster = Cluster::new(&["eth0=192.0.2.1/24", "eth0=192.0.2.2/24"], "192.0.2.200");
+    for (other, port) in [("a-without-endpoints", 81), ("z-without-endpoints", 82)] {
+        let mut service = Service { sharing_key: "k".to_owned(), requested: vec![vip], ..service() };
+        service.ports[0].port = std::num::NonZeroU16::MIN.saturating_add(port - 1);
+        cluster.snapshot.services.insert(name(other), service);
+    }
+    if let Some(web) = cluster.snapshot.services.get_mut(&name("web")) {
+        (web.sharing_key, web.requested) = ("k".to_owned(), vec![vip]);
+    }
+    let plan = cluster.plan("a", ALL);
+    assert_eq!(plan.vips[&vip].services.len(), 3);
+    assert_eq!(plan.services.len(), 3);
+    assert_eq!(cluster.ranked("a", ALL), "eth0: ab");
 }
 
 const NOBODY: &[&str] = &[];
