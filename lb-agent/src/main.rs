@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lb_agent::{
     commands::{self, Flow, Known, ProtocolName},
+    controller,
     dataplane::{self, Tables},
     network::{self, Netlink},
     node,
@@ -20,7 +21,7 @@ use lb_agent::{
     source::{self, Source},
 };
 use lb_common::layout::FlowLine;
-use lb_core::{host::HostMaps, liveness::Profile, maps::Sizes, model::NodeName};
+use lb_core::{allocate::PoolEdit, host::HostMaps, liveness::Profile, maps::Sizes, model::NodeName};
 use tracing_subscriber::EnvFilter;
 
 /// A load balancer for Kubernetes on one's own machines.
@@ -35,6 +36,8 @@ struct Arguments {
 enum Command {
     /// Serves as a node: keeps this machine's data path as the source says, until SIGTERM, which leaves it in place.
     Node(NodeArguments),
+    /// Gives Services their addresses, and writes that into objects: status, events, conditions.
+    Controller(ControllerArguments),
     /// Says what is wrong with objects, by file, object and field; exit status 1 if anything is.
     Validate {
         /// Directory of YAML and JSON files, or - for YAML from standard input.
@@ -169,6 +172,41 @@ struct NodeArguments {
     map_sizes: Vec<String>,
 }
 
+#[derive(Args)]
+struct ControllerArguments {
+    /// Where objects come from: file:DIR, the YAML and JSON files of a directory.
+    #[arg(long)]
+    source: Source,
+    /// Where objects are written, as <kind>/<namespace>/<name>.yaml; what Services have been given is found again there.
+    #[arg(long)]
+    output: PathBuf,
+    /// How long an address that was given up rests before another Service gets it, like 60s, unless its pool has no other.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
+    address_rest: Duration,
+    /// What becomes of an address that its pool does not give any more: its Service keeps it until it asks for another, or gets
+    /// another at once, as with MetalLB.
+    #[arg(long, value_enum, default_value = "keep")]
+    pool_edit: PoolEditName,
+    /// One pass, then the end.
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PoolEditName {
+    Keep,
+    Reassign,
+}
+
+impl PoolEditName {
+    const fn edit(self) -> PoolEdit {
+        match self {
+            Self::Keep => PoolEdit::Keep,
+            Self::Reassign => PoolEdit::Reassign,
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
     Table,
@@ -194,12 +232,22 @@ impl Pace {
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    // A node that serves outlives whoever reads what it says.
-    if !matches!(&command, Command::Node(arguments) if !arguments.dry_run) {
+    // Who serves outlives whoever reads what it says.
+    let serves = match &command {
+        Command::Node(arguments) => !arguments.dry_run,
+        Command::Controller(arguments) => !arguments.once,
+        Command::Validate { .. }
+        | Command::Status { .. }
+        | Command::Drain(_)
+        | Command::Explain { .. }
+        | Command::Unload { .. } => false,
+    };
+    if !serves {
         commands::end_with_reader();
     }
     let result = match command {
         Command::Node(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Controller(arguments) => control(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Validate { source } => validate(&source),
         Command::Status { of: Some(StatusOf::Members { format, outputs }), .. } => {
             members(format, &outputs).map(|()| ExitCode::SUCCESS)
@@ -221,15 +269,33 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
 }
 
-fn serve(arguments: &NodeArguments) -> Result<()> {
+/// The log goes to standard error until what is returned is dropped. Whoever reads it slowly keeps nobody waiting: lines that find the
+/// queue full are left out.
+fn log() -> tracing_appender::non_blocking::WorkerGuard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    // Whoever reads the log slowly keeps nobody waiting: lines that find the queue full are left out.
-    let (writer, _written_at_end) = tracing_appender::non_blocking(std::io::stderr());
+    let (writer, written_at_end) = tracing_appender::non_blocking(std::io::stderr());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // It would say on standard error that standard error is closed, and panic.
     let log = log.log_internal_errors(false);
     log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+    written_at_end
+}
 
+fn control(arguments: &ControllerArguments) -> Result<()> {
+    let _written_at_end = log();
+    let Source::File(source) = arguments.source.clone();
+    let options = controller::Options {
+        source,
+        output: arguments.output.clone(),
+        rest: arguments.address_rest,
+        pool_edit: arguments.pool_edit.edit(),
+        once: arguments.once,
+    };
+    Ok(runtime()?.block_on(controller::run(options))?)
+}
+
+fn serve(arguments: &NodeArguments) -> Result<()> {
+    let _written_at_end = log();
     let Source::File(source) = arguments.source.clone();
     let node = NodeName(match &arguments.node_name {
         Some(name) => name.clone(),

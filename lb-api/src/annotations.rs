@@ -7,6 +7,8 @@ use lb_core::model::L2Mode;
 use crate::problem::{ProblemKind, Report, Severity};
 
 const PREFIX: &str = "magnetite.io/";
+/// MetalLB's, the new one first.
+const METALLB: [&str; 2] = ["metallb.io", "metallb.universe.tf"];
 /// Who answers ARP and NDP: of a Service, and of an L2Advertisement.
 pub(crate) const L2: &str = "magnetite.io/l2";
 pub(crate) const L2_MODES: [(&str, L2Mode); 2] = [("owner", L2Mode::Owner), ("spread", L2Mode::Spread)];
@@ -29,9 +31,20 @@ impl Annotations {
         }
     }
 
+    /// MetalLB's by the old prefix: they still mean something.
+    pub fn report_old(&self, report: &mut Report<'_>) {
+        let [new, old] = METALLB;
+        for key in self.0.keys() {
+            if let Some(name) = key.strip_prefix(old).and_then(|rest| rest.strip_prefix('/')) {
+                let kind = ProblemKind::OldPrefix { annotation: key.clone(), new: format!("{new}/{name}") };
+                report.add(Severity::Warning, annotation(key), kind);
+            }
+        }
+    }
+
     /// MetalLB's, by the new prefix or the old: its field and its value.
     pub fn metallb(&self, name: &str) -> Option<(String, &String)> {
-        ["metallb.io", "metallb.universe.tf"].iter().find_map(|prefix| {
+        METALLB.iter().find_map(|prefix| {
             let key = format!("{prefix}/{name}");
             Some((annotation(&key), self.0.get(&key)?))
         })

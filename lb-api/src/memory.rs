@@ -54,9 +54,27 @@ impl From<Memory> for Vec<Document> {
 }
 
 impl Memory {
-    /// What files say, with the last good state of what is wrong in them. An object that is gone is gone; one whose file cannot be
-    /// read is not.
+    /// What files say, with the last good state of what is wrong in them, and addresses for the Services in it. An object that is gone is
+    /// gone; one whose file cannot be read is not. A Service whose new state gets no address stays as it was, if that one gets some.
     pub fn settle(&mut self, files: &BTreeMap<String, Vec<u8>>) -> Settled {
+        self.settle_with(files, true, |snapshot| allocate(snapshot))
+    }
+
+    /// The same with addresses from elsewhere. A Service that gets none stays as it is now: it may have had to give up what it had.
+    pub fn settle_by(
+        &mut self,
+        files: &BTreeMap<String, Vec<u8>>,
+        allocate: impl FnMut(&mut Snapshot) -> Allocation,
+    ) -> Settled {
+        self.settle_with(files, false, allocate)
+    }
+
+    fn settle_with(
+        &mut self,
+        files: &BTreeMap<String, Vec<u8>>,
+        keeps_served: bool,
+        mut allocate: impl FnMut(&mut Snapshot) -> Allocation,
+    ) -> Settled {
         let (mut documents, mut problems) = read(files);
         let is_empty = documents.is_empty();
         if is_empty {
@@ -68,11 +86,11 @@ impl Memory {
         self.add_unreadable(&mut documents, &problems);
         let mut said = Said::default();
         let (decoded, allocation) = loop {
-            let decoded = self.decode(&mut documents, &mut said);
-            let allocation = allocate(&decoded.snapshot);
+            let mut decoded = self.decode(&mut documents, &mut said);
+            let allocation = allocate(&mut decoded.snapshot);
             said.allocation(&allocation, &decoded);
             let unserved = allocation.errors.keys().map(key_of).collect();
-            if !self.fall_back(&mut documents, &unserved, &mut said) {
+            if !keeps_served || !self.fall_back(&mut documents, &unserved, &mut said) {
                 break (decoded, allocation);
             }
         };

@@ -111,6 +111,14 @@ pub enum ProblemKind {
         /// Those that mean something.
         known: &'static [&'static str],
     },
+    /// An annotation with MetalLB's old prefix.
+    #[error("has the old prefix: it holds, and {new} is its name now")]
+    OldPrefix {
+        /// The annotation.
+        annotation: String,
+        /// Its name now.
+        new: String,
+    },
     /// A selector of namespaces that none of the source's Namespaces meets.
     #[error(
         "selects no Namespace of the source: by it no Service gets an address; add the Namespaces to the source, or name them in spec.serviceAllocation.namespaces"

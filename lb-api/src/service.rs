@@ -62,6 +62,7 @@ pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<(S
     }
     let annotations = Annotations(object.metadata.annotations.unwrap_or_default());
     annotations.report_unknown(&KNOWN, report);
+    annotations.report_old(report);
     let (ports, sctp_ports) = ports(spec.ports.unwrap_or_default(), report);
     let policy = match spec.external_traffic_policy.as_deref() {
         None | Some("Cluster") => TrafficPolicy::Cluster,

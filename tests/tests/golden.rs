@@ -1,4 +1,4 @@
-//! Golden scenarios: what each node would do with `tests/scenarios/<name>/input.yaml`, up to the content of each map, as text.
+//! Golden scenarios: what each node, and the controller, would do with `tests/scenarios/<name>/input.yaml`, up to the content of each map, as text.
 //!
 //! `MAGNETITE_BLESS=1 cargo test --package magnetite-tests --test golden` writes the files anew; read the difference.
 
@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lb_agent::{network, node, output::to_yaml};
+use lb_agent::{
+    controller, network, node,
+    output::{Document, to_yaml},
+};
 use lb_core::{maps::Sizes, model::NodeName};
 use libtest_mimic::{Arguments, Trial};
 
@@ -19,14 +22,25 @@ fn main() -> Result<()> {
         .collect::<Result<_>>()?;
     dirs.sort();
     for dir in dirs {
+        let scenario = dir.file_name().context("a directory has a name")?.to_string_lossy().into_owned();
+        let of_controller = dir.clone();
+        trials.push(Trial::test(format!("{scenario}::controller"), move || {
+            let compared = in_source(&of_controller, |source| Ok(controller::dry_run(source)?))
+                .and_then(|documents| compare(&of_controller.join("controller.yaml"), &documents));
+            compared.map_err(|error| format!("{error:#}").into())
+        }));
         for name in ["n1", "n2"] {
             let (dir, node) = (dir.clone(), NodeName(name.to_owned()));
             if network::read(&dir.join("links.yaml"), &node).is_err() {
                 continue;
             }
-            let scenario = dir.file_name().context("a directory has a name")?.to_string_lossy().into_owned();
             trials.push(Trial::test(format!("{scenario}::{name}"), move || {
-                compare(&dir, &node).map_err(|error| format!("{error:#}").into())
+                let compared = in_source(&dir, |source| {
+                    let network = network::read(&dir.join("links.yaml"), &node)?;
+                    Ok(node::dry_run(source, &node, &network, Sizes::default())?)
+                })
+                .and_then(|documents| compare(&dir.join(format!("{node}.yaml")), &documents));
+                compared.map_err(|error| format!("{error:#}").into())
             }));
         }
     }
@@ -34,18 +48,20 @@ fn main() -> Result<()> {
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-fn compare(dir: &Path, node: &NodeName) -> Result<()> {
+/// What happens with the scenario's objects as the only ones of a source.
+fn in_source(dir: &Path, act: impl FnOnce(&Path) -> Result<Vec<Document>>) -> Result<Vec<Document>> {
     let source = tempfile::tempdir()?;
     fs::copy(dir.join("input.yaml"), source.path().join("input.yaml"))?;
-    let network = network::read(&dir.join("links.yaml"), node)?;
-    let documents = node::dry_run(source.path(), node, &network, Sizes::default())?;
+    act(source.path())
+}
+
+fn compare(path: &Path, documents: &[Document]) -> Result<()> {
     let texts: Result<Vec<String>, _> = documents.iter().map(|document| to_yaml(&document.value)).collect();
     let happened: String = texts?.iter().map(|text| format!("---\n{}\n", text.trim_end())).collect();
-    let path = dir.join(format!("{node}.yaml"));
     if std::env::var_os("MAGNETITE_BLESS").is_some() {
-        return Ok(fs::write(&path, happened)?);
+        return Ok(fs::write(path, happened)?);
     }
-    let expected = fs::read_to_string(&path).unwrap_or_default();
+    let expected = fs::read_to_string(path).unwrap_or_default();
     let line = expected.lines().zip(happened.lines()).position(|(a, b)| a != b);
     let line = line.unwrap_or_else(|| expected.lines().count().min(happened.lines().count()));
     ensure!(

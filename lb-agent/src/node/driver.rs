@@ -29,20 +29,22 @@ use tokio::{
 
 use super::{
     Pass, changes,
+    facts::facts,
     groups::Groups,
     leaving::{Change, Leaving},
     limits::raise_open_files,
     pass,
 };
 use crate::{
+    chain::chain,
     commands,
     dataplane::{self, Dataplane, EgressMode},
     liveness::{self, Orders},
     metrics::{self, Facts, Metrics},
     network::{Netlink, NetlinkError, keep_tags, leave_out_untagged},
     output::{
-        self, AgentStatus, Document, DrainRequests, Events, LastGood, Members, Moment, NodeStatus, Writer,
-        documents, facts, owned, view,
+        self, AgentStatus, Author, Document, DrainRequests, Events, LastGood, Members, Moment, NodeStatus,
+        Writer, documents, owned, view,
     },
     source::{self, Watch},
 };
@@ -104,6 +106,8 @@ pub enum Error {
     },
 }
 
+/// Who raises a node's events.
+const SPEAKER: &str = "metallb-speaker";
 /// Everything is read again, whether anything was heard of it or not.
 const RESYNC: Duration = Duration::from_secs(60);
 /// How nodes are seen is written anew.
@@ -279,7 +283,7 @@ impl Driver {
             egress: EgressMode::of_kernel(),
         })?;
         let adopted = dataplane.adopted();
-        let (last_good, memory) = LastGood::load(&options.output, &options.node);
+        let (last_good, memory) = LastGood::load(&options.output, &options.node.0);
         let earlier = commands::read_status(&options.output, Some(&options.node.0)).ok();
         let earlier = earlier.and_then(|object| object.status.drain);
         let requests = DrainRequests::of(&options.output, &options.node);
@@ -306,7 +310,7 @@ impl Driver {
             dataplane,
             groups: Groups::default(),
             writer: Writer::new(&options.output),
-            events: Events::new(&options.node, &options.output),
+            events: Events::new(Author { component: SPEAKER, name: options.node.0.clone() }, &options.output),
             status: NodeStatus::default(),
             standing: Standing::default(),
             flow_key: HashKey::expand(random()?),
@@ -562,17 +566,6 @@ impl Driver {
             tracing::error!(error = %chain(&error), "{what} failed; it is tried again");
         }
     }
-}
-
-/// An error with its causes, in a line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn random() -> Result<[u64; 4], Error> {

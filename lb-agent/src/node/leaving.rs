@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use crate::{
+    chain::chain,
     dataplane::{self, Carried},
     logind::{Bus, Logind},
     output::{DrainRequests, DrainStatus},
@@ -46,9 +47,8 @@ pub(super) struct Leaving {
 impl Leaving {
     /// `earlier`: what an earlier agent has said last.
     pub(super) fn new(requests: DrainRequests, earlier: Option<&DrainStatus>, pin_dir: PathBuf) -> Self {
-        let watch = requests.make_dir().map_err(|error| super::driver::chain(&error));
-        let watch =
-            watch.and_then(|()| Watch::new(requests.dir()).map_err(|error| super::driver::chain(&error)));
+        let watch = requests.make_dir().map_err(|error| chain(&error));
+        let watch = watch.and_then(|()| Watch::new(requests.dir()).map_err(|error| chain(&error)));
         let watch = watch.inspect_err(|error| tracing::warn!(error, "`lb-agent drain` will be noticed late"));
         let drain = Drain::new(earlier.map(DrainStatus::earlier));
         Self { drain, requests, watch: watch.ok(), logind: None, counter: Counter::new(pin_dir) }
@@ -66,7 +66,7 @@ impl Leaving {
             Ok(Some(request)) => self.drain.ask(Reason::Command, request.limit(), now),
             Ok(None) => self.drain.take_back(Reason::Command),
             Err(error) => {
-                tracing::error!(error = %super::driver::chain(&error), "what `lb-agent drain` asks cannot be read: it stays as it was");
+                tracing::error!(error = %chain(&error), "what `lb-agent drain` asks cannot be read: it stays as it was");
             }
         }
         // What the source does not have says nothing.
@@ -116,7 +116,7 @@ impl Leaving {
                 match flows {
                     Ok(flows) => drain.counted(flows),
                     Err(error) => {
-                        tracing::error!(error = %super::driver::chain(&error), "what this node carries cannot be counted; it is tried again");
+                        tracing::error!(error = %chain(&error), "what this node carries cannot be counted; it is tried again");
                     }
                 }
                 Change::Progress

@@ -2,6 +2,7 @@
 
 mod changes;
 mod driver;
+mod facts;
 mod groups;
 mod leaving;
 mod limits;

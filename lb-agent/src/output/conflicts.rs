@@ -147,7 +147,7 @@ pub(super) fn conditions(plan: &Plan, status: &NodeStatus) -> Vec<Document> {
         });
         // No Service has a point in its name.
         let name = format!("{}.{}", service.name, plan.node);
-        document(&plan.node, "Service", &service.namespace, &name, value)
+        document(&plan.node.0, "Service", &service.namespace, &name, value)
     });
     documents.collect()
 }

@@ -6,29 +6,26 @@ use std::{
 };
 
 use lb_api::{ObjectKey, Settled, Severity};
-use lb_core::{
-    model::{NodeName, ObjectName},
-    plan::Plan,
-};
+use lb_core::{allocate::Allocation, model::ObjectName, plan::Plan};
 use serde_json::{Value, json};
 
 use super::{conflicts::conditions, maps::MapsView, owned::Owned, status::NodeStatus};
 
 /// The annotation by which a Service says of which pool its addresses are (MetalLB: `controller/service.go`).
-const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
+pub(super) const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
 
 /// An object to write.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    /// Who says it.
-    pub node: NodeName,
+    /// Who says it: a node, or [`CONTROLLER`](crate::controller::CONTROLLER).
+    pub author: String,
     /// Kind, namespace and name: its path.
     pub key: ObjectKey,
     /// The object.
     pub value: Value,
 }
 
-/// Status of Services, announcements, configuration and the node; with `maps` what they should hold.
+/// What a node says: status of Services, announcements, configuration and the node; with `maps` what they should hold.
 pub fn documents(
     plan: &Plan,
     settled: &Settled,
@@ -36,39 +33,13 @@ pub fn documents(
     owned: &Owned,
     maps: Option<&MapsView>,
 ) -> Vec<Document> {
-    let node = &plan.node;
-    let mut documents: Vec<Document> = settled
-        .allocation
-        .addresses
-        .iter()
-        .map(|(service, addresses)| {
-            let ingress: Vec<Value> =
-                addresses.iter().map(|address| json!({"ip": address, "ipMode": "VIP"})).collect();
-            let annotations: BTreeMap<&str, &String> = settled
-                .allocation
-                .pools
-                .get(service)
-                .map(|pool| (ALLOCATED_FROM, pool))
-                .into_iter()
-                .collect();
-            let value = json!({
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": {
-                    "name": service.name,
-                    "namespace": service.namespace,
-                    "annotations": annotations,
-                },
-                "status": {"loadBalancer": {"ingress": ingress}},
-            });
-            document(node, "Service", &service.namespace, &service.name, value)
-        })
-        .collect();
+    let name = &plan.node.0;
+    let mut documents: Vec<Document> = services(name, &settled.allocation);
     documents.extend(announced(plan, owned));
     documents.extend(conditions(plan, &status));
-    documents.push(configuration(node, settled));
-    let name = &node.0;
-    documents.push(document(node, "NodeStatus", "", name, json!(status.object(name))));
+    let labels = json!({"metallb.io/component-type": "speaker", "metallb.io/node-name": name});
+    documents.push(configuration(name, &format!("speaker-{name}"), labels, "configReconcilerValid", settled));
+    documents.push(document(name, "NodeStatus", "", name, json!(status.object(name))));
     if let Some(maps) = maps {
         let value = json!({
             "apiVersion": "magnetite.io/v1alpha1",
@@ -76,9 +47,32 @@ pub fn documents(
             "metadata": {"name": name},
             "maps": maps,
         });
-        documents.push(document(node, "NodeMaps", "", name, value));
+        documents.push(document(name, "NodeMaps", "", name, value));
     }
     documents
+}
+
+/// Addresses of Services that have some, and of which pool they are.
+pub(crate) fn services(author: &str, allocation: &Allocation) -> Vec<Document> {
+    let of = |(service, addresses): (&ObjectName, &Vec<IpAddr>)| {
+        let ingress: Vec<Value> =
+            addresses.iter().map(|address| json!({"ip": address, "ipMode": "VIP"})).collect();
+        let pool = allocation.pools.get(service);
+        let annotations: BTreeMap<&str, &String> =
+            pool.map(|pool| (ALLOCATED_FROM, pool)).into_iter().collect();
+        let value = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": service.name,
+                "namespace": service.namespace,
+                "annotations": annotations,
+            },
+            "status": {"loadBalancer": {"ingress": ingress}},
+        });
+        document(author, "Service", &service.namespace, &service.name, value)
+    };
+    allocation.addresses.iter().map(of).collect()
 }
 
 /// `ServiceL2Status` for each Service that this node answers for (MetalLB: `api/v1beta1/servicel2status_types.go`,
@@ -110,13 +104,19 @@ fn announced(plan: &Plan, owned: &Owned) -> Vec<Document> {
                 "interfaces": interfaces,
             },
         });
-        document(node, "ServiceL2Status", SYSTEM, &name, value)
+        document(&node.0, "ServiceL2Status", SYSTEM, &name, value)
     };
     owned.iter().map(of).collect()
 }
 
 /// `ConfigurationState` (MetalLB: `api/v1beta1/configurationstate_types.go`): errors only, for a warning stops nothing.
-fn configuration(node: &NodeName, settled: &Settled) -> Document {
+pub(crate) fn configuration(
+    author: &str,
+    name: &str,
+    labels: Value,
+    condition: &str,
+    settled: &Settled,
+) -> Document {
     let errors: Vec<String> = settled
         .problems
         .iter()
@@ -124,34 +124,29 @@ fn configuration(node: &NodeName, settled: &Settled) -> Document {
         .map(ToString::to_string)
         .collect();
     let is_valid = errors.is_empty();
-    let name = format!("speaker-{node}");
     let (status, reason) = if is_valid { ("True", "Reconciled") } else { ("False", "ConfigurationError") };
     let value = json!({
         "apiVersion": "metallb.io/v1beta1",
         "kind": "ConfigurationState",
-        "metadata": {
-            "name": name,
-            "namespace": SYSTEM,
-            "labels": {"metallb.io/component-type": "speaker", "metallb.io/node-name": node.0},
-        },
+        "metadata": {"name": name, "namespace": SYSTEM, "labels": labels},
         "status": {
             "result": if is_valid { "Valid" } else { "Invalid" },
             "errorSummary": errors.join("\n"),
             "conditions": [{
-                "type": "configReconcilerValid",
+                "type": condition,
                 "status": status,
                 "reason": reason,
                 "message": errors.join("\n"),
             }],
         },
     });
-    document(node, "ConfigurationState", SYSTEM, &name, value)
+    document(author, "ConfigurationState", SYSTEM, name, value)
 }
 
 /// Namespace of objects that belong to no Service.
 const SYSTEM: &str = "metallb-system";
 
-pub(super) fn document(node: &NodeName, kind: &str, namespace: &str, name: &str, value: Value) -> Document {
+pub(crate) fn document(author: &str, kind: &str, namespace: &str, name: &str, value: Value) -> Document {
     let key = ObjectKey { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() };
-    Document { node: node.clone(), key, value }
+    Document { author: author.to_owned(), key, value }
 }

@@ -1,29 +1,22 @@
-//! Events on Services, as MetalLB's speaker raises them (`speaker/main.go`, `speaker/layer2_controller.go`), for whoever waits for them.
+//! Events on Services, as MetalLB raises them (`speaker/main.go`, `speaker/layer2_controller.go`, `controller/service.go`), for whoever
+//! waits for them.
 //!
-//! As the API server aggregates them: one object for a Service, reason and node, which counts. MetalLB raises `nodeAssigned` anew with
-//! each look at a Service; here it is raised when something has become so.
+//! As the API server aggregates them: one object for a Service, reason and author, which counts. MetalLB raises some anew with each look at
+//! a Service; here one is raised when something has become so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
 use lb_api::{ObjectKey, Settled};
-use lb_core::{
-    legs::Interfaces,
-    model::{Network, NodeName, ObjectName},
-    ownership,
-};
+use lb_core::model::ObjectName;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{documents::Document, owned::Owned, writer};
-
-/// Who raises them: what looks for MetalLB's events finds them.
-const COMPONENT: &str = "metallb-speaker";
+use super::{documents::Document, writer};
 
 /// Why an event is raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,26 +25,71 @@ pub enum Reason {
     NodeAssigned,
     /// This node was to answer, and has none of the interfaces on which it should.
     AnnounceFailed,
+    /// A Service gets an address.
+    IpAllocated,
+    /// A Service cannot keep its addresses.
+    ClearAssignment,
+    /// A Service that prefers two families gets one.
+    AdditionalAssignFailed,
+    /// A Service gets no address.
+    AllocationFailed,
+    /// A Service keeps an address that it would not get any more. MetalLB has no such event: it would take the address away.
+    AddressStranded,
+    /// What a Service says cannot be understood.
+    LoadBalancerFailed,
+    /// A Service requires two families, and has one.
+    NotEnoughClusterIps,
+    /// A Service has an annotation with the old prefix.
+    DeprecatedAnnotation,
 }
 
 impl Reason {
-    const ALL: [Self; 2] = [Self::NodeAssigned, Self::AnnounceFailed];
+    const ALL: [Self; 10] = [
+        Self::NodeAssigned,
+        Self::AnnounceFailed,
+        Self::IpAllocated,
+        Self::ClearAssignment,
+        Self::AdditionalAssignFailed,
+        Self::AllocationFailed,
+        Self::AddressStranded,
+        Self::LoadBalancerFailed,
+        Self::NotEnoughClusterIps,
+        Self::DeprecatedAnnotation,
+    ];
 
     /// MetalLB's name, and the type of the event.
     const fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::NodeAssigned => ("nodeAssigned", "Normal"),
             Self::AnnounceFailed => ("announceFailed", "Warning"),
+            Self::IpAllocated => ("IPAllocated", "Normal"),
+            Self::ClearAssignment => ("ClearAssignment", "Normal"),
+            Self::AdditionalAssignFailed => ("AdditionalAssignFailed", "Normal"),
+            Self::AllocationFailed => ("AllocationFailed", "Warning"),
+            Self::AddressStranded => ("AddressStranded", "Warning"),
+            Self::LoadBalancerFailed => ("LoadBalancerFailed", "Warning"),
+            // With spaces, as they are there.
+            Self::NotEnoughClusterIps => ("not enough clusterips", "Warning"),
+            Self::DeprecatedAnnotation => ("deprecatedAnnotation", "Warning"),
         }
     }
+}
+
+/// Who raises events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Author {
+    /// Of what kind it is: whoever looks for MetalLB's events finds these.
+    pub component: &'static str,
+    /// Which of them.
+    pub name: String,
 }
 
 /// What holds now, and what is said of it: an event is raised when it begins to hold, or is said otherwise.
 pub type Facts = BTreeMap<(ObjectName, Reason), String>;
 
-/// The events of a node, as long as their Services are there.
+/// The events of an author, as long as their Services are there.
 pub struct Events {
-    node: NodeName,
+    author: Author,
     output: PathBuf,
     raised: BTreeMap<(ObjectName, Reason), Raised>,
     known: BTreeSet<ObjectName>,
@@ -69,10 +107,10 @@ struct Raised {
 }
 
 impl Events {
-    /// None yet; those of the node's earlier agent are below `output`.
-    pub fn new(node: &NodeName, output: &Path) -> Self {
+    /// None yet; those of the author's earlier agent are below `output`.
+    pub fn new(author: Author, output: &Path) -> Self {
         Self {
-            node: node.clone(),
+            author,
             output: output.to_owned(),
             raised: BTreeMap::new(),
             known: BTreeSet::new(),
@@ -118,7 +156,12 @@ impl Events {
             kind: "Event".to_owned(),
             namespace: service.namespace.clone(),
             // Neither of the first two has a point in it.
-            name: format!("{}.{}.{}", service.name, reason.to_lowercase(), self.node),
+            name: format!(
+                "{}.{}.{}",
+                service.name,
+                reason.to_lowercase().replace(' ', "-"),
+                self.author.name
+            ),
         }
     }
 
@@ -141,11 +184,11 @@ impl Events {
             "count": raised.count,
             "firstTimestamp": raised.first_timestamp,
             "lastTimestamp": raised.last_timestamp,
-            "source": {"component": COMPONENT, "host": self.node.0},
-            "reportingComponent": COMPONENT,
-            "reportingInstance": self.node.0,
+            "source": {"component": self.author.component, "host": self.author.name},
+            "reportingComponent": self.author.component,
+            "reportingInstance": self.author.name,
         });
-        Document { node: self.node.clone(), key, value }
+        Document { author: self.author.name.clone(), key, value }
     }
 
     /// What cannot be read counts from the beginning.
@@ -155,51 +198,9 @@ impl Events {
     }
 }
 
-/// What a node has to say of Services: for which it answers, and for which it cannot though it would be its turn.
-pub fn facts(settled: &Settled, node: &NodeName, network: &Network, owned: &Owned) -> Facts {
-    let assigned = owned.keys().map(|service| {
-        let message = format!("announcing from node {node:?} with protocol \"layer2\"", node = node.0);
-        ((service.clone(), Reason::NodeAssigned), message)
-    });
-    let failed = settled.allocation.addresses.iter().filter_map(|(service, addresses)| {
-        let address = without_interface(settled, node, network, service, addresses)?;
-        let message = format!(
-            "the interfaces specified by LB IP \"{address}\" doesn't exist in assigned node {node:?} with protocol \"layer2\"",
-            node = node.0
-        );
-        Some(((service.clone(), Reason::AnnounceFailed), message))
-    });
-    assigned.chain(failed).collect()
-}
-
-/// The first address of a Service, if this node ranks best for it, and has none of the interfaces on which it is to be announced.
-fn without_interface(
-    settled: &Settled,
-    node: &NodeName,
-    network: &Network,
-    name: &ObjectName,
-    addresses: &[IpAddr],
-) -> Option<IpAddr> {
-    let (snapshot, first) = (&settled.snapshot, *addresses.first()?);
-    let service = snapshot.services.get(name)?;
-    let advertisements = ownership::advertisements(snapshot, settled.allocation.pools.get(name)?, service);
-    let mut eligible = ownership::eligible(snapshot, service, &advertisements);
-    let scores = eligible.iter().filter_map(|(name, judged)| Some((*name, judged.as_ref().ok()?.score)));
-    if ownership::ranked(first, scores).first() != Some(&node) {
-        return None;
-    }
-    match eligible.remove(node)?.ok()?.interfaces {
-        Interfaces::All => None,
-        named @ Interfaces::Named(_) => {
-            (!network.links.keys().any(|link| named.contains(link))).then_some(first)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use lb_api::Memory;
-    use lb_core::model::NodeLink;
     use serde_json::Value;
 
     use super::*;
@@ -242,21 +243,8 @@ spec: {{interfaces: {interfaces}}}
         Memory::default().settle(&[("all.yaml".to_owned(), text.as_bytes().to_vec())].into())
     }
 
-    fn node() -> NodeName {
-        NodeName("n1".to_owned())
-    }
-
-    fn network() -> Network {
-        let link = NodeLink {
-            ifindex: 2,
-            device: 2,
-            ports: BTreeSet::new(),
-            vlan: 0,
-            mac: [2; 6],
-            mtu: 1500,
-            prefixes: BTreeSet::new(),
-        };
-        Network { links: [("eth0".to_owned(), link)].into(), ..Network::default() }
+    fn author() -> Author {
+        Author { component: "metallb-speaker", name: "n1".to_owned() }
     }
 
     fn web() -> ObjectName {
@@ -271,36 +259,10 @@ spec: {{interfaces: {interfaces}}}
         Timestamp::from_second(second)
     }
 
-    /// The words are MetalLB's, which its tests and its users look for.
-    #[test]
-    fn what_is_said_is_what_metallb_says() {
-        let address = IpAddr::from([192, 0, 2, 200]);
-        let owned = [(web(), [(address, ["eth0".to_owned()].into())].into())].into();
-        let says = |interfaces, owned: &Owned| -> Vec<String> {
-            facts(&settled(&objects(interfaces)), &node(), &network(), owned).into_values().collect()
-        };
-        let nothing = Owned::new();
-        assert_eq!(says("[]", &owned), ["announcing from node \"n1\" with protocol \"layer2\""]);
-        let failed = "the interfaces specified by LB IP \"192.0.2.200\" doesn't exist in assigned node \"n1\" with protocol \"layer2\"";
-        assert_eq!(says("[bond0, eth1]", &nothing), [failed]);
-        assert_eq!(says("[bond0, eth0]", &nothing), Vec::<String>::new());
-        assert_eq!(says("[]", &nothing), Vec::<String>::new());
-    }
-
-    #[test]
-    fn only_the_node_that_would_announce_says_that_it_cannot() {
-        let other = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n2}\n";
-        let text = format!("{}{other}", objects("[bond0]"));
-        let settled = settled(&text);
-        let says =
-            |name: &str| !facts(&settled, &NodeName(name.to_owned()), &network(), &Owned::new()).is_empty();
-        assert!(says("n1") != says("n2"), "{} {}", says("n1"), says("n2"));
-    }
-
     #[test]
     fn an_event_counts_what_begins_and_goes_with_its_service() -> Done {
         let output = tempfile::tempdir()?;
-        let mut events = Events::new(&node(), output.path());
+        let mut events = Events::new(author(), output.path());
         let settled = settled(&objects("[]"));
         let holds: Facts = [((web(), Reason::NodeAssigned), "announcing".to_owned())].into();
         for (second, holds) in [(10, &holds), (11, &holds), (12, &Facts::new()), (13, &holds), (14, &holds)] {
@@ -330,7 +292,7 @@ spec: {{interfaces: {interfaces}}}
         let settled = settled(&objects("[]"));
         let holds: Facts = [((web(), Reason::NodeAssigned), "announcing".to_owned())].into();
         let run = |second| -> Result<Value, Box<dyn std::error::Error>> {
-            let mut events = Events::new(&node(), output.path());
+            let mut events = Events::new(author(), output.path());
             events.observe(&settled, holds.clone(), time(second)?);
             writer::Writer::new(output.path()).write(&events.documents().collect::<Vec<_>>())?;
             Ok(all(&events).remove("web.nodeassigned.n1").unwrap_or_default())

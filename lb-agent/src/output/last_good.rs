@@ -1,4 +1,4 @@
-//! `.last-good/<node>.json`: what objects last said that was right, for an agent that begins while one of them is wrong.
+//! `.last-good/<author>.json`: what objects last said that was right, for an agent that begins while one of them is wrong.
 
 use std::{
     fs, io,
@@ -6,20 +6,19 @@ use std::{
 };
 
 use lb_api::Memory;
-use lb_core::model::NodeName;
 
 use super::writer::{Error, component, replace};
 
-/// The last good state of a node's objects, kept below the output directory.
+/// The last good state of an author's objects, kept below the output directory.
 pub struct LastGood {
     path: PathBuf,
     kept: String,
 }
 
 impl LastGood {
-    /// What the node's earlier agent has kept; nothing if there was none, or if it cannot be read, which is logged.
-    pub fn load(output: &Path, node: &NodeName) -> (Self, Memory) {
-        let path = output.join(".last-good").join(format!("{}.json", component(&node.0)));
+    /// What the author's earlier agent has kept; nothing if there was none, or if it cannot be read, which is logged.
+    pub fn load(output: &Path, author: &str) -> (Self, Memory) {
+        let path = output.join(".last-good").join(format!("{}.json", component(author)));
         let kept = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -71,17 +70,17 @@ mod tests {
     #[test]
     fn an_agent_that_begins_knows_what_a_broken_file_last_said() -> Done {
         let output = tempfile::tempdir()?;
-        let node = NodeName("n1".to_owned());
-        let (mut last_good, mut memory) = LastGood::load(output.path(), &node);
+        let node = "n1";
+        let (mut last_good, mut memory) = LastGood::load(output.path(), node);
         memory.settle(&files(POOL));
         last_good.save(&memory)?;
 
-        let (_, mut memory) = LastGood::load(output.path(), &node);
+        let (_, mut memory) = LastGood::load(output.path(), node);
         let settled = memory.settle(&files(&POOL[..POOL.len() - 8]));
         assert_eq!(settled.snapshot.pools.len(), 1, "{:?}", settled.problems);
         assert!(!settled.problems.is_empty());
 
-        let (_, mut stranger) = LastGood::load(output.path(), &NodeName("n2".to_owned()));
+        let (_, mut stranger) = LastGood::load(output.path(), "n2");
         assert_eq!(stranger.settle(&files(&POOL[..POOL.len() - 8])).snapshot.pools.len(), 0);
         Ok(())
     }
@@ -89,10 +88,10 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_as_nothing() -> Done {
         let output = tempfile::tempdir()?;
-        let node = NodeName("n1".to_owned());
+        let node = "n1";
         fs::create_dir(output.path().join(".last-good"))?;
         fs::write(output.path().join(".last-good/n1.json"), "[{")?;
-        let (mut last_good, memory) = LastGood::load(output.path(), &node);
+        let (mut last_good, memory) = LastGood::load(output.path(), node);
         last_good.save(&memory)?;
         assert_eq!(fs::read_to_string(output.path().join(".last-good/n1.json"))?, "[]");
         Ok(())

@@ -143,7 +143,7 @@ impl Moment {
 impl Members {
     /// The object, as it is written.
     pub fn document(self, node: &NodeName) -> Document {
-        document(node, "NodeMembers", "", &node.0, json!(MembersObject::of(&node.0, self)))
+        document(&node.0, "NodeMembers", "", &node.0, json!(MembersObject::of(&node.0, self)))
     }
 
     /// By what was planned last, as nodes stand and as the liveness thread has seen them.

@@ -57,7 +57,7 @@ impl Writer {
     /// # Errors
     /// A file cannot be written or removed, or it cannot be told which files are another node's.
     pub fn write(&mut self, documents: &[Document]) -> Result<(), Error> {
-        let Some(node) = documents.first().map(|document| component(&document.node.0)) else {
+        let Some(node) = documents.first().map(|document| component(&document.author)) else {
             return Ok(());
         };
         let mut now = BTreeMap::new();
@@ -132,7 +132,6 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use lb_core::model::NodeName;
     use serde_json::json;
 
     use super::*;
@@ -141,7 +140,7 @@ mod tests {
 
     fn document(node: &str, name: &str, value: u32) -> Document {
         let key = ObjectKey { kind: "K".to_owned(), namespace: "n".to_owned(), name: name.to_owned() };
-        Document { node: NodeName(node.to_owned()), key, value: json!({ "value": value }) }
+        Document { author: node.to_owned(), key, value: json!({ "value": value }) }
     }
 
     fn names(dir: &Path) -> io::Result<Vec<String>> {

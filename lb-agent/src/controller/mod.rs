@@ -1,0 +1,10 @@
+//! The controller: gives Services their addresses, and says so.
+
+mod driver;
+mod facts;
+mod objects;
+
+pub use driver::{Error, Options, dry_run, run};
+
+/// The controller's name among those that write objects.
+pub const CONTROLLER: &str = "controller";
