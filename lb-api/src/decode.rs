@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::{core::v1, discovery};
+use kube::Resource;
 use lb_core::model::{NodeName, ObjectName, Snapshot};
+use serde::de::DeserializeOwned;
 
 use crate::{
-    crd,
+    config_map, crd,
     document::{Document, split, typed},
     node::node,
     pool::{is_apart, is_used, l2_advertisement, labels, pool, service_cidr},
@@ -43,6 +45,12 @@ pub(crate) fn read(files: &BTreeMap<String, Vec<u8>>) -> (Vec<Document>, Vec<Pro
     let mut documents = Vec::new();
     for (file, bytes) in files {
         split(file, bytes, &mut documents, &mut decoded.problems);
+    }
+    let (configs, mut documents): (Vec<_>, Vec<_>) =
+        documents.into_iter().partition(|document| config_map::is_config(&document.key));
+    for config in &configs {
+        let objects = decoded.report(config, |report| config_map::objects(config, report));
+        documents.extend(objects);
     }
     documents.retain(|document| decoded.is_first(document));
     (documents, decoded.problems)
@@ -126,6 +134,15 @@ impl Decoded {
                 let networks = self.report(document, |report| service_cidr(typed(value, report)?, report));
                 self.snapshot.service_cidrs.extend(networks.map(|networks| (name, networks)));
             }
+            "BGPPeer" => match value["apiVersion"].as_str() {
+                Some("metallb.io/v1beta1") => self.add_bgp::<crd::v1beta1::BGPPeer>(document),
+                _ => self.add_bgp::<crd::v1beta2::BGPPeer>(document),
+            },
+            "BGPAdvertisement" => self.add_bgp::<crd::BGPAdvertisement>(document),
+            "Community" => self.add_bgp::<crd::Community>(document),
+            "BFDProfile" => self.add_bgp::<crd::BFDProfile>(document),
+            // What agents write.
+            "ServiceL2Status" | "ServiceBGPStatus" | "ConfigurationState" => {}
             "Secret" if name == "memberlist" => {
                 let secret = self.report(document, |report| gossip_secret(value, report));
                 self.snapshot.gossip_secret = secret.or(self.snapshot.gossip_secret.take());
@@ -137,6 +154,14 @@ impl Decoded {
                 });
             }
         }
+    }
+
+    fn add_bgp<T: DeserializeOwned + Resource<DynamicType = ()>>(&mut self, document: &Document) {
+        self.report(document, |report| {
+            if typed::<T>(&document.value, report).is_some() {
+                report.add(Severity::Warning, "", ProblemKind::NotAnnounced);
+            }
+        });
     }
 
     fn add_slice(&mut self, document: &Document, namespace: &str) {

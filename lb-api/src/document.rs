@@ -140,7 +140,11 @@ where
         value["spec"] = Value::Object(Map::new());
         value
     });
-    let value = with_spec.as_ref().unwrap_or(value);
+    fitted(with_spec.as_ref().unwrap_or(value), "", report)
+}
+
+/// A value as a type; `None` if a field does not fit. What is said of a field begins with `prefix`.
+pub(crate) fn fitted<T: DeserializeOwned>(value: &Value, prefix: &str, report: &mut Report<'_>) -> Option<T> {
     let mut unknown: Vec<String> = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
@@ -151,13 +155,14 @@ where
     let is_open = unknown.iter().any(|field| field.starts_with(RESTRICTION));
     for field in unknown {
         let severity = if field.starts_with(RESTRICTION) { Severity::Error } else { Severity::Warning };
-        report.add(severity, field, ProblemKind::UnknownField);
+        report.add(severity, format!("{prefix}{field}"), ProblemKind::UnknownField);
     }
     match result {
         Ok(object) => (!is_open).then_some(object),
         Err(error) => {
             // The whole object shows as a dot.
             let field = Some(track.path().to_string()).filter(|field| field != ".").unwrap_or_default();
+            let field = format!("{prefix}{field}");
             report.add(Severity::Error, field, ProblemKind::Type { message: error.to_string() });
             None
         }

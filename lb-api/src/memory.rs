@@ -12,6 +12,7 @@ use lb_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config_map::{is_config, place_in_config},
     decode::{Decoded, decode_documents, read},
     document::Document,
     problem::{ObjectKey, Problem, ProblemKind, Severity},
@@ -123,15 +124,12 @@ impl Memory {
 
     /// Objects of files that have a part which cannot be read: they may stand in that part.
     fn add_unreadable(&self, documents: &mut Vec<Document>, problems: &[Problem]) {
-        let unreadable: BTreeSet<&str> = problems
-            .iter()
-            .filter(|problem| matches!(problem.kind, ProblemKind::Syntax { .. } | ProblemKind::Missing))
-            .map(|problem| problem.file.as_str())
-            .collect();
+        let unreadable: BTreeSet<String> = problems.iter().filter_map(unreadable).collect();
         let present: BTreeSet<ObjectKey> = documents.iter().map(|document| document.key.clone()).collect();
-        let lost = self.documents.values().filter(|document| {
-            unreadable.contains(document.file.as_str()) && !present.contains(&document.key)
-        });
+        let lost = self
+            .documents
+            .values()
+            .filter(|document| unreadable.contains(&document.file) && !present.contains(&document.key));
         documents.extend(lost.cloned());
     }
 
@@ -211,6 +209,17 @@ impl Said {
 fn failed(problems: &[Problem]) -> BTreeSet<ObjectKey> {
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
     errors.filter_map(|problem| problem.object.clone()).collect()
+}
+
+/// Where objects stand of which this problem leaves nothing.
+fn unreadable(problem: &Problem) -> Option<String> {
+    match (&problem.kind, &problem.object) {
+        (ProblemKind::Syntax { .. } | ProblemKind::Missing, _) => Some(problem.file.clone()),
+        (_, Some(object)) if is_config(object) && problem.severity == Severity::Error => {
+            Some(place_in_config(&problem.file, object))
+        }
+        _ => None,
+    }
 }
 
 fn key_of(service: &ObjectName) -> ObjectKey {

@@ -96,6 +96,15 @@ pub enum ProblemKind {
         /// What could be there.
         expected: String,
     },
+    /// ConfigMap `config` does not have what it is there for.
+    #[error("is missing: MetalLB's configuration stands there")]
+    NoConfig,
+    /// A pool of the old configuration is announced by ARP and NDP, and says how it were to be announced by BGP.
+    #[error("is for protocol bgp: leave it out, or change the protocol")]
+    NotWithLayer2,
+    /// An object of BGP: it is read, and nothing more.
+    #[error("is read, and nothing is announced by BGP yet")]
+    NotAnnounced,
     /// Of another type than the field has.
     #[error("{message}")]
     Type {
