@@ -171,7 +171,7 @@ impl Cluster {
     /// Nothing is heard of a node any more.
     pub fn kill(&mut self, node: NodeNumber) {
         self.nodes[node].state = State::Dead;
-        self.nodes[node].inbox.clear();
+        self.nodes[node].forget_inputs();
     }
 
     /// The agent stops; what comes waits for it.

@@ -180,6 +180,12 @@ impl Node {
         self.liveness.handle_timeout(now + self.ahead);
     }
 
+    /// What has come is lost.
+    pub fn forget_inputs(&mut self) {
+        self.inbox.clear();
+        self.answers.clear();
+    }
+
     fn take_answers(&mut self, now: Instant) {
         for (from, nonce, lease_holds) in self.answers.drain(..) {
             self.liveness.handle_answer(from, nonce, lease_holds, now + self.ahead);

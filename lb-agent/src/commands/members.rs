@@ -307,7 +307,7 @@ status:
   vips:
     192.0.2.200:
       {segment}:
-        service: shop/web
+        services: [shop/web]
         owner: {owner}
         since: 2026-11-21T09:59:30Z
         why: best-ranked of 2

@@ -114,6 +114,12 @@ fn write_table(out: &mut String, node: &str, status: &NodeStatus, is_alive: bool
     if status.frozen {
         writeln!(out, "FROZEN: the source has no object; everything stays as it was")?;
     }
+    if is_alive && status.agent.as_ref().is_some_and(|agent| agent.lowest_algorithm.is_none()) {
+        writeln!(
+            out,
+            "NO LIVENESS: the source has no Secret memberlist, so all nodes are taken to be well, and no VIP moves when one dies"
+        )?;
+    }
     if let Some(drain) = &status.drain {
         writeln!(out, "LEAVES since {} ({}): {}", drain.since, drain.reasons.join(", "), drain.line())?;
     }
@@ -245,7 +251,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_has_ended_is_the_first_thing_said() {
-        let agent = AgentStatus { pid: 7, ..AgentStatus::default() };
+        let agent = AgentStatus { pid: 7, lowest_algorithm: Some(1), ..AgentStatus::default() };
         let status = NodeStatus {
             agent: Some(agent),
             problems: vec!["a.yaml: Service web/a: spec: wrong".to_owned()],
@@ -255,7 +261,10 @@ mod tests {
         let alive = table("n1", &status, true);
         assert!(alive.starts_with("Node n1: agent  (pid 7)"), "{alive}");
         assert!(alive.ends_with("a.yaml: Service web/a: spec: wrong\n"), "{alive}");
-        assert!(!alive.contains("FROZEN"));
+        assert!(!alive.contains("FROZEN") && !alive.contains("NO LIVENESS"));
+        let without = AgentStatus { pid: 7, ..AgentStatus::default() };
+        let without = table("n1", &NodeStatus { agent: Some(without), ..status.clone() }, true);
+        assert!(without.contains("NO LIVENESS"), "{without}");
         assert!(table("n1", &NodeStatus { frozen: true, ..status }, true).contains("FROZEN"));
     }
 }

@@ -44,9 +44,9 @@ pub(super) enum Received {
 
 /// Longer than anything that is sent; more is cut off and then is no envelope.
 const LONGEST: usize = 2048;
-/// Octets that wait to be read at most; the kernel doubles it for its own use. Its default is less than what a few hundred nodes have to say
-/// to one that joins them, or than what somebody may throw at a socket between two looks at it.
-const BUFFER: usize = 2 << 20;
+/// Octets of gossip that wait to be read at most; the kernel doubles it for its own use. Its default is less than what a few hundred nodes
+/// have to say to one that joins them.
+const GOSSIP_BUFFER: usize = 2 << 20;
 /// Probes go to neighbours, and are not routed.
 const TTL: u8 = 1;
 /// Datagrams of a socket that are taken at once: a flood at one must not keep the others waiting.
@@ -95,18 +95,22 @@ impl Sockets {
             token: Token(self.next_token),
             is_ready: true,
         };
+        sockopt::set_socket_recv_buffer_size_force(&gossip.socket, GOSSIP_BUFFER)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(&gossip.socket, GOSSIP_BUFFER))?;
         registry.register(&mut gossip.socket, gossip.token, Interest::READABLE)?;
         Ok(Pair { probes, gossip })
     }
 
-    /// What has come in, and whether nothing is left.
+    /// What has come in, answers first, for they may have waited; and whether nothing is left.
     pub(super) fn receive(&mut self) -> (Vec<Received>, bool) {
         let mut received = Vec::new();
         let mut is_drained = true;
-        for pair in self.legs.values_mut() {
+        for pair in self.legs.values() {
             let probes = &pair.probes;
             is_drained &=
                 drain(|buffer| probes.recv_from(buffer), |bytes, from| received.extend(answer(bytes, from)));
+        }
+        for pair in self.legs.values_mut() {
             is_drained &= pair.gossip.receive(|bytes, from| {
                 if from.port() == GOSSIP_PORT {
                     received.push(Received::Gossip { from: from.ip(), bytes: bytes.to_vec() });
@@ -181,8 +185,6 @@ fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
         SocketAddr::V6(_) => sockopt::set_ipv6_freebind(&socket, true)?,
     }
     net::bind(&socket, &address)?;
-    sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER)
-        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, BUFFER))?;
     Ok(socket.into())
 }
 

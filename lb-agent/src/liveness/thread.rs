@@ -156,10 +156,11 @@ impl Thread {
                 Some(Inbox::Orders(number, orders)) => self.obey(number, *orders),
                 None => {}
             }
-            is_drained = self.receive();
+            // From before what has come in was taken: what comes later has not missed a timer that is due by then.
+            let now = Instant::now();
+            is_drained = self.receive(now);
             let standing = || self.liveness.standing(Instant::now());
             is_drained &= self.hearer.hear(&self.orders.armed, standing);
-            let now = Instant::now();
             if self.liveness.poll_timeout().is_some_and(|due| due <= now) {
                 self.liveness.handle_timeout(now);
             }
@@ -259,10 +260,9 @@ impl Thread {
     }
 
     /// Takes what has come in, but not for ever: under a flood the timers go on. Whether nothing is left.
-    fn receive(&mut self) -> bool {
+    fn receive(&mut self, now: Instant) -> bool {
         for _ in 0..MOST_ROUNDS {
             let (received, is_drained) = self.sockets.receive();
-            let now = Instant::now();
             for received in received {
                 match received {
                     Received::Answer { from, nonce, lease_holds } => {

@@ -59,15 +59,7 @@ impl NodeStatus {
             else {
                 continue;
             };
-            let (why, owner) = match withheld {
-                Withheld::Probing => ("new: it is asked first whether somebody has it".to_owned(), None),
-                Withheld::Taken => ("another machine has it".to_owned(), None),
-                Withheld::Yielded { to } => {
-                    let node = armed.segments.get(&spot.1).and_then(|segment| segment.legs.get(to));
-                    let node = node.map_or_else(|| to.to_string(), ToString::to_string);
-                    (format!("{node} ranks better and says that it has it"), Some(node))
-                }
-            };
+            let (why, owner) = why_withheld(armed, *spot, *withheld);
             vip.withheld.insert(segment, why);
             if is_first(armed, *spot) {
                 vip.owner = owner;
@@ -112,6 +104,19 @@ fn is_first(armed: &Armed, (address, segment): (Addr, u16)) -> bool {
 fn seconds(time: SystemTime) -> Timestamp {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).ok().and_then(|s| Timestamp::from_second(s).ok()).unwrap_or_default()
+}
+
+/// Why this node does not own what it would, and who does instead, if anybody.
+pub(super) fn why_withheld(armed: &Armed, spot: Spot, withheld: Withheld) -> (String, Option<String>) {
+    match withheld {
+        Withheld::Probing => ("new: it is asked first whether somebody has it".to_owned(), None),
+        Withheld::Taken => ("another machine has it".to_owned(), None),
+        Withheld::Yielded { to } => {
+            let node = armed.segments.get(&spot.1).and_then(|segment| segment.legs.get(&to));
+            let node = node.map_or_else(|| to.to_string(), ToString::to_string);
+            (format!("{node} ranks better and says that it has it"), Some(node))
+        }
+    }
 }
 
 /// Type of the condition on a Service.

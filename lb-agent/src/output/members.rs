@@ -8,11 +8,13 @@ use lb_core::{
     liveness::{Condition, Leg, LegReport, Source, Standing},
     model::NodeName,
     plan::Plan,
+    probing::Spot,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
+    conflicts::why_withheld,
     documents::{Document, document},
     status::{LeftOutStatus, mac},
 };
@@ -179,12 +181,18 @@ impl Members {
             let Some(armed_vip) = armed.vips.get(&(*address).into()) else { continue };
             for place in armed_vip.ranked.keys() {
                 let Some(segment) = armed.segments.get(place) else { continue };
-                let (owner, why) = owner(segment, *place, armed_vip, standing);
-                let seen =
-                    snapshot.owners.get(&((*address).into(), *place)).filter(|seen| Some(seen.leg) == owner);
+                let spot = ((*address).into(), *place);
+                let (leg, why) = owner(armed, spot, armed_vip, standing);
+                let seen = snapshot.owners.get(&spot).filter(|seen| Some(seen.leg) == leg);
+                let named = leg.and_then(|leg| Some(segment.node_of(leg)?.to_string()));
+                let withheld = snapshot.claims.withheld.get(&spot);
+                let (owner, seen, why) = match withheld.map(|withheld| why_withheld(armed, spot, *withheld)) {
+                    Some((why, owner)) => (owner, None, format!("this node does not own it: {why}")),
+                    None => (named, seen, why),
+                };
                 let status = OwnerStatus {
                     services: vip.services.iter().map(ToString::to_string).collect(),
-                    owner: owner.and_then(|leg| Some(segment.node_of(leg)?.to_string())),
+                    owner,
                     since: seen.and_then(|seen| before(seen.since)),
                     why,
                     left_out: vip
@@ -216,14 +224,16 @@ fn knowledge(
 }
 
 /// Who owns a VIP in a segment, and by which rule.
-fn owner(segment: &ArmedSegment, place: u16, vip: &ArmedVip, standing: &Standing) -> (Option<Leg>, String) {
+fn owner(armed: &Armed, spot: Spot, vip: &ArmedVip, standing: &Standing) -> (Option<Leg>, String) {
+    let (address, place) = spot;
     let ranked = vip.ranked.get(&place).map_or(&[][..], Vec::as_slice);
-    let name = |leg: &Leg| segment.node_of(*leg).map_or_else(|| leg.to_string(), ToString::to_string);
+    let name = |leg: &Leg| armed.node_of(place, *leg).map_or_else(|| leg.to_string(), ToString::to_string);
     let Some(owner) = standing.owner(ranked) else {
         return (None, "no node that may own it has an address here".to_owned());
     };
-    if vip.tables.contains_key(&place) {
-        return (None, format!("spread over {} nodes, each for a share of the clients", ranked.len()));
+    if let Some(counts) = armed.share_counts(address, standing).get(&place) {
+        let nodes = counts.values().filter(|count| **count > 0).count();
+        return (None, format!("spread over {nodes} nodes, each for a share of the clients"));
     }
     let before = ranked.iter().take_while(|leg| **leg != owner);
     let passed: Vec<String> =

@@ -1,14 +1,17 @@
 //! Many probes of a leg in short order: is it really silent?
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use super::{profile::Profile, verdict::Leg};
 
 /// A burst of probes, this node's own or asked for by others.
 #[derive(Clone, Debug)]
 pub(super) struct Burst {
-    /// Of probes that are under way.
-    nonces: BTreeSet<u64>,
+    /// Probes that are under way, and when each was sent.
+    probes: BTreeMap<u64, Instant>,
     left: u32,
     next: Instant,
     /// When the last probe will not be answered any more; known once it has gone.
@@ -55,7 +58,7 @@ pub(super) enum Due {
 impl Burst {
     pub(super) fn new(profile: &Profile, now: Instant) -> Self {
         Self {
-            nonces: BTreeSet::new(),
+            probes: BTreeMap::new(),
             left: profile.burst,
             next: now,
             ends: None,
@@ -92,7 +95,7 @@ impl Burst {
 
     /// A probe has gone.
     pub(super) fn sent(&mut self, nonce: u64, profile: &Profile, now: Instant) {
-        self.nonces.insert(nonce);
+        self.probes.insert(nonce, now);
         self.left = self.left.saturating_sub(1);
         self.next = now + profile.burst_interval;
         if self.left == 0 {
@@ -112,8 +115,8 @@ impl Burst {
         self.left == 0 && self.ends.is_none()
     }
 
-    /// Whether the answer is to one of its probes.
-    pub(super) fn is_answered_by(&self, nonce: u64) -> bool {
-        self.nonces.contains(&nonce)
+    /// Whether the answer is to one of its probes: when that was sent.
+    pub(super) fn answered_by(&self, nonce: u64) -> Option<Instant> {
+        self.probes.get(&nonce).copied()
     }
 }

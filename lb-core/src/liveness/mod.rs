@@ -39,7 +39,7 @@ use burst::Burst;
 use membership::Membership;
 use observers::Order;
 use own::OwnLegs;
-use watch::Watch;
+use watch::{Answered, Watch};
 
 pub use description::{Description, LinkDescription, MAX_ADDRESSES, MAX_LINKS, MAX_NAME, capability};
 pub use membership::MAX_SWIM;
@@ -237,14 +237,18 @@ impl Liveness {
     /// An answer to a probe.
     pub fn handle_answer(&mut self, from: Leg, nonce: u64, lease_holds: bool, now: Instant) {
         self.has_changed |= self.acquaintances.handle_answer(from, nonce);
-        let mut in_a_row = self.watches.get_mut(&from).and_then(|watch| watch.handle_answer(nonce, now));
-        if self.bursts.get(&from).is_some_and(|burst| burst.is_answered_by(nonce)) {
+        let mut answered = self.watches.get_mut(&from).and_then(|watch| watch.handle_answer(nonce));
+        if let Some(sent) = self.bursts.get(&from).and_then(|burst| burst.answered_by(nonce)) {
             self.end_burst(from, now);
             // Of a burst one answer is as good as another: it says that the leg is there, not that it stays.
-            in_a_row = in_a_row.or(Some(1));
+            answered = answered.or(Some(Answered { in_a_row: 1, sent }));
         }
-        let Some(in_a_row) = in_a_row else { return };
+        let Some(Answered { in_a_row, sent }) = answered else { return };
         self.note_heard(from, now);
+        if self.view.since(from).is_some_and(|since| sent < since) {
+            // It may have answered before it came to what it is held to be.
+            return;
+        }
         let found = match (self.view.condition(from), lease_holds) {
             (Condition::Silent | Condition::Absent, _) if in_a_row < self.profile.recoveries => return,
             (Condition::Yielding, false) => return,

@@ -15,7 +15,8 @@ pub struct Profile {
     pub interval: Duration,
     /// After this, a probe is not answered any more.
     pub patience: Duration,
-    /// Probes in a row without an answer that make an observer suspicious.
+    /// Probes in a row without an answer that make an observer suspicious: two at least, for that a first one is missed is looked at only
+    /// when the next is due.
     pub misses: u32,
     /// Probes of a burst.
     pub burst: u32,
@@ -68,6 +69,8 @@ impl Profile {
             more => self.hold * (1 << (more - 2).min(7)),
         }
     }
+
+    const PRESETS: [Self; 3] = [Self::FAST, Self::CALM, Self::WAN];
 
     /// A dead node is routed around in about a tenth of a second. The default: for nodes on switches.
     pub const FAST: Self = Self {
@@ -123,3 +126,8 @@ impl Profile {
         ..Self::CALM
     };
 }
+
+const _: () = {
+    let [fast, calm, wan] = Profile::PRESETS;
+    assert!(fast.misses >= 2 && calm.misses >= 2 && wan.misses >= 2);
+};

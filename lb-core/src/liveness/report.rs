@@ -34,7 +34,7 @@ pub enum Source {
     Own,
     /// It probes the leg.
     Probes {
-        /// How long ago the leg last answered; `None` if it has not since this node began to probe it.
+        /// How long ago the last probe was sent that the leg has answered; `None` if it has not since this node began to probe it.
         last_answer: Option<Duration>,
     },
     /// Others say so.
@@ -48,7 +48,7 @@ impl Liveness {
         let of = |leg: Leg| {
             let source = match self.watches.get(&leg) {
                 _ if self.own.contains(&leg) => Source::Own,
-                Some(watch) => Source::Probes { last_answer: watch.last_answer().map(ago) },
+                Some(watch) => Source::Probes { last_answer: watch.last_answered().map(ago) },
                 None => Source::Others,
             };
             LegReport {

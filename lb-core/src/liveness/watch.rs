@@ -11,7 +11,8 @@ pub(super) struct Watch {
     outstanding: Option<Outstanding>,
     missed: u32,
     answered: u32,
-    last_answer: Option<Instant>,
+    /// When the last probe was sent that was answered: an answer says that the leg was there after that, and not when it was looked at.
+    last_answered: Option<Instant>,
     /// No suspicion before.
     held_until: Option<Instant>,
     /// When the first probe was due.
@@ -21,7 +22,17 @@ pub(super) struct Watch {
 #[derive(Clone, Copy, Debug)]
 struct Outstanding {
     nonce: u64,
+    sent: Instant,
     until: Instant,
+}
+
+/// An answer to a steady probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// So many in a row.
+    pub in_a_row: u32,
+    /// When the probe was sent.
+    pub sent: Instant,
 }
 
 /// What a watch wants when its time has come.
@@ -43,7 +54,7 @@ impl Watch {
             outstanding: None,
             missed: 0,
             answered: 0,
-            last_answer: None,
+            last_answered: None,
             held_until: None,
             begin: first,
         }
@@ -62,7 +73,7 @@ impl Watch {
             self.outstanding = None;
             self.answered = 0;
             self.missed = self.missed.saturating_add(1);
-            let may_be_starting = self.last_answer.is_none() && now < self.begin + profile.grace;
+            let may_be_starting = self.last_answered.is_none() && now < self.begin + profile.grace;
             let is_held = self.held_until.is_some_and(|until| until > now);
             if self.missed >= profile.misses && !is_held && !may_be_starting {
                 self.missed = 0;
@@ -82,27 +93,28 @@ impl Watch {
 
     /// A probe has gone; the next is to.
     pub(super) fn sent(&mut self, nonce: u64, profile: &Profile, now: Instant, next: Instant) {
-        self.outstanding = Some(Outstanding { nonce, until: now + profile.patience.min(profile.interval) });
+        let until = now + profile.patience.min(profile.interval);
+        self.outstanding = Some(Outstanding { nonce, sent: now, until });
         self.next = next;
     }
 
-    /// Whether the answer is to the probe that is under way; if so, how many in a row there have been.
-    pub(super) fn handle_answer(&mut self, nonce: u64, now: Instant) -> Option<u32> {
-        self.outstanding.take_if(|outstanding| outstanding.nonce == nonce)?;
+    /// Whether the answer is to the probe that is under way.
+    pub(super) fn handle_answer(&mut self, nonce: u64) -> Option<Answered> {
+        let Outstanding { sent, .. } = self.outstanding.take_if(|outstanding| outstanding.nonce == nonce)?;
         self.missed = 0;
         self.answered = self.answered.saturating_add(1);
-        self.last_answer = Some(now);
-        Some(self.answered)
+        self.last_answered = Some(sent);
+        Some(Answered { in_a_row: self.answered, sent })
     }
 
-    /// When the leg last answered.
-    pub(super) fn last_answer(&self) -> Option<Instant> {
-        self.last_answer
+    /// When the last probe was sent that the leg has answered.
+    pub(super) fn last_answered(&self) -> Option<Instant> {
+        self.last_answered
     }
 
     /// Whether the leg has answered lately: the last probe or the one before.
     pub(super) fn has_heard(&self, profile: &Profile, now: Instant) -> bool {
-        self.last_answer.is_some_and(|at| now < at + 2 * profile.interval) && self.missed == 0
+        self.last_answered.is_some_and(|at| now < at + 2 * profile.interval) && self.missed == 0
     }
 
     /// Nothing that was missed counts: this node has been asleep.

@@ -156,7 +156,9 @@ fn the_only_observer_asks_twice_as_often() {
 
 #[test]
 fn loss_accuses_nobody() {
-    for (loss, nodes, seconds) in [(0.01, 50, 120), (0.05, 50, 120), (0.05, 3, 600)] {
+    for (loss, nodes, seconds) in
+        [(0.01, 3, 600), (0.05, 3, 600), (0.01, 50, 120), (0.05, 50, 120), (0.01, 500, 5), (0.05, 500, 5)]
+    {
         for seed in seeds(2) {
             let mut cluster = settled(nodes, seed);
             cluster.faults.loss = loss;
@@ -421,8 +423,8 @@ fn a_partition_heals() {
 /// What is tried one by one with a few nodes, with many: clocks that slip, pauses, agents that begin anew, another version of the
 /// algorithm, loss in one direction, and a partition.
 #[test]
-fn a_large_cluster_goes_through_the_same() {
-    for (nodes, runs) in [(50, 3), (500, 1)] {
+fn clusters_of_all_sizes_go_through_the_same() {
+    for (nodes, runs) in [(3, 10), (50, 3), (500, 1)] {
         seeds(runs).for_each(|seed| goes_through_all(nodes, seed));
     }
 }
@@ -430,7 +432,10 @@ fn a_large_cluster_goes_through_the_same() {
 fn goes_through_all(nodes: usize, seed: u64) {
     let mut cluster = settled(nodes, seed);
     cluster.run_for(6 * SECOND);
-    let some = |step: usize| (0..nodes).step_by(nodes / 10).map(move |node| node + step);
+    let some = |step: usize| {
+        let each = (0..nodes).step_by((nodes / 10).max(1)).map(move |node| (node + step) % nodes);
+        each.take((nodes / 5).clamp(1, 10))
+    };
     for node in some(0) {
         cluster.slip(node, Duration::from_millis(900));
         cluster.run_for(SECOND / 10);
@@ -445,7 +450,7 @@ fn goes_through_all(nodes: usize, seed: u64) {
     cluster.run_for(3 * SECOND);
     let Some(newest) = cluster.algorithm() else { panic!("all began with the same") };
     for algorithm in [newest - 1, newest] {
-        cluster.set_algorithm(3, algorithm);
+        cluster.set_algorithm(nodes - 1, algorithm);
         let all_use_it = |cluster: &Cluster| cluster.algorithm() == Some(algorithm);
         assert!(cluster.run_until(SECOND, all_use_it).is_some(), "seed {seed}");
     }
@@ -484,5 +489,27 @@ fn the_load_does_not_grow_with_the_cluster() {
             println!("{nodes} nodes: {packets:.0} packets, {bits:.0} kbit per node and second");
             assert!(packets < 200.0 && bits < 200.0, "{nodes} nodes: {packets} packets, {bits} kbit");
         }
+    }
+}
+
+/// What it heard before it slept is old by the time it wakes, whenever it looks at it.
+#[test]
+fn who_sleeps_while_a_node_dies_does_not_bring_it_back() {
+    for (nodes, seed) in [3, 5, 10].into_iter().flat_map(|nodes| seeds(20).map(move |seed| (nodes, seed))) {
+        let mut cluster = settled(nodes, seed);
+        cluster.run_for(6 * SECOND + Duration::from_millis(seed * 7 % 30));
+        (1..=nodes / 3).for_each(|sleeper| cluster.put_to_sleep(sleeper));
+        cluster.kill(0);
+        cluster.run_for(SECOND);
+        let holds_it_silent = |cluster: &Cluster, by: usize| cluster.condition(0, by) == Condition::Silent;
+        let know: Vec<usize> = (1 + nodes / 3..nodes).filter(|by| holds_it_silent(&cluster, *by)).collect();
+        (1..=nodes / 3).for_each(|sleeper| cluster.wake(sleeper));
+        for _ in 0..200 {
+            cluster.run_for(Duration::from_millis(5));
+            let still = know.iter().all(|by| holds_it_silent(&cluster, *by));
+            assert!(still, "{nodes} nodes, seed {seed}: {}", cluster.describe());
+        }
+        let all_know = |cluster: &Cluster| cluster.all_hold(0, Condition::Silent);
+        assert!(cluster.run_until(10 * SECOND, all_know).is_some(), "{nodes} nodes, seed {seed}");
     }
 }

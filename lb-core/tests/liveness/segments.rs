@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::liveness::{Condition, Leg, Liveness, Message, Profile, Transmit};
+use lb_core::liveness::{Condition, Leg, Liveness, Message, Profile, Transmit, Verdict};
 
 use super::SECOND;
 
@@ -123,4 +123,36 @@ fn who_probes_legs_that_answer_wakes_once_for_all_and_never_for_an_answer() {
     // What goes to one node at random each second has times of its own.
     let limit = 1.2 * beats;
     assert!(f64::from(alone.wakes) < limit, "{} wakes in {beats} beats", alone.wakes);
+}
+
+/// Of two segments one may be looked at first: a verdict that was heard there is newer than an answer that has waited in the other.
+#[test]
+fn an_answer_to_a_probe_from_before_a_verdict_does_not_overrule_it() {
+    let mut alone = Alone::new(1, 3);
+    let [of, from] = [1, 2].map(|node| leg(0, node));
+    alone.answering.remove(&of);
+    alone.answers.clear();
+    let mut asked = None;
+    while asked.is_none() {
+        alone.now = alone.liveness.poll_timeout().unwrap_or(alone.now);
+        alone.liveness.handle_timeout(alone.now);
+        while let Some(transmit) = alone.liveness.poll_transmit() {
+            match transmit {
+                Transmit::Probe { to, nonce } if to == of => asked = Some(nonce),
+                other => alone.receive(other),
+            }
+        }
+    }
+    alone.now += Duration::from_millis(1);
+    let verdict = Verdict { leg: of, counter: 7, condition: Condition::Yielding, falls: 1 };
+    alone.liveness.handle_message(from, &Message::Verdicts(vec![verdict]), alone.now);
+    alone.liveness.handle_answer(of, asked.unwrap_or_default(), true, alone.now);
+    assert_eq!(alone.liveness.view().condition(of), Condition::Yielding);
+    alone.answering.insert(of);
+    alone.run_for(SECOND / 10);
+    assert_eq!(
+        alone.liveness.view().condition(of),
+        Condition::Returning,
+        "what it answers since then counts"
+    );
 }
