@@ -22,8 +22,10 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(10);
 /// Between two probes while this node uses it.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Between two probes of any address: before the first use, and later.
-const SPACING: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(5)];
+/// Between two probes of any address for which somebody waits, that is before its first use.
+const SPACING: Duration = Duration::from_millis(1);
+/// The same for all others: also those that were taken over, a thousand at once.
+const SPACING_IN_USE: Duration = Duration::from_millis(5);
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +188,8 @@ impl Probing {
             if self.not_before.is_some_and(|at| at > now) {
                 return None;
             }
-            self.not_before = Some(now + SPACING[usize::from(next == Stage::Ours)]);
+            let is_awaited = matches!(stage, Stage::First { waits: true, .. });
+            self.not_before = Some(now + if is_awaited { SPACING } else { SPACING_IN_USE });
             self.put(spot, next, now + wait);
             return Some(Output::Probe(spot));
         }

@@ -590,3 +590,18 @@ fn a_thousand_new_addresses_are_asked_for_within_the_budget() {
     assert!(seconds.values().all(|count| *count <= 1_001), "{seconds:?}");
     assert!(seconds.iter().filter(|(second, _)| **second > 5).all(|(_, count)| *count <= 201), "{seconds:?}");
 }
+
+#[test]
+fn addresses_that_are_taken_over_together_are_asked_for_within_the_budget() {
+    let mut node = Node::new(250);
+    node.verdict(Condition::Silent);
+    assert!((0..250).all(|number| node.owns(spot(number))));
+    let asked = probes(&node.run(SECOND)).len();
+    assert!(asked <= 201, "{asked} in a second");
+    node.run(4 * SECOND);
+    let all = (0..250).all(|number| node.owns(spot(number)));
+    assert!(
+        all && node.claims.poll_timeout().is_some_and(|next| next > node.now + SECOND),
+        "three of each have gone"
+    );
+}

@@ -1,0 +1,153 @@
+//! Objects as an API server tells of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{
+    StreamExt,
+    stream::{BoxStream, SelectAll},
+};
+use kube::{
+    Client,
+    core::DynamicObject,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event},
+    },
+};
+use lb_api::{ObjectKey, Objects};
+use serde_json::Value;
+
+use super::kinds::{Kind, OF_CONTROLLER};
+use crate::chain::chain;
+
+type Told = (Kind, Result<Event<DynamicObject>, watcher::Error>);
+
+/// The objects of a cluster, as watched. What cannot be watched for a while stays as it was, and is watched again.
+pub struct Watched {
+    told: SelectAll<BoxStream<'static, Told>>,
+    objects: Objects,
+    /// Kinds that are listed anew, and what was found of each so far.
+    listing: BTreeMap<&'static str, BTreeSet<ObjectKey>>,
+    /// Kinds that were listed once.
+    known: BTreeSet<&'static str>,
+    /// Kinds that cannot be watched, and why.
+    failing: BTreeMap<&'static str, String>,
+}
+
+impl Watched {
+    /// What a controller needs, with `own` as our own namespace.
+    pub fn of_controller(client: &Client, own: &str) -> Self {
+        Self::new(client, own, &OF_CONTROLLER)
+    }
+
+    fn new(client: &Client, own: &str, kinds: &[Kind]) -> Self {
+        let streams = kinds.iter().map(|kind| {
+            let kind = *kind;
+            let watched = watcher::watcher(kind.read(client.clone(), own), watcher::Config::default());
+            watched.default_backoff().map(move |told| (kind, told)).boxed()
+        });
+        Self {
+            told: streams.collect(),
+            objects: Objects::default(),
+            listing: BTreeMap::new(),
+            known: BTreeSet::new(),
+            failing: BTreeMap::new(),
+        }
+    }
+
+    /// The objects, as they are known now.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Whether each kind has been listed, or is not there.
+    pub fn is_complete(&self) -> bool {
+        self.told.len() == self.known.len()
+    }
+
+    /// Kinds that cannot be watched at present, and why.
+    pub fn failing(&self) -> &BTreeMap<&'static str, String> {
+        &self.failing
+    }
+
+    /// Waits until something has changed. What is waiting to be taken is taken with it, so that all that changes together is looked at
+    /// together.
+    pub async fn changed(&mut self) {
+        let mut has_changed = false;
+        while !has_changed {
+            let Some(told) = self.told.next().await else { return std::future::pending().await };
+            has_changed |= self.take(told);
+            while let Some(Some(told)) = futures::FutureExt::now_or_never(self.told.next()) {
+                has_changed |= self.take(told);
+            }
+        }
+    }
+
+    /// Whether what is known has changed.
+    fn take(&mut self, (kind, told): Told) -> bool {
+        let name = kind.kind;
+        let event = match told {
+            Ok(event) => event,
+            Err(error) => return self.fail(kind, &error),
+        };
+        if self.failing.remove(name).is_some() {
+            tracing::info!(kind = name, "watched again");
+        }
+        match event {
+            Event::Init => {
+                self.listing.insert(name, BTreeSet::new());
+                false
+            }
+            Event::InitApply(object) => {
+                self.listing.entry(name).or_default().insert(key(kind, &object));
+                // What is listed at first counts when all of it is there.
+                self.insert(kind, object) && self.known.contains(name)
+            }
+            Event::InitDone => {
+                let found = self.listing.remove(name).unwrap_or_default();
+                let has_changed = self.objects.retain(name, |known| found.contains(known));
+                self.known.insert(name) || has_changed
+            }
+            Event::Apply(object) => self.insert(kind, object),
+            Event::Delete(object) => self.objects.remove(&key(kind, &object)),
+        }
+    }
+
+    fn fail(&mut self, kind: Kind, error: &watcher::Error) -> bool {
+        let name = kind.kind;
+        let why = chain(error);
+        if self.failing.insert(name, why.clone()).as_ref() != Some(&why) {
+            tracing::warn!(
+                kind = name,
+                error = why,
+                "cannot be watched: what is known of it stays; it is tried again"
+            );
+        }
+        // A kind that the API server does not have has no objects; one whose objects were known is only away.
+        is_missing(error) && self.known.insert(name)
+    }
+
+    fn insert(&mut self, kind: Kind, object: DynamicObject) -> bool {
+        let Ok(mut value) = serde_json::to_value(object) else { return false };
+        // Items of a list do not say it.
+        value["apiVersion"] = Value::from(kind.api_version());
+        value["kind"] = Value::from(kind.kind);
+        self.objects.insert(value)
+    }
+}
+
+fn key(kind: Kind, object: &DynamicObject) -> ObjectKey {
+    ObjectKey {
+        kind: kind.kind.to_owned(),
+        namespace: object.metadata.namespace.clone().unwrap_or_default(),
+        name: object.metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+fn is_missing(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
+    }
+}

@@ -1,0 +1,102 @@
+//! Objects of a cluster, as an API server tells of them one by one.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::{document::Document, problem::ObjectKey};
+
+/// Where objects of a cluster stand, for people.
+const CLUSTER: &str = "cluster";
+/// Parts of an object that say nothing that is read, and are large or change all the time: where, and which.
+const BALLAST: [(&str, &str); 4] = [
+    ("/metadata", "managedFields"),
+    ("/metadata", "resourceVersion"),
+    // Of `kubectl apply`: the whole object once more.
+    ("/metadata/annotations", "kubectl.kubernetes.io/last-applied-configuration"),
+    // Of a Node.
+    ("/status", "images"),
+];
+
+/// The objects of a cluster that are read.
+#[derive(Clone, Debug, Default)]
+pub struct Objects(BTreeMap<ObjectKey, Value>);
+
+impl Objects {
+    /// An object is there, or is otherwise than before; whether that is news.
+    pub fn insert(&mut self, mut object: Value) -> bool {
+        let text =
+            |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let key = ObjectKey {
+            kind: text("/kind"),
+            namespace: text("/metadata/namespace"),
+            name: text("/metadata/name"),
+        };
+        for (place, part) in BALLAST {
+            if let Some(Value::Object(fields)) = object.pointer_mut(place) {
+                fields.remove(part);
+            }
+        }
+        if let Some(Value::Array(conditions)) = object.pointer_mut("/status/conditions") {
+            let fields = conditions.iter_mut().filter_map(Value::as_object_mut);
+            fields.for_each(|fields| drop(fields.remove("lastHeartbeatTime")));
+        }
+        if self.0.get(&key) == Some(&object) {
+            return false;
+        }
+        self.0.insert(key, object);
+        true
+    }
+
+    /// An object is gone; whether it was there.
+    pub fn remove(&mut self, key: &ObjectKey) -> bool {
+        self.0.remove(key).is_some()
+    }
+
+    /// Of a kind there are only these; whether others were there.
+    pub fn retain(&mut self, kind: &str, is_there: impl Fn(&ObjectKey) -> bool) -> bool {
+        let before = self.0.len();
+        self.0.retain(|key, _| key.kind != kind || is_there(key));
+        self.0.len() < before
+    }
+
+    /// An object as it is.
+    pub fn get(&self, key: &ObjectKey) -> Option<&Value> {
+        self.0.get(key)
+    }
+
+    pub(crate) fn documents(&self) -> impl Iterator<Item = Document> + '_ {
+        let of = |(key, value): (&ObjectKey, &Value)| Document {
+            file: CLUSTER.to_owned(),
+            key: key.clone(),
+            value: value.clone(),
+        };
+        self.0.iter().map(of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_reads_is_no_news() {
+        let node = |version: &str, beat: &str, ready: &str| {
+            json!({
+                "kind": "Node",
+                "metadata": {"name": "n1", "resourceVersion": version, "managedFields": [{"manager": "kubelet"}]},
+                "status": {"images": [{"names": ["a"]}], "conditions": [{"type": "Ready", "status": ready, "lastHeartbeatTime": beat}]},
+            })
+        };
+        let mut objects = Objects::default();
+        assert!(objects.insert(node("1", "a", "True")));
+        assert!(!objects.insert(node("2", "b", "True")));
+        assert!(objects.insert(node("3", "b", "False")));
+        let key = ObjectKey { kind: "Node".to_owned(), namespace: String::new(), name: "n1".to_owned() };
+        assert_eq!(objects.get(&key).map(|node| &node["metadata"]), Some(&json!({"name": "n1"})));
+        assert!(!objects.retain("Node", |known| *known == key) && !objects.retain("Service", |_| false));
+        assert!(objects.remove(&key) && !objects.remove(&key));
+    }
+}
