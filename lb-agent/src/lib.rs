@@ -1,6 +1,7 @@
 //! The agent: everything that has a clock, a socket or a file descriptor. Decisions are `lb_core`'s and `lb_common`'s.
 
 mod chain;
+pub mod cluster;
 pub mod commands;
 pub mod controller;
 pub mod dataplane;

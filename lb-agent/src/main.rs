@@ -174,12 +174,19 @@ struct NodeArguments {
 
 #[derive(Args)]
 struct ControllerArguments {
-    /// Where objects come from: file:DIR, the YAML and JSON files of a directory.
-    #[arg(long)]
+    /// Where objects come from: kube, the API server of a cluster; or file:DIR, the YAML and JSON files of a directory.
+    #[arg(long, default_value = "kube")]
     source: Source,
-    /// Where objects are written, as <kind>/<namespace>/<name>.yaml; what Services have been given is found again there.
+    /// Where objects are written that come from files, as <kind>/<namespace>/<name>.yaml; what Services have been given is found again
+    /// there.
     #[arg(long)]
-    output: PathBuf,
+    output: Option<PathBuf>,
+    /// Namespace of MetalLB's objects in the cluster.
+    #[arg(long, env = "METALLB_NAMESPACE", default_value = "metallb-system")]
+    namespace: String,
+    /// How the API server is reached: a kubeconfig; without it the pod's service account, or what kubectl would use.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<String>,
     /// How long an address that was given up rests before another Service gets it, like 60s, unless its pool has no other.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
     address_rest: Duration,
@@ -187,7 +194,7 @@ struct ControllerArguments {
     /// another at once, as with MetalLB.
     #[arg(long, value_enum, default_value = "keep")]
     pool_edit: PoolEditName,
-    /// One pass, then the end.
+    /// One pass over files, then the end.
     #[arg(long)]
     once: bool,
 }
@@ -283,20 +290,30 @@ fn log() -> tracing_appender::non_blocking::WorkerGuard {
 
 fn control(arguments: &ControllerArguments) -> Result<()> {
     let _written_at_end = log();
-    let Source::File(source) = arguments.source.clone();
-    let options = controller::Options {
-        source,
-        output: arguments.output.clone(),
-        rest: arguments.address_rest,
-        pool_edit: arguments.pool_edit.edit(),
-        once: arguments.once,
-    };
-    Ok(runtime()?.block_on(controller::run(options))?)
+    let (rest, pool_edit) = (arguments.address_rest, arguments.pool_edit.edit());
+    match arguments.source.clone() {
+        Source::Kube => {
+            if arguments.once || arguments.output.is_some() {
+                bail!("--once and --output are for objects from files: --source file:DIR");
+            }
+            let kubeconfig = arguments.kubeconfig.clone();
+            let namespace = arguments.namespace.clone();
+            let options = controller::ClusterOptions { kubeconfig, namespace, rest, pool_edit };
+            Ok(runtime()?.block_on(controller::run_in_cluster(options))?)
+        }
+        Source::File(source) => {
+            let output = arguments.output.clone().context("--output says where objects are written")?;
+            let options = controller::Options { source, output, rest, pool_edit, once: arguments.once };
+            Ok(runtime()?.block_on(controller::run(options))?)
+        }
+    }
 }
 
 fn serve(arguments: &NodeArguments) -> Result<()> {
     let _written_at_end = log();
-    let Source::File(source) = arguments.source.clone();
+    let Source::File(source) = arguments.source.clone() else {
+        bail!("a node reads objects from files, --source file:DIR, and not yet from an API server");
+    };
     let node = NodeName(match &arguments.node_name {
         Some(name) => name.clone(),
         None => machine_name()?,

@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 /// `--source`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// `kube`: an API server.
+    Kube,
     /// `file:DIR`: the objects in the YAML and JSON files of a directory.
     File(PathBuf),
 }
@@ -24,7 +26,8 @@ impl FromStr for Source {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {
             Some(("file", dir)) if !dir.is_empty() => Ok(Self::File(dir.into())),
-            _ => Err("expected file:DIR"),
+            None if text == "kube" => Ok(Self::Kube),
+            _ => Err("expected kube or file:DIR"),
         }
     }
 }

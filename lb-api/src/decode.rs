@@ -39,13 +39,20 @@ pub fn decode(files: &BTreeMap<String, Vec<u8>>) -> Decoded {
     decoded
 }
 
-/// The objects of files, each once.
+/// The objects of files.
 pub(crate) fn read(files: &BTreeMap<String, Vec<u8>>) -> (Vec<Document>, Vec<Problem>) {
-    let mut decoded = Decoded::default();
-    let mut documents = Vec::new();
+    let (mut documents, mut problems) = (Vec::new(), Vec::new());
     for (file, bytes) in files {
-        split(file, bytes, &mut documents, &mut decoded.problems);
+        split(file, bytes, &mut documents, &mut problems);
     }
+    let (documents, found) = expanded(documents);
+    problems.extend(found);
+    (documents, problems)
+}
+
+/// Objects, each once, and in the place of MetalLB's old configuration what stands in it.
+pub(crate) fn expanded(documents: Vec<Document>) -> (Vec<Document>, Vec<Problem>) {
+    let mut decoded = Decoded::default();
     let (configs, mut documents): (Vec<_>, Vec<_>) =
         documents.into_iter().partition(|document| config_map::is_config(&document.key));
     for config in &configs {

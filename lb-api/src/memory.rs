@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config_map::{is_config, place_in_config},
-    decode::{Decoded, decode_documents, read},
+    decode::{Decoded, decode_documents, expanded, read},
     document::Document,
+    objects::Objects,
     problem::{ObjectKey, Problem, ProblemKind, Severity},
 };
 
@@ -58,7 +59,7 @@ impl Memory {
     /// What files say, with the last good state of what is wrong in them, and addresses for the Services in it. An object that is gone is
     /// gone; one whose file cannot be read is not. A Service whose new state gets no address stays as it was, if that one gets some.
     pub fn settle(&mut self, files: &BTreeMap<String, Vec<u8>>) -> Settled {
-        self.settle_with(files, true, |snapshot| allocate(snapshot))
+        self.settle_with(read(files), true, |snapshot| allocate(snapshot))
     }
 
     /// The same with addresses from elsewhere. A Service that gets none stays as it is now: it may have had to give up what it had.
@@ -67,16 +68,24 @@ impl Memory {
         files: &BTreeMap<String, Vec<u8>>,
         allocate: impl FnMut(&mut Snapshot) -> Allocation,
     ) -> Settled {
-        self.settle_with(files, false, allocate)
+        self.settle_with(read(files), false, allocate)
+    }
+
+    /// As [`Self::settle_by`], with the objects of a cluster.
+    pub fn settle_objects(
+        &mut self,
+        objects: &Objects,
+        allocate: impl FnMut(&mut Snapshot) -> Allocation,
+    ) -> Settled {
+        self.settle_with(expanded(objects.documents().collect()), false, allocate)
     }
 
     fn settle_with(
         &mut self,
-        files: &BTreeMap<String, Vec<u8>>,
+        (mut documents, mut problems): (Vec<Document>, Vec<Problem>),
         keeps_served: bool,
         mut allocate: impl FnMut(&mut Snapshot) -> Allocation,
     ) -> Settled {
-        let (mut documents, mut problems) = read(files);
         let is_empty = documents.is_empty();
         if is_empty {
             documents.extend(self.documents.values().cloned());

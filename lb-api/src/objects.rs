@@ -60,6 +60,11 @@ impl Objects {
         self.0.len() < before
     }
 
+    /// All objects of a kind.
+    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = (&ObjectKey, &Value)> {
+        self.0.iter().filter(move |(key, _)| key.kind == kind)
+    }
+
     /// An object as it is.
     pub fn get(&self, key: &ObjectKey) -> Option<&Value> {
         self.0.get(key)

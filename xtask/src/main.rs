@@ -3,6 +3,7 @@
 mod command;
 mod crds;
 mod ebpf;
+mod kubernetes;
 mod lab;
 mod layout;
 mod object_file;

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::{
     command::{cargo, line},
-    ebpf, lab, setup, tidy,
+    ebpf, kubernetes, lab, setup, tidy,
 };
 
 /// Levels, least powerful first.
@@ -22,6 +22,8 @@ pub enum Level {
     Packet,
     /// Clusters in network namespaces: root.
     Netns,
+    /// The controller and a real API server, which is built first: root, and Go. Only if it is named.
+    Cluster,
 }
 
 /// What a run of tests says at its end.
@@ -66,6 +68,19 @@ pub fn run(levels: &[Level]) -> Result<()> {
             let arguments = ["test", "--release", "--package", "magnetite-tests", "--test", name];
             totals.add(count(cargo().args(arguments))?);
         }
+    }
+    if levels.contains(&Level::Cluster) {
+        println!("test: cluster");
+        kubernetes::build()?;
+        lab::build()?;
+        totals.add(count(cargo().args([
+            "test",
+            "--release",
+            "--package",
+            "magnetite-tests",
+            "--test",
+            "cluster",
+        ]))?);
     }
     totals.skipped.iter().for_each(|name| println!("skipped: {name}"));
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped_count);

@@ -76,13 +76,18 @@ fn has_debian() -> bool {
 
 /// Where `setup` installs the linker: outside the checkout, by version.
 pub fn linker_root() -> Result<PathBuf> {
+    Ok(built_tools()?.join(format!("bpf-linker-{LINKER_VERSION}")))
+}
+
+/// Where tools are that were built: outside the checkout.
+pub fn built_tools() -> Result<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
     let Some(cache) = cache else {
         bail!("neither XDG_CACHE_HOME nor HOME is set: no place for built tools")
     };
-    Ok(cache.join("magnetite").join(format!("bpf-linker-{LINKER_VERSION}")))
+    Ok(cache.join("magnetite"))
 }
 
 /// The linker that `setup` has installed, if it runs: the LLVM that it was built against may have gone.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{
-    StreamExt,
+    FutureExt, StreamExt,
     stream::{BoxStream, SelectAll},
 };
 use kube::{
@@ -70,16 +70,20 @@ impl Watched {
         &self.failing
     }
 
-    /// Waits until something has changed. What is waiting to be taken is taken with it, so that all that changes together is looked at
-    /// together.
+    /// Waits until something has changed.
     pub async fn changed(&mut self) {
-        let mut has_changed = false;
-        while !has_changed {
+        loop {
             let Some(told) = self.told.next().await else { return std::future::pending().await };
-            has_changed |= self.take(told);
-            while let Some(Some(told)) = futures::FutureExt::now_or_never(self.told.next()) {
-                has_changed |= self.take(told);
+            if self.take(told) {
+                return;
             }
+        }
+    }
+
+    /// Takes what else has been told: what changes together is looked at together.
+    pub fn take_waiting(&mut self) {
+        while let Some(Some(told)) = self.told.next().now_or_never() {
+            self.take(told);
         }
     }
 

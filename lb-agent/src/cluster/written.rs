@@ -62,7 +62,7 @@ impl Written {
                     self.applied.insert(key.clone(), document.value.clone());
                 }
                 Err(error) => {
-                    tracing::warn!(object = %key, error = %chain(&error), "not written; it is tried again");
+                    tracing::warn!(object = %key, error = said(&error), "not written; it is tried again");
                     let failing = self
                         .failing
                         .entry(key.clone())
@@ -79,6 +79,14 @@ impl Written {
     /// When something that failed is to be tried again.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.failing.values().map(|failing| failing.next).min()
+    }
+}
+
+/// What the API server said, or why it said nothing.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => chain(other),
     }
 }
 

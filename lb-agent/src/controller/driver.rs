@@ -1,20 +1,20 @@
 //! The controller on files: the clock, the source, and the directory in which it says what it has given.
 
 use std::{
-    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use lb_api::{Memory, Settled};
-use lb_core::allocate::{Allocation, Allocator, PoolEdit};
+use jiff::Timestamp;
+use lb_api::Memory;
+use lb_core::allocate::{Allocator, PoolEdit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CONTROLLER, facts::facts, objects::objects};
+use super::{CONTROLLER, decider::Decider, objects::objects};
 use crate::{
     chain::chain,
-    output::{self, Author, Document, Events, Given, LastGood, Moment, Writer},
+    output::{self, Document, Given, LastGood, Writer},
     source::{self, Watch},
 };
 
@@ -98,33 +98,27 @@ pub fn dry_run(source: &Path) -> Result<Vec<Document>, Error> {
     let mut allocator = Allocator::new(Duration::ZERO, PoolEdit::default());
     let settled = Memory::default()
         .settle_by(&source::read(source)?, |snapshot| allocator.handle_snapshot(snapshot, Instant::now()));
-    Ok(objects(&settled))
+    Ok(objects(&settled, Timestamp::UNIX_EPOCH))
 }
 
 struct Driver {
     options: Options,
-    memory: Memory,
+    decider: Decider,
     last_good: LastGood,
-    allocator: Allocator,
     /// What Services have by what was written last.
     given: Given,
-    events: Events,
     writer: Writer,
-    told: Allocation,
 }
 
 impl Driver {
     fn start(options: Options) -> Self {
         let (last_good, memory) = LastGood::load(&options.output, CONTROLLER);
-        let author = Author { component: "metallb-controller", name: CONTROLLER.to_owned() };
+        let allocator = Allocator::new(options.rest, options.pool_edit);
         Self {
-            memory,
+            decider: Decider::new(memory, allocator, Some(&options.output)),
             last_good,
-            allocator: Allocator::new(options.rest, options.pool_edit),
             given: Given::load(&options.output),
-            events: Events::new(author, &options.output),
             writer: Writer::new(&options.output),
-            told: Allocation::default(),
             options,
         }
     }
@@ -132,47 +126,15 @@ impl Driver {
     /// What the source says, and what follows from it.
     fn pass(&mut self) -> Result<(), Error> {
         let files = source::read(&self.options.source)?;
-        let Self { memory, allocator, given, .. } = self;
-        let settled = memory.settle_by(&files, |snapshot| {
-            given.fill_in(snapshot);
-            allocator.handle_snapshot(snapshot, Instant::now())
-        });
-        self.last_good.save(&self.memory)?;
+        let settled = self.decider.decide_files(&files, &self.given, Instant::now());
+        self.last_good.save(&self.decider.memory)?;
         if settled.is_empty && settled.snapshot.services.is_empty() && self.given.is_empty() {
             tracing::warn!(source = %self.options.source.display(), "no object in the source yet: nothing is changed");
             return Ok(());
         }
-        self.log(&settled);
-        self.events.observe(&settled, facts(&settled), Moment::now().time);
-        let mut documents = objects(&settled);
-        documents.extend(self.events.documents());
+        let documents = self.decider.tell(&settled);
         self.writer.write(&documents)?;
         self.given.set(&settled.allocation);
-        self.told = settled.allocation;
         Ok(())
-    }
-
-    fn log(&self, settled: &Settled) {
-        let Allocation { addresses, errors, remarks, .. } = &settled.allocation;
-        for (service, now) in
-            addresses.iter().filter(|(name, now)| self.told.addresses.get(*name) != Some(*now))
-        {
-            tracing::info!(%service, addresses = ?now, pool = settled.allocation.pools.get(service), "allocated");
-        }
-        for (service, was) in self.told.addresses.iter().filter(|(name, _)| !addresses.contains_key(*name)) {
-            tracing::info!(%service, addresses = ?was, "given up");
-        }
-        log_new(errors, &self.told.errors, "no address");
-        log_new(remarks, &self.told.remarks, "address");
-    }
-}
-
-fn log_new<T: std::fmt::Display + PartialEq>(
-    now: &BTreeMap<lb_core::model::ObjectName, T>,
-    before: &BTreeMap<lb_core::model::ObjectName, T>,
-    what: &str,
-) {
-    for (service, why) in now.iter().filter(|(service, why)| before.get(*service) != Some(*why)) {
-        tracing::warn!(%service, %why, "{what}");
     }
 }

@@ -1,27 +1,20 @@
 //! The objects that the controller has something to say in.
 
-use lb_api::{Settled, crd::IPAddressPoolStatus};
+use jiff::Timestamp;
+use lb_api::{Objects, Settled, crd::IPAddressPoolStatus};
 use lb_core::allocate::PoolCounts;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::CONTROLLER;
-use crate::output::{Document, configuration, document, services};
+use crate::output::{ALLOCATED_FROM, Document, configuration, document, services};
 
-/// Status of Services and pools, and of the configuration.
-pub fn objects(settled: &Settled) -> Vec<Document> {
+/// Status of Services and pools, and of the configuration, which is as it is since then.
+pub fn objects(settled: &Settled, since: Timestamp) -> Vec<Document> {
     let mut documents = services(CONTROLLER, &settled.allocation);
     let cleared = settled.snapshot.services.iter().filter(|(name, service)| {
         !service.ingress.is_empty() && !settled.allocation.addresses.contains_key(*name)
     });
-    documents.extend(cleared.map(|(name, _)| {
-        let value = json!({
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name.name, "namespace": name.namespace},
-            "status": {"loadBalancer": {}},
-        });
-        document(CONTROLLER, "Service", &name.namespace, &name.name, value)
-    }));
+    documents.extend(cleared.map(|(name, _)| without_addresses(&name.namespace, &name.name)));
     let pools = settled.origins.keys().filter(|key| key.kind == "IPAddressPool");
     let counted = pools.filter_map(|key| Some((key, settled.allocation.counts.get(&key.name)?)));
     documents.extend(counted.map(|(key, counts)| {
@@ -34,8 +27,29 @@ pub fn objects(settled: &Settled) -> Vec<Document> {
         document(CONTROLLER, &key.kind, &key.namespace, &key.name, value)
     }));
     let labels = json!({"metallb.io/component-type": "controller"});
-    documents.push(configuration(CONTROLLER, CONTROLLER, labels, "poolReconcilerValid", settled));
+    documents.push(configuration(CONTROLLER, CONTROLLER, labels, ("poolReconcilerValid", since), settled));
     documents
+}
+
+/// Services that have something of ours, and are not ours any more: of another type or class.
+pub fn released(objects: &Objects) -> Vec<Document> {
+    let is_released = |service: &Value| {
+        let is_ours =
+            service["spec"]["type"] == "LoadBalancer" && service["spec"]["loadBalancerClass"].is_null();
+        service["metadata"]["annotations"].get(ALLOCATED_FROM).is_some() && !is_ours
+    };
+    let released = objects.of_kind("Service").filter(|(_, service)| is_released(service));
+    released.map(|(key, _)| without_addresses(&key.namespace, &key.name)).collect()
+}
+
+fn without_addresses(namespace: &str, name: &str) -> Document {
+    let value = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace},
+        "status": {"loadBalancer": {}},
+    });
+    document(CONTROLLER, "Service", namespace, name, value)
 }
 
 /// Of more than can be said, the most that can.

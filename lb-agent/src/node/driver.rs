@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use lb_api::{Memory, Settled};
 use lb_common::{
     hash::HashKey,
@@ -44,7 +45,7 @@ use crate::{
     network::{Netlink, NetlinkError, keep_tags, leave_out_untagged},
     output::{
         self, AgentStatus, Author, Document, DrainRequests, Events, LastGood, Members, Moment, NodeStatus,
-        Writer, documents, owned, view,
+        Validity, Writer, documents, owned, view,
     },
     source::{self, Watch},
 };
@@ -241,7 +242,7 @@ pub fn dry_run(
     let Pass { plan, placed, ops: _ } = pass(&settled, node, network, &Maps::empty(&sizes), &local);
     let status = NodeStatus::of(&plan, &placed, &local.standing, &BTreeMap::new(), &settled);
     let owned = owned(&settled, &placed.armed, &local.standing, &Report::default());
-    Ok(documents(&plan, &settled, status, &owned, Some(&view(&placed.maps))))
+    Ok(documents(&plan, &settled, status, &owned, Timestamp::UNIX_EPOCH, Some(&view(&placed.maps))))
 }
 
 struct Driver {
@@ -259,6 +260,7 @@ struct Driver {
     groups: Groups,
     writer: Writer,
     events: Events,
+    validity: Validity,
     status: NodeStatus,
     /// As it was told last.
     standing: Standing,
@@ -310,7 +312,11 @@ impl Driver {
             dataplane,
             groups: Groups::default(),
             writer: Writer::new(&options.output),
-            events: Events::new(Author { component: SPEAKER, name: options.node.0.clone() }, &options.output),
+            events: Events::new(
+                Author { component: SPEAKER, name: options.node.0.clone() },
+                Some(&options.output),
+            ),
+            validity: Validity::default(),
             status: NodeStatus::default(),
             standing: Standing::default(),
             flow_key: HashKey::expand(random()?),
@@ -476,7 +482,8 @@ impl Driver {
             let facts = Facts::of(plan, placed, standing, &self.settled, &owned, map_bytes);
             metrics.set(Facts { drain: status.drain.clone(), ..facts });
         }
-        let mut documents = documents(plan, &self.settled, status, &owned, None);
+        let since = self.validity.observe(&self.settled, now.time);
+        let mut documents = documents(plan, &self.settled, status, &owned, since, None);
         documents.extend(self.events.documents());
         let snapshot = self.liveness.snapshots().newest();
         documents.push(Members::of(plan, armed, standing, &snapshot, now).document(&plan.node));

@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
 };
 
+use jiff::Timestamp;
 use lb_api::{ObjectKey, Settled, Severity};
 use lb_core::{allocate::Allocation, model::ObjectName, plan::Plan};
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use super::{conflicts::conditions, maps::MapsView, owned::Owned, status::NodeStatus};
 
 /// The annotation by which a Service says of which pool its addresses are (MetalLB: `controller/service.go`).
-pub(super) const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
+pub(crate) const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
 
 /// An object to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,12 +26,14 @@ pub struct Document {
     pub value: Value,
 }
 
-/// What a node says: status of Services, announcements, configuration and the node; with `maps` what they should hold.
+/// What a node says: status of Services, announcements, configuration (and since when it is as it is) and the node; with `maps` what they
+/// should hold.
 pub fn documents(
     plan: &Plan,
     settled: &Settled,
     status: NodeStatus,
     owned: &Owned,
+    since: Timestamp,
     maps: Option<&MapsView>,
 ) -> Vec<Document> {
     let name = &plan.node.0;
@@ -38,7 +41,13 @@ pub fn documents(
     documents.extend(announced(plan, owned));
     documents.extend(conditions(plan, &status));
     let labels = json!({"metallb.io/component-type": "speaker", "metallb.io/node-name": name});
-    documents.push(configuration(name, &format!("speaker-{name}"), labels, "configReconcilerValid", settled));
+    documents.push(configuration(
+        name,
+        &format!("speaker-{name}"),
+        labels,
+        ("configReconcilerValid", since),
+        settled,
+    ));
     documents.push(document(name, "NodeStatus", "", name, json!(status.object(name))));
     if let Some(maps) = maps {
         let value = json!({
@@ -109,12 +118,31 @@ fn announced(plan: &Plan, owned: &Owned) -> Vec<Document> {
     owned.iter().map(of).collect()
 }
 
+/// Since when a configuration has been valid, or has not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Validity(Option<(bool, Timestamp)>);
+
+impl Validity {
+    /// Since when it is as it is now, in whole seconds.
+    pub fn observe(&mut self, settled: &Settled, now: Timestamp) -> Timestamp {
+        let is_valid = !settled.problems.iter().any(|problem| problem.severity == Severity::Error);
+        match self.0 {
+            Some((known, since)) if known == is_valid => since,
+            _ => {
+                let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+                self.0 = Some((is_valid, now));
+                now
+            }
+        }
+    }
+}
+
 /// `ConfigurationState` (MetalLB: `api/v1beta1/configurationstate_types.go`): errors only, for a warning stops nothing.
 pub(crate) fn configuration(
     author: &str,
     name: &str,
     labels: Value,
-    condition: &str,
+    (condition, since): (&str, Timestamp),
     settled: &Settled,
 ) -> Document {
     let errors: Vec<String> = settled
@@ -136,6 +164,7 @@ pub(crate) fn configuration(
                 "type": condition,
                 "status": status,
                 "reason": reason,
+                "lastTransitionTime": since,
                 "message": errors.join("\n"),
             }],
         },

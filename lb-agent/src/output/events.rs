@@ -90,7 +90,8 @@ pub type Facts = BTreeMap<(ObjectName, Reason), String>;
 /// The events of an author, as long as their Services are there.
 pub struct Events {
     author: Author,
-    output: PathBuf,
+    /// Where those of an earlier agent are, if they are to be had.
+    earlier: Option<PathBuf>,
     raised: BTreeMap<(ObjectName, Reason), Raised>,
     known: BTreeSet<ObjectName>,
     held: Facts,
@@ -107,11 +108,11 @@ struct Raised {
 }
 
 impl Events {
-    /// None yet; those of the author's earlier agent are below `output`.
-    pub fn new(author: Author, output: &Path) -> Self {
+    /// None yet; those of the author's earlier agent are below `earlier`, if anywhere.
+    pub fn new(author: Author, earlier: Option<&Path>) -> Self {
         Self {
             author,
-            output: output.to_owned(),
+            earlier: earlier.map(Path::to_owned),
             raised: BTreeMap::new(),
             known: BTreeSet::new(),
             held: Facts::new(),
@@ -193,7 +194,7 @@ impl Events {
 
     /// What cannot be read counts from the beginning.
     fn of_earlier_agent(&self, service: &ObjectName, reason: Reason) -> Option<Raised> {
-        let path = self.output.join(writer::path(&self.key(service, reason)));
+        let path = self.earlier.as_ref()?.join(writer::path(&self.key(service, reason)));
         serde_saphyr::from_str(&fs::read_to_string(path).ok()?).ok()
     }
 }
@@ -262,7 +263,7 @@ spec: {{interfaces: {interfaces}}}
     #[test]
     fn an_event_counts_what_begins_and_goes_with_its_service() -> Done {
         let output = tempfile::tempdir()?;
-        let mut events = Events::new(author(), output.path());
+        let mut events = Events::new(author(), Some(output.path()));
         let settled = settled(&objects("[]"));
         let holds: Facts = [((web(), Reason::NodeAssigned), "announcing".to_owned())].into();
         for (second, holds) in [(10, &holds), (11, &holds), (12, &Facts::new()), (13, &holds), (14, &holds)] {
@@ -292,7 +293,7 @@ spec: {{interfaces: {interfaces}}}
         let settled = settled(&objects("[]"));
         let holds: Facts = [((web(), Reason::NodeAssigned), "announcing".to_owned())].into();
         let run = |second| -> Result<Value, Box<dyn std::error::Error>> {
-            let mut events = Events::new(author(), output.path());
+            let mut events = Events::new(author(), Some(output.path()));
             events.observe(&settled, holds.clone(), time(second)?);
             writer::Writer::new(output.path()).write(&events.documents().collect::<Vec<_>>())?;
             Ok(all(&events).remove("web.nodeassigned.n1").unwrap_or_default())

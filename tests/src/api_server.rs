@@ -1,0 +1,188 @@
+//! A real API server with its etcd, in a network namespace of its own, as long as a test needs it.
+
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use kube::Client;
+use rcgen::KeyPair;
+
+use crate::lab::{Namespace, Run, clean, last_lines};
+
+/// What `cargo xtask test cluster` builds.
+pub const KUBERNETES_VERSION: &str = "1.34.2";
+
+/// Nobody has it: the API server wants one that it can tell others.
+const ADVERTISED: &str = "192.0.2.1";
+const PORT: u16 = 6443;
+const ETCD_PORT: u16 = 2379;
+const TOKEN: &str = "of-the-tests";
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// An API server.
+pub struct ApiServer {
+    /// Where it is: its address is 127.0.0.1.
+    pub namespace: Namespace,
+    dir: PathBuf,
+    etcd: Option<Child>,
+    server: Option<Child>,
+    _run: Run,
+}
+
+/// Where its programs are, if they were built.
+pub fn programs() -> Option<PathBuf> {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))?;
+    let dir = cache.join("magnetite").join(format!("kubernetes-{KUBERNETES_VERSION}"));
+    ["etcd", "kube-apiserver"].iter().all(|name| dir.join(name).exists()).then_some(dir)
+}
+
+impl ApiServer {
+    /// Starts etcd and an API server, and waits until it is ready.
+    pub fn start() -> Result<Self> {
+        clean()?;
+        let run = Run::begin()?;
+        let names = run.machines();
+        let namespace = Namespace::create(&names.namespace("api"))?;
+        namespace.ip("link set lo up")?;
+        let dir = names.directory().join("api");
+        fs::create_dir_all(&dir)?;
+        let key = KeyPair::generate().context("a key for service accounts")?;
+        fs::write(dir.join("accounts.key"), key.serialize_pem())?;
+        fs::write(dir.join("accounts.pub"), key.public_key_pem())?;
+        fs::write(dir.join("tokens.csv"), format!("{TOKEN},tests,tests,\"system:masters\"\n"))?;
+        let mut api = Self { namespace, dir, etcd: None, server: None, _run: run };
+        let programs = programs().context("Kubernetes is not built: cargo xtask test cluster does it")?;
+        let etcd = api.command(
+            &programs.join("etcd"),
+            &[
+                format!("--data-dir={}", api.dir.join("etcd").display()),
+                format!("--listen-client-urls=http://127.0.0.1:{ETCD_PORT}"),
+                format!("--advertise-client-urls=http://127.0.0.1:{ETCD_PORT}"),
+                "--listen-peer-urls=http://127.0.0.1:2380".to_owned(),
+                // What is lost with the machine is lost with the test.
+                "--unsafe-no-fsync".to_owned(),
+            ],
+        )?;
+        api.etcd = Some(etcd);
+        api.start_server()?;
+        Ok(api)
+    }
+
+    /// Starts the API server, and waits until it is ready.
+    pub fn start_server(&mut self) -> Result<()> {
+        let programs = programs().context("Kubernetes is not built: cargo xtask test cluster does it")?;
+        let path = |name: &str| self.dir.join(name).display().to_string();
+        let server = self.command(
+            &programs.join("kube-apiserver"),
+            &[
+                format!("--etcd-servers=http://127.0.0.1:{ETCD_PORT}"),
+                "--bind-address=127.0.0.1".to_owned(),
+                format!("--secure-port={PORT}"),
+                format!("--advertise-address={ADVERTISED}"),
+                "--endpoint-reconciler-type=none".to_owned(),
+                format!("--cert-dir={}", path("certs")),
+                "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/108".to_owned(),
+                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+                format!("--service-account-key-file={}", path("accounts.pub")),
+                format!("--service-account-signing-key-file={}", path("accounts.key")),
+                format!("--token-auth-file={}", path("tokens.csv")),
+                "--authorization-mode=RBAC".to_owned(),
+            ],
+        )?;
+        self.server = Some(server);
+        self.wait_until_ready()
+    }
+
+    /// Ends the API server, and leaves etcd.
+    pub fn stop_server(&mut self) -> Result<()> {
+        end(&mut self.server)
+    }
+
+    /// A kubeconfig of somebody who may do everything.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// Where files of a test can be.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Does something in the API server's namespace, with a client of it.
+    pub fn with_client<T: Send, F: Future<Output = Result<T>>>(
+        &self,
+        act: impl FnOnce(Client) -> F + Send,
+    ) -> Result<T> {
+        let kubeconfig = self.kubeconfig().display().to_string();
+        self.namespace.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async { act(lb_agent::cluster::connect(Some(&kubeconfig)).await?).await })
+        })
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let kubeconfig = format!(
+            "{{apiVersion: v1, kind: Config, current-context: it, contexts: [{{name: it, context: {{cluster: it, user: it}}}}], \
+             users: [{{name: it, user: {{token: {TOKEN}}}}}], clusters: [{{name: it, cluster: {{server: 'https://127.0.0.1:{PORT}', \
+             tls-server-name: {ADVERTISED}, certificate-authority: '{}'}}}}]}}\n",
+            self.dir.join("certs/apiserver.crt").display()
+        );
+        fs::write(self.kubeconfig(), kubeconfig)?;
+        let begin = Instant::now();
+        loop {
+            let is_ready = self.with_client(|client| async move {
+                let request = http::Request::get("/readyz").body(Vec::new())?;
+                Ok(client.request_text(request).await?)
+            });
+            match is_ready {
+                Ok(_) => return Ok(()),
+                Err(error) if begin.elapsed() > PATIENCE => {
+                    bail!("the API server is not ready: {error:#}\n{}", self.log())
+                }
+                Err(_) => {}
+            }
+            if let Some(status) = self.server.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+                bail!("the API server has ended with {status}:\n{}", self.log());
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn log(&self) -> String {
+        last_lines(&fs::read_to_string(self.dir.join("kube-apiserver.log")).unwrap_or_default(), 15)
+    }
+
+    fn command(&self, program: &Path, arguments: &[String]) -> Result<Child> {
+        let name = program.file_name().context("a program has a name")?.to_string_lossy().into_owned();
+        let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log")))?;
+        let mut command = Command::new(program);
+        command.args(arguments).stderr(log.try_clone()?).stdout(log);
+        self.namespace.run(|| command.spawn().with_context(|| format!("starting {name}")))
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        for child in [&mut self.server, &mut self.etcd] {
+            if let Err(error) = end(child) {
+                eprintln!("{error:#}");
+            }
+        }
+    }
+}
+
+/// On SIGTERM an API server waits for a minute.
+fn end(child: &mut Option<Child>) -> Result<()> {
+    let Some(mut child) = child.take() else { return Ok(()) };
+    child.kill()?;
+    let status = child.wait()?;
+    ensure!(!status.success(), "it has ended by itself");
+    Ok(())
+}

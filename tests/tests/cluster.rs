@@ -1,0 +1,250 @@
+//! The controller and a real API server.
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::{
+    api::core::v1::{Event, Namespace, Service},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    runtime::{conditions::is_crd_established, wait::await_condition},
+};
+use lb_api::crd::{ConfigurationState, IPAddressPool, definitions};
+use libtest_mimic::{Arguments, Failed, Trial};
+use magnetite_tests::{
+    api_server::{ApiServer, programs},
+    lab::agent_program,
+};
+use serde_json::{Value, json};
+
+type Test = fn() -> Result<()>;
+
+const SYSTEM: &str = "metallb-system";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // One API server at a time.
+    arguments.test_threads = Some(1);
+    let cannot_run = match (rustix::process::geteuid().is_root(), programs(), agent_program()) {
+        (false, ..) => Some("not root"),
+        (_, None, _) => Some("no Kubernetes, cargo xtask test cluster builds it"),
+        (_, _, Err(_)) => Some("no agent, cargo build --release --package lb-agent"),
+        _ => None,
+    };
+    let tests: [(&str, Test); 2] = [
+        ("services_get_addresses_and_keep_them", services_get_addresses_and_keep_them),
+        (
+            "an_api_server_that_goes_and_comes_is_followed_again",
+            an_api_server_that_goes_and_comes_is_followed_again,
+        ),
+    ];
+    let trials = tests.map(|(name, test)| match cannot_run {
+        None => Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}")))),
+        Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
+    });
+    libtest_mimic::run(&arguments, trials.into()).exit();
+}
+
+/// A controller, as long as it is needed.
+struct Controller(Child);
+
+impl Controller {
+    fn start(api: &ApiServer) -> Result<Self> {
+        let log = std::fs::File::options().create(true).append(true).open(log(api.dir()))?;
+        let mut command = Command::new(agent_program()?);
+        command.args(["controller", "--source", "kube", "--kubeconfig"]).arg(api.kubeconfig());
+        command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log);
+        Ok(Self(api.namespace.run(|| command.spawn().context("starting the controller"))?))
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn log(dir: &Path) -> std::path::PathBuf {
+    dir.join("controller.log")
+}
+
+/// With what it said, if it fails.
+fn told<T>(api: &ApiServer, result: Result<T>) -> Result<T> {
+    result.with_context(|| {
+        magnetite_tests::lab::last_lines(&std::fs::read_to_string(log(api.dir())).unwrap_or_default(), 30)
+    })
+}
+
+/// The definitions of all kinds, our namespace, and a pool of two addresses.
+async fn install(client: &Client) -> Result<()> {
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let apply = PatchParams::apply("tests").force();
+    for crd in definitions()? {
+        let name = crd.metadata.name.clone().context("a definition has a name")?;
+        crds.patch(&name, &apply, &Patch::Apply(&crd)).await.with_context(|| format!("definition {name}"))?;
+        tokio::time::timeout(PATIENCE, await_condition(crds.clone(), &name, is_crd_established())).await??;
+    }
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}});
+    Api::<Namespace>::all(client.clone()).patch(SYSTEM, &apply, &Patch::Apply(&namespace)).await?;
+    let pool = json!({
+        "apiVersion": "metallb.io/v1beta1",
+        "kind": "IPAddressPool",
+        "metadata": {"name": "main"},
+        "spec": {"addresses": ["198.51.100.1-198.51.100.2"]},
+    });
+    Api::<IPAddressPool>::namespaced(client.clone(), SYSTEM)
+        .patch("main", &apply, &Patch::Apply(&pool))
+        .await?;
+    Ok(())
+}
+
+async fn create(client: &Client, name: &str, spec: Value) -> Result<()> {
+    let mut service =
+        json!({"metadata": {"name": name}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+    if let (Value::Object(fields), Value::Object(more)) = (&mut service["spec"], spec) {
+        fields.extend(more);
+    }
+    let service: Service = serde_json::from_value(service)?;
+    services(client).create(&PostParams::default(), &service).await?;
+    Ok(())
+}
+
+fn services(client: &Client) -> Api<Service> {
+    Api::namespaced(client.clone(), "default")
+}
+
+fn address(service: &Service) -> Option<&str> {
+    service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?.ip.as_deref()
+}
+
+/// Waits until a Service has an address.
+async fn given(client: &Client, name: &str) -> Result<Service> {
+    let has_address = |service: Option<&Service>| service.is_some_and(|service| address(service).is_some());
+    let waited = tokio::time::timeout(PATIENCE, await_condition(services(client), name, has_address)).await;
+    match waited {
+        Ok(service) => service?.with_context(|| format!("Service {name} is gone")),
+        Err(_) => bail!("Service {name} gets no address"),
+    }
+}
+
+fn services_get_addresses_and_keep_them() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.with_client(|client| async move {
+        install(&client).await?;
+        create(&client, "early", json!({})).await
+    })?;
+    let controller = Controller::start(&api)?;
+    told(
+        &api,
+        api.with_client(|client| async move {
+            let early = given(&client, "early").await?;
+            ensure!(address(&early) == Some("198.51.100.1"), "{:?}", early.status);
+            let annotations = early.metadata.annotations.clone().unwrap_or_default();
+            let pool = annotations.get("metallb.io/ip-allocated-from-pool").map(String::as_str);
+            ensure!(pool == Some("main"), "{annotations:?}");
+            create(&client, "asks", json!({"loadBalancerIP": "198.51.100.2"})).await?;
+            given(&client, "asks").await?;
+            create(&client, "waits", json!({})).await?;
+            let failed = |events: &[Event]| {
+                events.iter().any(|event| event.reason.as_deref() == Some("AllocationFailed"))
+            };
+            wait_for_events(&client, "waits", failed).await?;
+            let events = events(&client, "early").await?;
+            ensure!(events.iter().any(|event| event.reason.as_deref() == Some("IPAllocated")), "{events:?}");
+            ensure!(
+                events.iter().all(|event| event.involved_object.uid == early.metadata.uid),
+                "kubectl describe finds them by it"
+            );
+            let states: Api<ConfigurationState> = Api::namespaced(client.clone(), SYSTEM);
+            ensure!(
+                states.get_opt("controller").await?.is_some_and(|state| state.status.is_some()),
+                "no state"
+            );
+            let pools: Api<IPAddressPool> = Api::namespaced(client.clone(), SYSTEM);
+            let full = |pool: Option<&IPAddressPool>| {
+                pool.and_then(|pool| pool.status.as_ref())
+                    .is_some_and(|status| status.assigned_ipv4 == 2 && status.available_ipv4 == 0)
+            };
+            tokio::time::timeout(PATIENCE, await_condition(pools, "main", full))
+                .await
+                .context("status of the pool")??;
+            Ok(())
+        }),
+    )?;
+
+    // The next controller finds all as it was; whoever waited gets what is given up.
+    drop(controller);
+    let _controller = Controller::start(&api)?;
+    told(
+        &api,
+        api.with_client(|client| async move {
+            services(&client).delete("early", &DeleteParams::default()).await?;
+            let waits = given(&client, "waits").await?;
+            ensure!(address(&waits) == Some("198.51.100.1"), "{:?}", waits.status);
+            let asks = given(&client, "asks").await?;
+            ensure!(address(&asks) == Some("198.51.100.2"), "{:?}", asks.status);
+
+            // Of another type, it gives up what it had.
+            create(&client, "next", json!({})).await?;
+            let other_type = json!({"spec": {"type": "ClusterIP"}});
+            services(&client).patch("asks", &PatchParams::default(), &Patch::Merge(&other_type)).await?;
+            let next = given(&client, "next").await?;
+            ensure!(address(&next) == Some("198.51.100.2"), "{:?}", next.status);
+            let is_bare = |service: Option<&Service>| {
+                service.is_some_and(|service| {
+                    address(service).is_none() && service.metadata.annotations.iter().flatten().count() == 0
+                })
+            };
+            let bare = await_condition(services(&client), "asks", is_bare);
+            tokio::time::timeout(PATIENCE, bare).await.context("what is left of what it had")??;
+            Ok(())
+        }),
+    )
+}
+
+fn an_api_server_that_goes_and_comes_is_followed_again() -> Result<()> {
+    let mut api = ApiServer::start()?;
+    api.with_client(|client| async move { install(&client).await })?;
+    let _controller = Controller::start(&api)?;
+    told(
+        &api,
+        api.with_client(|client| async move {
+            create(&client, "before", json!({})).await?;
+            given(&client, "before").await.map(drop)
+        }),
+    )?;
+    api.stop_server()?;
+    api.start_server()?;
+    told(
+        &api,
+        api.with_client(|client| async move {
+            create(&client, "after", json!({})).await?;
+            let after = given(&client, "after").await?;
+            ensure!(address(&after) == Some("198.51.100.2"), "{:?}", after.status);
+            Ok(())
+        }),
+    )
+}
+
+async fn events(client: &Client, service: &str) -> Result<Vec<Event>> {
+    let of_service = ListParams::default().fields(&format!("involvedObject.name={service}"));
+    Ok(Api::<Event>::namespaced(client.clone(), "default").list(&of_service).await?.items)
+}
+
+async fn wait_for_events(client: &Client, service: &str, is_met: impl Fn(&[Event]) -> bool) -> Result<()> {
+    let begin = tokio::time::Instant::now();
+    while !is_met(&events(client, service).await?) {
+        ensure!(begin.elapsed() < PATIENCE, "events of {service}: {:?}", events(client, service).await?);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
