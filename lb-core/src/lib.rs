@@ -8,6 +8,7 @@ pub mod armed;
 pub mod claims;
 pub mod diff;
 pub mod drain;
+pub mod election;
 pub mod frames;
 pub mod host;
 pub mod kept;

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::{
-    api::core::v1::{Event, Namespace, Service},
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Event, Namespace, Service},
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -39,8 +42,12 @@ fn main() {
         (_, _, Err(_)) => Some("no agent, cargo build --release --package lb-agent"),
         _ => None,
     };
-    let tests: [(&str, Test); 2] = [
+    let tests: [(&str, Test); 3] = [
         ("services_get_addresses_and_keep_them", services_get_addresses_and_keep_them),
+        (
+            "of_two_controllers_one_acts_and_the_other_takes_over",
+            of_two_controllers_one_acts_and_the_other_takes_over,
+        ),
         (
             "an_api_server_that_goes_and_comes_is_followed_again",
             an_api_server_that_goes_and_comes_is_followed_again,
@@ -63,6 +70,17 @@ impl Controller {
         command.args(["controller", "--source", "kube", "--kubeconfig"]).arg(api.kubeconfig());
         command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log);
         Ok(Self(api.namespace.run(|| command.spawn().context("starting the controller"))?))
+    }
+}
+
+impl Controller {
+    /// On SIGTERM it gives back its Lease, and ends.
+    fn terminate(mut self) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let status = self.0.wait()?;
+        ensure!(status.success(), "the controller ended with {status}");
+        Ok(())
     }
 }
 
@@ -182,7 +200,7 @@ fn services_get_addresses_and_keep_them() -> Result<()> {
     )?;
 
     // The next controller finds all as it was; whoever waited gets what is given up.
-    drop(controller);
+    controller.terminate()?;
     let _controller = Controller::start(&api)?;
     told(
         &api,
@@ -209,6 +227,33 @@ fn services_get_addresses_and_keep_them() -> Result<()> {
             Ok(())
         }),
     )
+}
+
+fn of_two_controllers_one_acts_and_the_other_takes_over() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.with_client(|client| async move { install(&client).await })?;
+    let serves = |name: &'static str| {
+        told(
+            &api,
+            api.with_client(|client| async move {
+                create(&client, name, json!({})).await?;
+                given(&client, name).await?;
+                let leases: Api<Lease> = Api::namespaced(client.clone(), SYSTEM);
+                let spec =
+                    leases.get("magnetite-controller").await?.spec.context("the Lease says nothing")?;
+                Ok((spec.holder_identity.unwrap_or_default(), spec.lease_transitions))
+            }),
+        )
+    };
+    let first = Controller::start(&api)?;
+    let (one, transitions) = serves("one")?;
+    ensure!(!one.is_empty() && transitions == Some(0), "{one} {transitions:?}");
+    let _second = Controller::start(&api)?;
+    // Without a word: the Lease has to run out.
+    drop(first);
+    let (other, transitions) = serves("two")?;
+    ensure!(other != one && transitions == Some(1), "{one} {other} {transitions:?}");
+    Ok(())
 }
 
 fn an_api_server_that_goes_and_comes_is_followed_again() -> Result<()> {

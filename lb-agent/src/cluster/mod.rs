@@ -1,6 +1,7 @@
 //! A Kubernetes cluster as source and output: objects as an API server tells of them, and objects that are applied there.
 
 mod kinds;
+mod leadership;
 mod watched;
 mod written;
 
@@ -9,6 +10,7 @@ use kube::{
     config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
+pub use leadership::Leadership;
 pub use watched::Watched;
 pub use written::Written;
 

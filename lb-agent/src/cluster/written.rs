@@ -44,10 +44,7 @@ impl Written {
 
     /// Applies what has changed. What fails is tried again later, and keeps nothing else waiting.
     pub async fn write(&mut self, documents: &[Document], objects: &Objects, now: Instant) {
-        let is_due = |key: &ObjectKey| self.failing.get(key).is_none_or(|failing| failing.next <= now);
-        let due = documents.iter().filter(|document| {
-            self.applied.get(&document.key) != Some(&document.value) && is_due(&document.key)
-        });
+        let due = documents.iter().filter(|document| self.is_due(document, now));
         let (client, manager) = (&self.client, self.manager);
         let writes = due.map(|document| async move {
             let result = apply(client, manager, document, objects).await;
@@ -74,6 +71,16 @@ impl Written {
         let is_wanted = |key: &ObjectKey| documents.iter().any(|document| document.key == *key);
         self.failing.retain(|key, _| is_wanted(key));
         self.applied.retain(|key, _| is_wanted(key));
+    }
+
+    /// Whether there is anything to write now.
+    pub fn has_work(&self, documents: &[Document], now: Instant) -> bool {
+        documents.iter().any(|document| self.is_due(document, now))
+    }
+
+    fn is_due(&self, document: &Document, now: Instant) -> bool {
+        self.applied.get(&document.key) != Some(&document.value)
+            && self.failing.get(&document.key).is_none_or(|failing| failing.next <= now)
     }
 
     /// When something that failed is to be tried again.

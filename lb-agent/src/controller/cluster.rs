@@ -5,12 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kube::Client;
 use lb_api::Memory;
 use lb_core::allocate::{Allocator, PoolEdit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{decider::Decider, objects::released};
-use crate::cluster::{self, Watched, Written};
+use crate::{
+    chain::chain,
+    cluster::{self, Leadership, Watched, Written},
+    output::Document,
+};
 
 /// How the controller of a cluster runs.
 #[derive(Clone, Debug)]
@@ -44,6 +49,10 @@ pub enum ClusterError {
 
 /// Whose the fields are that the controller writes (server-side apply).
 const MANAGER: &str = "magnetite-controller";
+/// The Lease that one of several controllers holds.
+const LEASE: &str = "magnetite-controller";
+/// Until it is asked again whether this one still holds it.
+const UNCONFIRMED: Duration = Duration::from_secs(1);
 /// What changes together is looked at together.
 const SETTLE: Duration = Duration::from_millis(10);
 
@@ -57,42 +66,79 @@ pub async fn run_in_cluster(options: ClusterOptions) -> Result<(), ClusterError>
     let mut interrupt = signal(SignalKind::interrupt()).map_err(kernel("waiting for SIGINT"))?;
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
     let watched = Watched::of_controller(&client, &options.namespace);
-    let written = Written::new(client, MANAGER);
-    let decider = Decider::new(Memory::default(), Allocator::new(options.rest, options.pool_edit), None);
+    let mut leadership =
+        Leadership::begin(client.clone(), &options.namespace, LEASE).map_err(kernel("random numbers"))?;
     tokio::select! {
-        () = control(watched, written, decider) => {}
+        () = control(watched, &mut leadership, &client, &options) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    leadership.release().await;
     tracing::info!("ended; addresses stay as they are");
     Ok(())
 }
 
-async fn control(mut watched: Watched, mut written: Written, mut decider: Decider) {
-    let mut documents = Vec::new();
+/// What a controller knows while it leads: the next time it begins with what stands in the cluster then.
+struct Acting {
+    decider: Decider,
+    written: Written,
+    documents: Vec<Document>,
+}
+
+async fn control(
+    mut watched: Watched,
+    leadership: &mut Leadership,
+    client: &Client,
+    options: &ClusterOptions,
+) {
+    let mut acting: Option<Acting> = None;
+    let mut again: Option<Instant> = None;
     loop {
-        let again = written.poll_timeout().map(tokio::time::Instant::from_std);
-        let has_changed = tokio::select! {
-            () = watched.changed() => true,
-            () = until(again) => false,
-        };
-        if !watched.is_complete() {
+        let mut has_changed = false;
+        tokio::select! {
+            () = watched.changed() => has_changed = true,
+            () = leadership.changed() => {}
+            () = until(again) => {}
+        }
+        again = None;
+        if !leadership.leads(Instant::now()) || !watched.is_complete() {
+            acting = None;
             continue;
         }
-        if has_changed {
+        let is_new = acting.is_none();
+        let Acting { decider, written, documents } = acting.get_or_insert_with(|| Acting {
+            decider: Decider::new(Memory::default(), Allocator::new(options.rest, options.pool_edit), None),
+            written: Written::new(client.clone(), MANAGER),
+            documents: Vec::new(),
+        });
+        if has_changed || is_new {
             tokio::time::sleep(SETTLE).await;
             watched.take_waiting();
             let settled = decider.decide_objects(watched.objects(), Instant::now());
-            documents = decider.tell(&settled);
+            *documents = decider.tell(&settled);
             documents.extend(released(watched.objects()));
         }
-        written.write(&documents, watched.objects(), Instant::now()).await;
+        if written.has_work(documents, Instant::now()) {
+            match leadership.confirm().await {
+                Ok(true) => written.write(documents, watched.objects(), Instant::now()).await,
+                Ok(false) => {
+                    acting = None;
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "the Lease cannot be read: nothing is written until it can");
+                    again = Some(Instant::now() + UNCONFIRMED);
+                    continue;
+                }
+            }
+        }
+        again = written.poll_timeout();
     }
 }
 
-async fn until(at: Option<tokio::time::Instant>) {
+async fn until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
 }
