@@ -34,7 +34,8 @@ fn connect(lab: &Lab, vlan: Option<u16>) -> Result<impl Sized + use<>> {
     lan.ip("link add vips type bridge")?;
     lan.ip("link set vips up")?;
     let nodes = lab.nodes.iter().take(2).map(|node| &node.namespace).zip(11..);
-    for (machine, host) in nodes.chain([(&lab.clients()[0].namespace, 101)]) {
+    let clients = lab.clients().iter().map(|client| &client.namespace).zip(FIRST_CLIENT..);
+    for (machine, host) in nodes.chain(clients) {
         let port = format!("second{host}");
         lan.ip(&format!("link add {port} type veth peer name eth1 netns {}", machine.name()))?;
         // A wire carries tags in frames; a veth pair carries them beside.
@@ -51,6 +52,9 @@ fn connect(lab: &Lab, vlan: Option<u16>) -> Result<impl Sized + use<>> {
     }
     pass_on(lan, ["second11", "second12"].into_iter())
 }
+
+/// By which the first of them is known there.
+const FIRST_CLIENT: u8 = 101;
 
 /// The second link.
 pub fn second_link(vlan: Option<u16>) -> String {
@@ -108,18 +112,27 @@ pub fn serve(lab: &mut Lab, vlan: Option<u16>) -> Result<()> {
     ensure!(owners.len() == 1, "both of {owners:?} own them");
     let before = owners.pop_first().unwrap_or_default();
     let web = lab.owner(WEB)?;
-    let client = Client {
-        v4: Ipv4Addr::new(203, 0, 113, 101).into(),
-        v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 3, 0, 0, 0, 0x101).into(),
-        ..lab.clients()[0].clone()
-    };
-    for vip in SECOND {
-        let connections = client.connect_many(frontend(vip), 30)?;
-        let nodes: BTreeSet<&str> = connections.iter().map(|opened| lab.node_of(&opened.pod)).collect();
-        ensure!(nodes == ["n1", "n2"].into(), "of {vip} pods of {nodes:?} are used");
+    let clients: Vec<Client> = lab
+        .clients()
+        .iter()
+        .zip(FIRST_CLIENT..)
+        .map(|(client, host)| {
+            let v4 = format!("203.0.113.{host}").parse()?;
+            let v6 = format!("2001:db8:0:3::{host}").parse()?;
+            Ok(Client { v4, v6, ..client.clone() })
+        })
+        .collect::<Result<_>>()?;
+    for client in &clients {
+        for vip in SECOND {
+            let connections = client.connect_many(frontend(vip), 30)?;
+            let nodes: BTreeSet<&str> = connections.iter().map(|opened| lab.node_of(&opened.pod)).collect();
+            ensure!(nodes == ["n1", "n2"].into(), "of {vip} pods of {nodes:?} are used");
+        }
+        client.never_doubt(second)?;
     }
-    client.never_doubt(second)?;
-    let mut traffic = Elsewhere::begin(lab, &before, &SECOND.map(|vip| -> Pair<'_> { (&client, vip) }))?;
+    let pairs: Vec<Pair<'_>> =
+        clients.iter().flat_map(|client| SECOND.map(|vip| -> Pair<'_> { (client, vip) })).collect();
+    let mut traffic = Elsewhere::begin(lab, &before, &pairs)?;
 
     lab.node(&before)?.namespace.ip(&format!("link set {second} down"))?;
     let after = if before == "n1" { "n2" } else { "n1" };
@@ -129,16 +142,16 @@ pub fn serve(lab: &mut Lab, vlan: Option<u16>) -> Result<()> {
     })?;
     ensure!(lab.owner(WEB)? == web, "the VIP of the other segment has moved");
     let mac = status.links.get(second).map(|link| link.mac.clone());
-    for vip in SECOND {
-        wait("the owner's announcement", || client.neighbour(vip), |known| *known == mac)?;
+    for (client, vip) in &pairs {
+        wait("the owner's announcement", || client.neighbour(*vip), |known| *known == mac)?;
     }
     traffic.settle();
     traffic.ask("taken over")?;
     traffic.end()?;
-    for vip in SECOND {
-        client.forget(vip)?;
-        ensure!(client.ping(vip, 1)? == 1, "nobody answers for {vip}");
-        ensure!(client.neighbour(vip)? == mac, "another than {after} answers for {vip}");
+    for (client, vip) in &pairs {
+        client.forget(*vip)?;
+        ensure!(client.ping(*vip, 1)? == 1, "nobody answers {} for {vip}", client.name);
+        ensure!(client.neighbour(*vip)? == mac, "another than {after} answers {} for {vip}", client.name);
     }
     Ok(())
 }
