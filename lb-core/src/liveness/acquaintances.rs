@@ -4,19 +4,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use lb_common::layout::Mac;
 
-use super::{description::Description, verdict::Leg};
+use super::{description::Description, profile::Profile, verdict::Leg};
 
-/// Between two probes that prove something, of all legs together.
-const SPACING: Duration = Duration::from_millis(5);
-/// To the next try, for the first few times.
-const SOON: Duration = Duration::from_millis(100);
-/// To the next try after those.
-const LATER: Duration = Duration::from_secs(10);
 /// Tries that follow each other soon.
 const SOON_TRIES: u32 = 3;
 
@@ -64,16 +58,16 @@ impl Acquaintances {
     }
 
     /// The next leg whose MAC is to be proven, and that MAC.
-    pub(super) fn poll_proof(&mut self, nonce: u64, now: Instant) -> Option<(Leg, Mac)> {
+    pub(super) fn poll_proof(&mut self, nonce: u64, profile: &Profile, now: Instant) -> Option<(Leg, Mac)> {
         if self.not_before.is_some_and(|at| at > now) {
             return None;
         }
         let (_, leg) = self.tries.first().copied().filter(|(next, _)| *next <= now)?;
         self.tries.pop_first();
         let proof = self.proofs.get_mut(&leg)?;
-        self.not_before = Some(now + SPACING);
+        self.not_before = Some(now + profile.proof_spacing);
         proof.tries = proof.tries.saturating_add(1);
-        proof.next = now + if proof.tries < SOON_TRIES { SOON } else { LATER };
+        proof.next = now + if proof.tries < SOON_TRIES { profile.proof_soon } else { profile.proof_later };
         proof.nonce = Some(nonce);
         self.tries.insert((proof.next, leg));
         Some((leg, proof.mac))

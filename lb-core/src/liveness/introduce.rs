@@ -51,7 +51,7 @@ impl Liveness {
         }
         if self.acquaintances.due().is_some_and(|due| due <= now) {
             let nonce = self.random.next_u64();
-            if let Some((to, mac)) = self.acquaintances.poll_proof(nonce, now) {
+            if let Some((to, mac)) = self.acquaintances.poll_proof(nonce, &self.profile, now) {
                 self.counts.probes += 1;
                 self.outbox.push_back(Transmit::Proof { to, mac, nonce });
             }

@@ -42,6 +42,12 @@ pub struct Profile {
     pub repeat_interval: Duration,
     /// All verdicts are told to one node, another each time: whoever has missed one has it then.
     pub exchange: Duration,
+    /// Between two probes that prove where legs are, of all legs together.
+    pub proof_spacing: Duration,
+    /// To the next proof of a leg, for the first few times: an answer that takes longer proves nothing.
+    pub proof_soon: Duration,
+    /// To the next one after those.
+    pub proof_later: Duration,
     /// How often each agent asks another at random whether it takes part (SWIM).
     pub swim: Duration,
     /// A node that comes to its timers later than this has been asleep, and accuses nobody of what it missed meanwhile.
@@ -90,6 +96,9 @@ impl Profile {
         repeats: 3,
         repeat_interval: Duration::from_millis(20),
         exchange: Duration::from_secs(1),
+        proof_spacing: Duration::from_millis(5),
+        proof_soon: Duration::from_millis(100),
+        proof_later: Duration::from_secs(10),
         swim: Duration::from_secs(1),
         slip: Duration::from_millis(60),
         lease: Duration::from_millis(1_500),
@@ -120,6 +129,7 @@ impl Profile {
         gone: Duration::from_secs(15),
         repeat_interval: Duration::from_millis(250),
         exchange: Duration::from_secs(5),
+        proof_soon: Duration::from_secs(1),
         swim: Duration::from_secs(5),
         slip: Duration::from_secs(1),
         lease: Duration::from_secs(10),

@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::liveness::{Condition, Leg, Liveness, Message, Profile, Transmit, Verdict};
+use ipnet::IpNet;
+use lb_common::layout::Mac;
+use lb_core::liveness::{
+    Condition, Description, Leg, LinkDescription, Liveness, Message, Profile, Transmit, Verdict,
+};
 
 use super::SECOND;
 
@@ -155,4 +159,29 @@ fn an_answer_to_a_probe_from_before_a_verdict_does_not_overrule_it() {
         Condition::Returning,
         "what it answers since then counts"
     );
+}
+
+/// With what the far preset allows for an answer, a proof is not replaced by the next before it comes.
+#[test]
+fn far_nodes_have_the_time_to_prove_where_they_are() {
+    let (mut now, [own, far]) = (Instant::now(), [0, 1].map(|node| leg(0, node)));
+    let mut liveness = Liveness::new(Profile::WAN, [7; 32], 1, now);
+    liveness.set_segments(&[(own, [own, far].into())], now);
+    let mac = Mac::from([2, 0, 0, 0, 0, 1]);
+    let link = LinkDescription::new("eth0".to_owned(), mac, [IpNet::from(far)]);
+    let description = Description { version: (1, 1), ..Description::of(vec![link]) };
+    liveness.handle_message(far, &Message::Hello(description), now);
+    let answer_at = now + Profile::WAN.patience;
+    let mut asked = None;
+    while now < answer_at {
+        liveness.handle_timeout(now);
+        while let Some(transmit) = liveness.poll_transmit() {
+            if let Transmit::Proof { nonce, .. } = transmit {
+                asked = asked.or(Some(nonce));
+            }
+        }
+        now = liveness.poll_timeout().map_or(answer_at, |due| due.max(now).min(answer_at));
+    }
+    liveness.handle_answer(far, asked.unwrap_or_default(), true, now);
+    assert_eq!(liveness.proven().get(&far), Some(&mac));
 }
