@@ -264,7 +264,14 @@ fn an_api_server_that_goes_and_comes_is_followed_again() -> Result<()> {
         &api,
         api.with_client(|client| async move {
             create(&client, "before", json!({})).await?;
-            given(&client, "before").await.map(drop)
+            let before = given(&client, "before").await?;
+            // Another of the same name, before anybody has looked: it gets what the first had.
+            services(&client).delete("before", &DeleteParams::default()).await?;
+            create(&client, "before", json!({})).await?;
+            let again = given(&client, "before").await?;
+            ensure!(before.metadata.uid != again.metadata.uid, "it is the same");
+            ensure!(address(&before) == address(&again), "{:?} {:?}", before.status, again.status);
+            Ok(())
         }),
     )?;
     api.stop_server()?;

@@ -1,5 +1,6 @@
 //! A Kubernetes cluster as source and output: objects as an API server tells of them, and objects that are applied there.
 
+mod applied;
 mod kinds;
 mod leadership;
 mod watched;

@@ -30,7 +30,7 @@ pub struct Watched {
     listing: BTreeMap<&'static str, BTreeSet<ObjectKey>>,
     /// Kinds that were listed once.
     known: BTreeSet<&'static str>,
-    /// Kinds that cannot be watched, and why.
+    /// Kinds that cannot be watched, and why: it is said once.
     failing: BTreeMap<&'static str, String>,
 }
 
@@ -63,11 +63,6 @@ impl Watched {
     /// Whether each kind has been listed, or is not there.
     pub fn is_complete(&self) -> bool {
         self.told.len() == self.known.len()
-    }
-
-    /// Kinds that cannot be watched at present, and why.
-    pub fn failing(&self) -> &BTreeMap<&'static str, String> {
-        &self.failing
     }
 
     /// Waits until something has changed.

@@ -1,50 +1,37 @@
 //! Objects that are applied to a cluster: only what differs from what was applied last, each tried again by itself.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{StreamExt, stream};
 use kube::{
     Client,
     api::{Patch, PatchParams},
 };
 use lb_api::{ObjectKey, Objects};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::kinds::Kind;
+use super::{applied::Applied, kinds::Kind};
 use crate::{chain::chain, output::Document};
 
 /// Writes that are under way at once.
 const AT_ONCE: usize = 32;
-/// Between two attempts to write an object, at first and at most.
-const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(60)];
 
 /// What is written, and what has been.
 pub struct Written {
     client: Client,
     manager: &'static str,
-    /// As applied last.
-    applied: BTreeMap<ObjectKey, Value>,
-    failing: BTreeMap<ObjectKey, Failing>,
-}
-
-struct Failing {
-    pauses: ExponentialBackoff,
-    next: Instant,
+    applied: Applied,
 }
 
 impl Written {
     /// Nothing yet; `manager` is who the API server takes for the owner of the fields (server-side apply).
     pub fn new(client: Client, manager: &'static str) -> Self {
-        Self { client, manager, applied: BTreeMap::new(), failing: BTreeMap::new() }
+        Self { client, manager, applied: Applied::default() }
     }
 
     /// Applies what has changed. What fails is tried again later, and keeps nothing else waiting.
     pub async fn write(&mut self, documents: &[Document], objects: &Objects, now: Instant) {
-        let due = documents.iter().filter(|document| self.is_due(document, now));
+        let due = documents.iter().filter(|document| self.applied.is_due(document, objects, now));
         let (client, manager) = (&self.client, self.manager);
         let writes = due.map(|document| async move {
             let result = apply(client, manager, document, objects).await;
@@ -52,40 +39,29 @@ impl Written {
         });
         let results: Vec<_> = stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
         for (document, result) in results {
-            let key = &document.key;
             match result {
-                Ok(()) => {
-                    self.failing.remove(key);
-                    self.applied.insert(key.clone(), document.value.clone());
-                }
+                Ok(()) => self.applied.handle_done(document, objects),
                 Err(error) => {
-                    tracing::warn!(object = %key, error = said(&error), "not written; it is tried again");
-                    let failing = self
-                        .failing
-                        .entry(key.clone())
-                        .or_insert_with(|| Failing { pauses: pauses(), next: now });
-                    failing.next = now + failing.pauses.next().unwrap_or(PAUSES[1]);
+                    tracing::warn!(object = %document.key, error = said(&error), "not written; it is tried again");
+                    self.applied.handle_failed(&document.key, now);
                 }
             }
         }
-        let is_wanted = |key: &ObjectKey| documents.iter().any(|document| document.key == *key);
-        self.failing.retain(|key, _| is_wanted(key));
-        self.applied.retain(|key, _| is_wanted(key));
+    }
+
+    /// What is not wanted any more, and may be wanted again later, is forgotten.
+    pub fn retain(&mut self, documents: &[Document]) {
+        self.applied.retain(documents);
     }
 
     /// Whether there is anything to write now.
-    pub fn has_work(&self, documents: &[Document], now: Instant) -> bool {
-        documents.iter().any(|document| self.is_due(document, now))
-    }
-
-    fn is_due(&self, document: &Document, now: Instant) -> bool {
-        self.applied.get(&document.key) != Some(&document.value)
-            && self.failing.get(&document.key).is_none_or(|failing| failing.next <= now)
+    pub fn has_work(&self, documents: &[Document], objects: &Objects, now: Instant) -> bool {
+        documents.iter().any(|document| self.applied.is_due(document, objects, now))
     }
 
     /// When something that failed is to be tried again.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.failing.values().map(|failing| failing.next).min()
+    pub fn poll_timeout(&self, documents: &[Document], objects: &Objects) -> Option<Instant> {
+        self.applied.poll_timeout(documents, objects)
     }
 }
 
@@ -95,16 +71,6 @@ fn said(error: &kube::Error) -> String {
         kube::Error::Api(status) => status.message.clone(),
         other => chain(other),
     }
-}
-
-fn pauses() -> ExponentialBackoff {
-    let [first, most] = PAUSES;
-    ExponentialBuilder::default()
-        .with_min_delay(first)
-        .with_max_delay(most)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }
 
 async fn apply(

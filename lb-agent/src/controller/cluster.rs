@@ -117,8 +117,9 @@ async fn control(
             let settled = decider.decide_objects(watched.objects(), Instant::now());
             *documents = decider.tell(&settled);
             documents.extend(released(watched.objects()));
+            written.retain(documents);
         }
-        if written.has_work(documents, Instant::now()) {
+        if written.has_work(documents, watched.objects(), Instant::now()) {
             match leadership.confirm().await {
                 Ok(true) => written.write(documents, watched.objects(), Instant::now()).await,
                 Ok(false) => {
@@ -132,7 +133,7 @@ async fn control(
                 }
             }
         }
-        again = written.poll_timeout();
+        again = written.poll_timeout(documents, watched.objects());
     }
 }
 

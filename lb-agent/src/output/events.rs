@@ -208,40 +208,9 @@ mod tests {
 
     type Done = Result<(), Box<dyn std::error::Error>>;
 
-    fn objects(interfaces: &str) -> String {
-        format!(
-            "apiVersion: v1
-kind: Service
-metadata: {{name: web, namespace: shop}}
-spec: {{type: LoadBalancer, ports: [{{port: 80}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: web, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}
-addressType: IPv4
-ports: [{{port: 8080, protocol: TCP}}]
-endpoints: [{{addresses: [10.0.0.1], nodeName: n1, conditions: {{ready: true}}}}]
----
-apiVersion: v1
-kind: Node
-metadata: {{name: n1}}
-status: {{addresses: [{{type: InternalIP, address: 192.0.2.11}}]}}
----
-apiVersion: metallb.io/v1beta1
-kind: IPAddressPool
-metadata: {{name: a, namespace: metallb-system}}
-spec: {{addresses: [192.0.2.200/32]}}
----
-apiVersion: metallb.io/v1beta1
-kind: L2Advertisement
-metadata: {{name: a, namespace: metallb-system}}
-spec: {{interfaces: {interfaces}}}
-"
-        )
-    }
-
-    fn settled(text: &str) -> Settled {
-        Memory::default().settle(&[("all.yaml".to_owned(), text.as_bytes().to_vec())].into())
+    fn settled() -> Settled {
+        let web = "{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop}, spec: {type: LoadBalancer, ports: [{port: 80}]}}";
+        Memory::default().settle(&[("all.yaml".to_owned(), web.as_bytes().to_vec())].into())
     }
 
     fn author() -> Author {
@@ -264,7 +233,7 @@ spec: {{interfaces: {interfaces}}}
     fn an_event_counts_what_begins_and_goes_with_its_service() -> Done {
         let output = tempfile::tempdir()?;
         let mut events = Events::new(author(), Some(output.path()));
-        let settled = settled(&objects("[]"));
+        let settled = settled();
         let holds: Facts = [((web(), Reason::NodeAssigned), "announcing".to_owned())].into();
         for (second, holds) in [(10, &holds), (11, &holds), (12, &Facts::new()), (13, &holds), (14, &holds)] {
             events.observe(&settled, holds.clone(), time(second)?);
@@ -290,7 +259,7 @@ spec: {{interfaces: {interfaces}}}
     #[test]
     fn the_next_agent_goes_on_counting_and_what_is_broken_begins_anew() -> Done {
         let output = tempfile::tempdir()?;
-        let settled = settled(&objects("[]"));
+        let settled = settled();
         let holds: Facts = [((web(), Reason::NodeAssigned), "announcing".to_owned())].into();
         let run = |second| -> Result<Value, Box<dyn std::error::Error>> {
             let mut events = Events::new(author(), Some(output.path()));
