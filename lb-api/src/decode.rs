@@ -1,8 +1,8 @@
 //! All files of a directory to one snapshot.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::{core::v1, discovery};
+use k8s_openapi::api::core::v1;
 use kube::Resource;
 use lb_core::model::{NodeName, ObjectName, Snapshot};
 use serde::de::DeserializeOwned;
@@ -15,7 +15,7 @@ use crate::{
     problem::{ObjectKey, Problem, ProblemKind, Report, Severity},
     secret::gossip_secret,
     service::{Fields, service},
-    slice::{join, service_of},
+    slice::{join, slice},
 };
 
 /// What files say.
@@ -116,7 +116,7 @@ impl Decoded {
                 let service = self.report(document, |report| service(typed(value, report)?, report));
                 if let Some((service, fields)) = service {
                     self.fields.insert(object_name.clone(), fields);
-                    self.snapshot.services.insert(object_name, service);
+                    self.snapshot.services.insert(object_name, service.into());
                 }
             }
             "EndpointSlice" => self.add_slice(document, &object_name.namespace),
@@ -172,14 +172,15 @@ impl Decoded {
     }
 
     fn add_slice(&mut self, document: &Document, namespace: &str) {
-        let slice: Option<discovery::v1::EndpointSlice> =
-            self.report(document, |report| typed(&document.value, report));
-        let Some(slice) = slice else { return };
-        let Some(name) = service_of(&slice, namespace) else { return };
+        let Some(object) = self.report(document, |report| typed(&document.value, report)) else { return };
+        let mut problems = Vec::new();
+        let report = &mut Report { file: &document.file, object: &document.key, problems: &mut problems };
         // A slice of a Service that is not ours is nothing to speak of.
-        if let Some(mut service) = self.snapshot.services.remove(&name) {
-            self.report(document, |report| join(&slice, &mut service, report));
-            self.snapshot.services.insert(name, service);
+        if let Some(slice) = slice(object, namespace, report)
+            && let Some(service) = self.snapshot.services.get_mut(&slice.service)
+        {
+            join(&slice, Arc::make_mut(service), report);
+            self.problems.append(&mut problems);
         }
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! [`decode()`] takes files and gives a snapshot with everything that is right, and [`Problem`]s for the rest. It reads nothing itself.
 
+mod allocation;
 mod annotations;
 mod config_map;
 pub mod crd;
 mod decode;
 mod document;
 mod memory;
+mod mirror;
 mod node;
 mod objects;
 mod pool;
@@ -19,6 +21,6 @@ mod slice;
 
 pub use decode::{Decoded, decode};
 pub use memory::{Memory, Settled};
+pub use mirror::Mirror;
 pub use node::duration;
-pub use objects::Objects;
 pub use problem::{ObjectKey, Problem, ProblemKind, Severity};

@@ -6,16 +6,18 @@ use std::{
 };
 
 use lb_core::{
-    allocate::{Allocation, AllocationError, Remark, allocate},
-    model::{ObjectName, Snapshot},
+    allocate::{Allocation, allocate},
+    model::Snapshot,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    allocation::of_allocation,
     config_map::{is_config, place_in_config},
     decode::{Decoded, decode_documents, expanded, read},
     document::Document,
     objects::Objects,
+    pool::is_configuration,
     problem::{ObjectKey, Problem, ProblemKind, Severity},
 };
 
@@ -59,7 +61,7 @@ impl Memory {
     /// What files say, with the last good state of what is wrong in them, and addresses for the Services in it. An object that is gone is
     /// gone; one whose file cannot be read is not. A Service whose new state gets no address stays as it was, if that one gets some.
     pub fn settle(&mut self, files: &BTreeMap<String, Vec<u8>>) -> Settled {
-        self.settle_with(read(files), true, |snapshot| allocate(snapshot))
+        self.settle_with(read(files), Terms::NODE, |snapshot| allocate(snapshot))
     }
 
     /// The same with addresses from elsewhere. A Service that gets none stays as it is now: it may have had to give up what it had.
@@ -68,39 +70,31 @@ impl Memory {
         files: &BTreeMap<String, Vec<u8>>,
         allocate: impl FnMut(&mut Snapshot) -> Allocation,
     ) -> Settled {
-        self.settle_with(read(files), false, allocate)
+        self.settle_with(read(files), Terms::CONTROLLER, allocate)
     }
 
-    /// As [`Self::settle_by`], with the objects of a cluster.
-    pub fn settle_objects(
-        &mut self,
-        objects: &Objects,
-        allocate: impl FnMut(&mut Snapshot) -> Allocation,
-    ) -> Settled {
-        self.settle_with(expanded(objects.documents().collect()), false, allocate)
+    /// What the objects say by which we are configured, and no Services.
+    pub(crate) fn settle_configuration(&mut self, objects: &Objects) -> Settled {
+        let read = expanded(objects.documents().collect());
+        self.settle_with(read, Terms::CONFIGURATION, |_| Allocation::default())
     }
 
     fn settle_with(
         &mut self,
         (mut documents, mut problems): (Vec<Document>, Vec<Problem>),
-        keeps_served: bool,
+        terms: Terms,
         mut allocate: impl FnMut(&mut Snapshot) -> Allocation,
     ) -> Settled {
         let is_empty = documents.is_empty();
-        if is_empty {
-            documents.extend(self.documents.values().cloned());
-            if !documents.is_empty() {
-                problems.push(nothing_left());
-            }
-        }
+        problems.extend(self.freeze(&mut documents, terms));
         self.add_unreadable(&mut documents, &problems);
         let mut said = Said::default();
         let (decoded, allocation) = loop {
             let mut decoded = self.decode(&mut documents, &mut said);
             let allocation = allocate(&mut decoded.snapshot);
-            said.allocation(&allocation, &decoded);
-            let unserved = allocation.errors.keys().map(key_of).collect();
-            if !keeps_served || !self.fall_back(&mut documents, &unserved, &mut said) {
+            said.all(of_allocation(&allocation, &decoded.origins, &decoded.fields, ""));
+            let unserved = allocation.errors.keys().map(ObjectKey::of_service).collect();
+            if !terms.keeps_served || !self.fall_back(&mut documents, &unserved, &mut said) {
                 break (decoded, allocation);
             }
         };
@@ -125,6 +119,25 @@ impl Memory {
                 return decoded;
             }
         }
+    }
+
+    /// Where there is nothing any more, be it of everything or of what configures us, there is what there was.
+    fn freeze(&self, documents: &mut Vec<Document>, terms: Terms) -> Option<Problem> {
+        if documents.iter().any(|document| is_configuration(&document.key)) {
+            return None;
+        }
+        let is_all = terms.is_whole && documents.is_empty();
+        let lost = self.documents.values().filter(|document| is_all || is_configuration(&document.key));
+        let before = documents.len();
+        documents.extend(lost.cloned());
+        let kind = if is_all { ProblemKind::Empty } else { ProblemKind::Unconfigured };
+        (documents.len() > before).then(|| Problem {
+            file: "the source".to_owned(),
+            object: None,
+            field: String::new(),
+            severity: Severity::Error,
+            kind,
+        })
     }
 
     fn has_changed(&self, document: &Document) -> bool {
@@ -159,6 +172,21 @@ impl Memory {
     }
 }
 
+/// For whom it is settled.
+#[derive(Clone, Copy)]
+struct Terms {
+    /// A Service whose new state gets no address stays as it was.
+    keeps_served: bool,
+    /// It is all there is, not only what we are configured by.
+    is_whole: bool,
+}
+
+impl Terms {
+    const NODE: Self = Self { keeps_served: true, is_whole: true };
+    const CONTROLLER: Self = Self { keeps_served: false, is_whole: true };
+    const CONFIGURATION: Self = Self { keeps_served: false, is_whole: false };
+}
+
 /// What was said of the files, over all attempts to make something of them.
 #[derive(Default)]
 struct Said {
@@ -179,40 +207,6 @@ impl Said {
             }
         }
     }
-
-    fn allocation(&mut self, allocation: &Allocation, decoded: &Decoded) {
-        let problem = |service: &ObjectName, severity, field: &str, kind| {
-            let object = key_of(service);
-            let file = decoded.origins.get(&object).cloned().unwrap_or_default();
-            Problem { file, object: Some(object), field: field.to_owned(), severity, kind }
-        };
-        let field = |service: &ObjectName, error: &AllocationError| {
-            decoded.fields.get(service).map_or("", |fields| fields.of(error)).to_owned()
-        };
-        self.all(allocation.errors.iter().map(|(service, error)| {
-            let kind = ProblemKind::Allocation(error.clone());
-            problem(service, Severity::Error, &field(service, error), kind)
-        }));
-        self.all(allocation.remarks.iter().map(|(service, remark)| {
-            let (Remark::Cleared(error) | Remark::Stranded(error) | Remark::OneFamily(error)) = remark;
-            let kind = ProblemKind::Remark(remark.clone());
-            problem(service, Severity::Warning, &field(service, error), kind)
-        }));
-        self.all(allocation.counts.iter().flat_map(|(pool, counts)| {
-            counts.left_out.iter().map(|(part, purpose)| {
-                let object =
-                    decoded.origins.keys().find(|key| key.kind == "IPAddressPool" && key.name == *pool);
-                let part = format!("{}-{}", part.first(), part.last());
-                Problem {
-                    file: object.and_then(|key| decoded.origins.get(key)).cloned().unwrap_or_default(),
-                    object: object.cloned(),
-                    field: "spec.addresses".to_owned(),
-                    severity: Severity::Warning,
-                    kind: ProblemKind::InUse { part, purpose: purpose.clone() },
-                }
-            })
-        }));
-    }
 }
 
 fn failed(problems: &[Problem]) -> BTreeSet<ObjectKey> {
@@ -228,20 +222,6 @@ fn unreadable(problem: &Problem) -> Option<String> {
             Some(place_in_config(&problem.file, object))
         }
         _ => None,
-    }
-}
-
-fn key_of(service: &ObjectName) -> ObjectKey {
-    ObjectKey { kind: "Service".to_owned(), namespace: service.namespace.clone(), name: service.name.clone() }
-}
-
-fn nothing_left() -> Problem {
-    Problem {
-        file: "the source".to_owned(),
-        object: None,
-        field: String::new(),
-        severity: Severity::Error,
-        kind: ProblemKind::Empty,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Objects of a cluster, as an API server tells of them one by one.
+//! Objects of a cluster as they are: those of which there are few.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{document::Document, problem::ObjectKey};
 
 /// Where objects of a cluster stand, for people.
-const CLUSTER: &str = "cluster";
+pub(crate) const CLUSTER: &str = "cluster";
 /// Parts of an object that say nothing that is read, and are large or change all the time: where, and which.
 const BALLAST: [(&str, &str); 4] = [
     ("/metadata", "managedFields"),
@@ -18,20 +18,14 @@ const BALLAST: [(&str, &str); 4] = [
     ("/status", "images"),
 ];
 
-/// The objects of a cluster that are read.
+/// Objects of a cluster.
 #[derive(Clone, Debug, Default)]
-pub struct Objects(BTreeMap<ObjectKey, Value>);
+pub(crate) struct Objects(BTreeMap<ObjectKey, Value>);
 
 impl Objects {
     /// An object is there, or is otherwise than before; whether that is news.
     pub fn insert(&mut self, mut object: Value) -> bool {
-        let text =
-            |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let key = ObjectKey {
-            kind: text("/kind"),
-            namespace: text("/metadata/namespace"),
-            name: text("/metadata/name"),
-        };
+        let key = key_of(&object);
         for (place, part) in BALLAST {
             if let Some(Value::Object(fields)) = object.pointer_mut(place) {
                 fields.remove(part);
@@ -53,16 +47,14 @@ impl Objects {
         self.0.remove(key).is_some()
     }
 
-    /// Of a kind there are only these; whether others were there.
-    pub fn retain(&mut self, kind: &str, is_there: impl Fn(&ObjectKey) -> bool) -> bool {
-        let before = self.0.len();
-        self.0.retain(|key, _| key.kind != kind || is_there(key));
-        self.0.len() < before
+    /// All objects of a kind.
+    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = &ObjectKey> {
+        self.0.keys().filter(move |key| key.kind == kind)
     }
 
-    /// All objects of a kind.
-    pub fn of_kind(&self, kind: &str) -> impl Iterator<Item = (&ObjectKey, &Value)> {
-        self.0.iter().filter(move |(key, _)| key.kind == kind)
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// An object as it is.
@@ -70,7 +62,7 @@ impl Objects {
         self.0.get(key)
     }
 
-    pub(crate) fn documents(&self) -> impl Iterator<Item = Document> + '_ {
+    pub fn documents(&self) -> impl Iterator<Item = Document> + '_ {
         let of = |(key, value): (&ObjectKey, &Value)| Document {
             file: CLUSTER.to_owned(),
             key: key.clone(),
@@ -78,6 +70,13 @@ impl Objects {
         };
         self.0.iter().map(of)
     }
+}
+
+/// Kind, namespace and name of an object as an API server tells of it.
+pub(crate) fn key_of(object: &Value) -> ObjectKey {
+    let text =
+        |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    ObjectKey { kind: text("/kind"), namespace: text("/metadata/namespace"), name: text("/metadata/name") }
 }
 
 #[cfg(test)]
@@ -101,7 +100,6 @@ mod tests {
         assert!(objects.insert(node("3", "b", "False")));
         let key = ObjectKey { kind: "Node".to_owned(), namespace: String::new(), name: "n1".to_owned() };
         assert_eq!(objects.get(&key).map(|node| &node["metadata"]), Some(&json!({"name": "n1"})));
-        assert!(!objects.retain("Node", |known| *known == key) && !objects.retain("Service", |_| false));
         assert!(objects.remove(&key) && !objects.remove(&key));
     }
 }

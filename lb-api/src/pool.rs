@@ -157,6 +157,14 @@ pub(crate) fn labels(labels: Option<Labels>) -> Labels {
     labels.unwrap_or_default()
 }
 
+/// Whether it is one of the objects by which MetalLB is configured.
+pub(crate) fn is_configuration(key: &ObjectKey) -> bool {
+    matches!(
+        key.kind.as_str(),
+        "IPAddressPool" | "L2Advertisement" | "BGPAdvertisement" | "BGPPeer" | "BFDProfile" | "Community"
+    )
+}
+
 /// The kinds that are read.
 pub(crate) fn is_used(key: &ObjectKey) -> bool {
     matches!(

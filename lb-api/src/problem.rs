@@ -4,7 +4,7 @@ use std::fmt;
 
 use lb_core::{
     allocate::{AllocationError, Purpose, Remark},
-    model::Protocol,
+    model::{ObjectName, Protocol},
 };
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,22 @@ pub struct ObjectKey {
     pub namespace: String,
     /// Name.
     pub name: String,
+}
+
+impl ObjectKey {
+    /// Of a Service.
+    pub fn of_service(service: &ObjectName) -> Self {
+        Self {
+            kind: "Service".to_owned(),
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+        }
+    }
+
+    /// Its namespace and name.
+    pub fn object_name(&self) -> ObjectName {
+        ObjectName { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
 }
 
 impl fmt::Display for ObjectKey {
@@ -198,6 +214,11 @@ pub enum ProblemKind {
     /// No object at all, where there were some.
     #[error("there is no object any more: everything stays as it is until there is one")]
     Empty,
+    /// No object of MetalLB's any more, where there were some.
+    #[error(
+        "there is no IPAddressPool, advertisement or other object of MetalLB's any more: what they said last holds until there is one"
+    )]
+    Unconfigured,
 }
 
 /// Problems of one object.

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Where in a Service stands what its allocation depends on, as paths.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Fields {
     requested: String,
     requested_pool: String,
@@ -131,6 +131,9 @@ pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<(S
     };
     Some((service, fields))
 }
+
+/// The annotation by which a Service says of which pool its addresses are (MetalLB: `controller/service.go`).
+pub(crate) const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
 
 /// What a port has to be.
 pub(crate) const PORT: &str = "a port from 1 to 65535";

@@ -1,6 +1,6 @@
 //! What Services have been given, found again in the objects that were written.
 
-use std::{collections::BTreeMap, fs, net::IpAddr, path::Path};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, sync::Arc};
 
 use k8s_openapi::api::core::v1;
 use lb_core::{
@@ -41,6 +41,7 @@ impl Given {
             if let Some(service) =
                 snapshot.services.get_mut(name).filter(|service| service.ingress.is_empty())
             {
+                let service = Arc::make_mut(service);
                 service.ingress.clone_from(addresses);
                 service.held_pool.clone_from(pool);
             }

@@ -1,3 +1,5 @@
+use lb_core::model::ObjectName;
+
 use super::*;
 
 const POOL: &str = "apiVersion: metallb.io/v1beta1

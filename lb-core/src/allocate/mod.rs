@@ -9,6 +9,7 @@
 //! and gives a Service back what one of its name has had.
 
 mod error;
+mod held;
 mod holders;
 mod intervals;
 mod pass;

@@ -8,6 +8,7 @@ use std::{
     fmt,
     net::IpAddr,
     num::{NonZeroI64, NonZeroU16},
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -57,8 +58,8 @@ pub struct Snapshot {
     pub namespaces: BTreeMap<String, Labels>,
     /// Nodes.
     pub nodes: BTreeMap<NodeName, Node>,
-    /// Services of type LoadBalancer that are ours to serve.
-    pub services: BTreeMap<ObjectName, Service>,
+    /// Services of type LoadBalancer that are ours to serve; those that have not changed are the same from snapshot to snapshot.
+    pub services: BTreeMap<ObjectName, Arc<Service>>,
     /// Address pools, by name.
     pub pools: BTreeMap<String, Pool>,
     /// Layer 2 advertisements, by name.

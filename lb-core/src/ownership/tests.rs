@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use ipnet::IpNet;
 use lb_common::layout::Mac;
@@ -154,7 +154,7 @@ impl Cluster {
         cluster.announce(&[]);
         let mut web = service();
         web.endpoints[0].insert(endpoint(IpAddr::from([10, 1, 0, 1]), "a"));
-        cluster.snapshot.services.insert(name("web"), web);
+        cluster.snapshot.services.insert(name("web"), web.into());
         cluster
     }
 
@@ -218,9 +218,9 @@ fn of_services_that_share_a_vip_one_with_endpoints_says_who_may_own_it() {
     for (other, port) in [("a-without-endpoints", 81), ("z-without-endpoints", 82)] {
         let mut service = Service { sharing_key: "k".to_owned(), requested: vec![vip], ..service() };
         service.ports[0].port = std::num::NonZeroU16::MIN.saturating_add(port - 1);
-        cluster.snapshot.services.insert(name(other), service);
+        cluster.snapshot.services.insert(name(other), service.into());
     }
-    if let Some(web) = cluster.snapshot.services.get_mut(&name("web")) {
+    if let Some(web) = cluster.snapshot.services.get_mut(&name("web")).map(Arc::make_mut) {
         (web.sharing_key, web.requested) = ("k".to_owned(), vec![vip]);
     }
     let plan = cluster.plan("a", ALL);
@@ -433,7 +433,7 @@ fn without_an_advertisement_nothing_is_announced() {
     assert_eq!(cluster.left_out("a", NOBODY), ["noMatchingAdvertisement: a"]);
     let unserved = ObjectName { namespace: "default".to_owned(), name: "web".to_owned() };
     cluster.announce(&[]);
-    cluster.snapshot.services.insert(unserved, service());
+    cluster.snapshot.services.insert(unserved, service().into());
     assert_eq!(cluster.ranked("a", NOBODY), "eth0: ", "others keep silent as long as nothing serves");
     assert_eq!(cluster.left_out("a", NOBODY), ["noEndpoints: a"]);
 }

@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
 use lb_common::layout::{Link, MAX_SEGMENTS, Mac, NO_CANDIDATE, SHARES, Spread, node_state, reach};
@@ -50,7 +51,7 @@ fn snapshot(pods: impl IntoIterator<Item = u8>) -> Snapshot {
     snapshot.l2_advertisements.insert("all".to_owned(), L2Advertisement::default());
     let mut web = service();
     web.endpoints[0] = pods.into_iter().map(|pod| endpoint(address(pod), &format!("n{}", pod % 3))).collect();
-    snapshot.services.insert(name("web"), web);
+    snapshot.services.insert(name("web"), web.into());
     snapshot
 }
 
@@ -102,7 +103,7 @@ fn a_service_is_placed_with_all_that_it_needs() {
 #[test]
 fn it_is_known_on_which_nodes_a_service_has_its_backends() {
     let mut some = snapshot(1..=6);
-    let web = some.services.values_mut().flat_map(|service| &mut service.endpoints);
+    let web = some.services.values_mut().map(Arc::make_mut).flat_map(|service| &mut service.endpoints);
     for endpoints in web {
         let not_ready = |endpoint: &Endpoint| [2, 5, 6].map(address).contains(&endpoint.address);
         let judged = std::mem::take(endpoints).into_iter().map(|endpoint| {
@@ -203,7 +204,7 @@ fn a_vip_keeps_its_place_among_the_counters_and_the_next_to_have_it_begins_at_ze
     // The first address is free now.
     let mut one = both(["zoo", "zoo"]);
     let second_address = first.vips.keys().last().map(|vip| vip.to_ip());
-    one.services.values_mut().for_each(|service| service.ingress = second_address.into_iter().collect());
+    one.services.values_mut().map(Arc::make_mut).for_each(|service| service.ingress = second_address.into_iter().collect());
     let second = placed(&one, &first, 1).maps;
     assert_eq!((places(&second), clears(&diff(&first, &second))), (vec![2], vec![]));
 
@@ -318,7 +319,7 @@ fn services_without_endpoints_or_room_say_so() {
 #[test]
 fn whatever_finds_no_room_is_said() {
     let mut snapshot = snapshot(1..=6);
-    snapshot.services.values_mut().for_each(|web| web.l2 = Some(L2Mode::Spread));
+    snapshot.services.values_mut().map(Arc::make_mut).for_each(|web| web.l2 = Some(L2Mode::Spread));
     snapshot.services.insert(name("other"), snapshot.services[&name("web")].clone());
     let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network());
     let sizes =
@@ -476,7 +477,7 @@ fn a_vip_is_spread_if_the_service_says_so_or_else_all_of_its_advertisements_that
         (None, Some(Spread), Some(Owner), false),
     ] {
         let mut snapshot = snapshot(1..=6);
-        snapshot.services.values_mut().for_each(|web| web.l2 = service);
+        snapshot.services.values_mut().map(Arc::make_mut).for_each(|web| web.l2 = service);
         for (name, l2) in [("all", first), ("again", second)] {
             let advertisement = L2Advertisement { l2, ..L2Advertisement::default() };
             snapshot.l2_advertisements.insert(name.to_owned(), advertisement);
@@ -491,7 +492,7 @@ fn a_vip_is_spread_if_the_service_says_so_or_else_all_of_its_advertisements_that
 #[test]
 fn nodes_divide_the_shares_of_a_spread_vip_and_take_those_of_the_dead() {
     let mut snapshot = snapshot(1..=6);
-    snapshot.services.values_mut().for_each(|web| web.l2 = Some(L2Mode::Spread));
+    snapshot.services.values_mut().map(Arc::make_mut).for_each(|web| web.l2 = Some(L2Mode::Spread));
     let dead: Leg = Ipv4Addr::new(192, 0, 2, 11).into();
     let silent = Standing::new(&[(dead, Condition::Silent)], BTreeSet::new(), 3);
     for (standing, expected) in [(Standing::default(), vec![0, 1, 2]), (silent, vec![0, 2])] {
@@ -521,7 +522,7 @@ fn nodes_divide_the_shares_of_a_spread_vip_and_take_those_of_the_dead() {
 #[test]
 fn nodes_that_are_preferred_divide_the_shares_among_themselves() {
     let mut snapshot = snapshot(1..=6);
-    snapshot.services.values_mut().for_each(|web| web.l2 = Some(L2Mode::Spread));
+    snapshot.services.values_mut().map(Arc::make_mut).for_each(|web| web.l2 = Some(L2Mode::Spread));
     let key = "edge".to_owned();
     for number in [1, 2] {
         if let Some(node) = snapshot.nodes.get_mut(&NodeName(format!("n{number}"))) {
@@ -594,7 +595,7 @@ proptest! {
         for (ready, draining, passes) in history {
             now += passes;
             let mut snapshot = snapshot(ready.union(&draining).copied());
-            let web = snapshot.services.values_mut().flat_map(|service| &mut service.endpoints);
+            let web = snapshot.services.values_mut().map(Arc::make_mut).flat_map(|service| &mut service.endpoints);
             for endpoints in web {
                 let with_condition = |mut endpoint: Endpoint| {
                     let is_ready = ready.iter().any(|pod| address(*pod) == endpoint.address);

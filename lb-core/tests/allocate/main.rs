@@ -164,7 +164,7 @@ fn restricted_pools_come_first_by_priority_then_by_name() {
         one.service_allocation = restriction.map(of);
         snapshot.pools.insert(pool_name.to_owned(), one);
     }
-    snapshot.services = ["1", "2", "3", "4", "5"].iter().map(|n| (name(n), service())).collect();
+    snapshot.services = ["1", "2", "3", "4", "5"].iter().map(|n| (name(n), service().into())).collect();
     let addresses = allocate(&snapshot).addresses.into_values();
     let given: Vec<_> = addresses.map(|addresses| addresses[0].to_string()).collect();
     assert_eq!(given, ["203.0.113.5", "203.0.113.4", "203.0.113.2", "203.0.113.3", "203.0.113.1"]);
@@ -399,7 +399,7 @@ fn nobody_is_given_what_is_there_for_something_else() {
     let counts = &allocation.counts["main"];
     assert_eq!(counts.available, Count { v4: 1, v6: 2 });
     assert_eq!(counts.left_out.len(), 2);
-    snapshot.services.insert(name("c"), Service { requested: vec![address("192.0.2.1")], ..service() });
+    snapshot.services.insert(name("c"), Service { requested: vec![address("192.0.2.1")], ..service() }.into());
     assert!(matches!(allocate(&snapshot).errors[&name("c")], AllocationError::InUse { .. }));
 }
 

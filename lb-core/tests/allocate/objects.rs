@@ -101,7 +101,7 @@ pub fn snapshot(services: &[(&str, Service)]) -> Snapshot {
 
 pub fn with_pools(pools: &[(&str, Pool)], services: &[(&str, Service)]) -> Snapshot {
     Snapshot {
-        services: services.iter().map(|(n, service)| (name(n), service.clone())).collect(),
+        services: services.iter().map(|(n, service)| (name(n), service.clone().into())).collect(),
         pools: pools.iter().map(|(name, pool)| ((*name).to_owned(), pool.clone())).collect(),
         ..Snapshot::default()
     }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     num::NonZeroU16,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -56,7 +57,7 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
             ("a", pool("192.0.2.0-192.0.2.3,2001:db8::-2001:db8::2")),
             ("b", pool("192.0.2.4-192.0.2.6,2001:db8::3-2001:db8::5")),
         ];
-        let services = services.into_iter().map(|(number, service)| (name(&format!("s{number}")), service));
+        let services = services.into_iter().map(|(number, service)| (name(&format!("s{number}")), Arc::new(service)));
         Snapshot { services: services.collect(), ..with_pools(&pools, &[]) }
     })
 }
@@ -65,6 +66,7 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
 fn written(snapshot: &Snapshot, allocation: &Allocation) -> Snapshot {
     let mut written = snapshot.clone();
     for (name, service) in &mut written.services {
+        let service = Arc::make_mut(service);
         service.ingress = allocation.addresses.get(name).cloned().unwrap_or_default();
         service.held_pool = allocation.pools.get(name).cloned();
     }
@@ -130,7 +132,7 @@ proptest! {
         let gone = name(&format!("s{gone}"));
         changed.services.remove(&gone);
         // One that has nothing yet: an address that is in its status may be another's, and older Services keep theirs.
-        changed.services.insert(name("other"), Service { ingress: Vec::new(), ..other });
+        changed.services.insert(name("other"), Service { ingress: Vec::new(), ..other }.into());
         let after = allocator.handle_snapshot(&changed, now);
         check(&changed, &after)?;
         for (name, addresses) in before.addresses.iter().filter(|(name, _)| **name != gone) {

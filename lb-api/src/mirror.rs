@@ -1,0 +1,319 @@
+//! A cluster as its API server tells of it, object by object.
+//!
+//! What there are many of (Services, EndpointSlices, Nodes) is decoded when it arrives, and kept in no other form: a change costs
+//! what changed. The few objects that depend on each other, those by which MetalLB is configured, are kept as they are and looked at
+//! together ([`Memory`]).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use lb_core::{
+    allocate::Allocation,
+    model::{NodeName, ObjectName, Service, Snapshot},
+};
+use serde_json::Value;
+
+use crate::{
+    allocation::of_allocation,
+    document::typed,
+    memory::{Memory, Settled},
+    node::node,
+    objects::{CLUSTER, Objects, key_of},
+    problem::{ObjectKey, Problem, Report, Severity},
+    service::{ALLOCATED_FROM, Fields, service},
+    slice::{Slice, join, slice},
+};
+
+/// The objects of a cluster, with the last good state of those that are wrong.
+#[derive(Debug, Default)]
+pub struct Mirror {
+    /// All Services, ours or not.
+    services: BTreeMap<ObjectName, Seen>,
+    /// Where in each of ours stands what its allocation depends on.
+    fields: BTreeMap<ObjectName, Fields>,
+    slices: BTreeMap<ObjectName, Joining>,
+    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    configuration: Objects,
+    memory: Memory,
+    /// What is wrong with Services, slices and Nodes by themselves.
+    problems: BTreeMap<ObjectKey, Vec<Problem>>,
+    /// What is wrong with the slices of a Service of ours.
+    joined: BTreeMap<ObjectName, Vec<Problem>>,
+    configured: Vec<Problem>,
+    stale: Stale,
+    settled: Settled,
+}
+
+/// A Service.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    uid: String,
+    /// As it is or last was good, without endpoints; none of one that is not ours.
+    service: Option<Service>,
+    /// It was given addresses by us: the annotation says so.
+    has_ours: bool,
+}
+
+#[derive(Debug, PartialEq)]
+struct Joining {
+    slice: Slice,
+    problems: Vec<Problem>,
+}
+
+/// What has changed since the snapshot was made.
+#[derive(Debug, Default)]
+struct Stale {
+    services: BTreeSet<ObjectName>,
+    configuration: bool,
+}
+
+impl Mirror {
+    /// An object is there, or is otherwise than before; whether that is news.
+    pub fn insert(&mut self, object: Value) -> bool {
+        let key = key_of(&object);
+        match key.kind.as_str() {
+            "Service" => self.insert_service(&key, &object),
+            "EndpointSlice" => self.insert_slice(&key, &object),
+            "Node" => self.insert_node(&key, &object),
+            _ => {
+                let is_news = self.configuration.insert(object);
+                self.stale.configuration |= is_news;
+                is_news
+            }
+        }
+    }
+
+    /// An object is gone; whether it was there.
+    pub fn remove(&mut self, key: &ObjectKey) -> bool {
+        let name = key.object_name();
+        self.problems.remove(key);
+        match key.kind.as_str() {
+            "Service" => {
+                self.fields.remove(&name);
+                let was_there = self.services.remove(&name).is_some();
+                self.stale.services.extend(was_there.then_some(name));
+                was_there
+            }
+            "EndpointSlice" => match self.slices.remove(&name) {
+                Some(joining) => {
+                    self.part(&joining.slice.service, &name);
+                    true
+                }
+                None => false,
+            },
+            "Node" => self.settled.snapshot.nodes.remove(&NodeName(name.name)).is_some(),
+            _ => {
+                let was_there = self.configuration.remove(key);
+                self.stale.configuration |= was_there;
+                was_there
+            }
+        }
+    }
+
+    /// Of a kind there are only these; whether others were there.
+    pub fn retain(&mut self, kind: &str, is_there: impl Fn(&ObjectKey) -> bool) -> bool {
+        let key = |namespace: &str, name: &str| ObjectKey {
+            kind: kind.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let of = |name: &ObjectName| key(&name.namespace, &name.name);
+        let known: Vec<ObjectKey> = match kind {
+            "Service" => self.services.keys().map(of).collect(),
+            "EndpointSlice" => self.slices.keys().map(of).collect(),
+            "Node" => self.settled.snapshot.nodes.keys().map(|node| key("", &node.0)).collect(),
+            _ => self.configuration.of_kind(kind).cloned().collect(),
+        };
+        let gone: Vec<ObjectKey> = known.into_iter().filter(|key| !is_there(key)).collect();
+        gone.iter().fold(false, |was_there, key| self.remove(key) || was_there)
+    }
+
+    /// UID of an object, if it is kept.
+    pub fn uid(&self, key: &ObjectKey) -> Option<&str> {
+        match key.kind.as_str() {
+            "Service" => self.services.get(&key.object_name()).map(|seen| seen.uid.as_str()),
+            _ => self.configuration.get(key)?["metadata"]["uid"].as_str(),
+        }
+    }
+
+    /// Services that have addresses of ours, and are not ours any more: of another type or class.
+    pub fn released(&self) -> impl Iterator<Item = &ObjectName> {
+        let released = self.services.iter().filter(|(_, seen)| seen.has_ours && seen.service.is_none());
+        released.map(|(name, _)| name)
+    }
+
+    /// What holds now. `allocate` brings the allocation up to date: it is told which Services are new, gone or otherwise than before;
+    /// after a change of what we are configured by that is each of them.
+    pub fn settle(
+        &mut self,
+        allocate: impl FnOnce(&Snapshot, &BTreeSet<ObjectName>, &mut Allocation),
+    ) -> &Settled {
+        let mut stale = std::mem::take(&mut self.stale);
+        if stale.configuration {
+            self.configure();
+        }
+        stale.services.iter().for_each(|name| self.join(name));
+        if stale.configuration {
+            stale.services.extend(self.settled.snapshot.services.keys().cloned());
+        }
+        let Settled { snapshot, allocation, problems, origins, is_empty } = &mut self.settled;
+        allocate(snapshot, &stale.services, allocation);
+        let given = of_allocation(allocation, origins, &self.fields, CLUSTER);
+        let by_object = self.problems.values().chain(self.joined.values()).flatten();
+        *problems = self.configured.iter().chain(by_object).cloned().chain(given).collect();
+        *is_empty = snapshot.services.is_empty() && self.configuration.is_empty();
+        &self.settled
+    }
+
+    /// What was settled last.
+    pub fn settled(&self) -> &Settled {
+        &self.settled
+    }
+
+    /// What those objects last said by which we are configured.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Begins with what they said to an earlier process.
+    pub fn remember(&mut self, memory: Memory) {
+        self.memory = memory;
+        self.stale.configuration = true;
+    }
+
+    fn insert_service(&mut self, key: &ObjectKey, object: &Value) -> bool {
+        let name = key.object_name();
+        let (decoded, is_news) = self.report(key, |report| service(typed(object, report)?, report));
+        let known = self.services.entry(name.clone()).or_default();
+        let (mut service, fields) = decoded.map_or((None, None), |(service, fields)| (Some(service), Some(fields)));
+        if service.is_none() && is_wrong(self.problems.get(key)) {
+            service.clone_from(&known.service);
+        }
+        let seen = Seen {
+            uid: object["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
+            service,
+            has_ours: object["metadata"]["annotations"].get(ALLOCATED_FROM).is_some(),
+        };
+        let has_changed = *known != seen;
+        *known = seen;
+        if let Some(fields) = fields {
+            self.fields.insert(name.clone(), fields);
+        }
+        self.stale.services.extend(has_changed.then_some(name));
+        has_changed || is_news
+    }
+
+    fn insert_slice(&mut self, key: &ObjectKey, object: &Value) -> bool {
+        let name = key.object_name();
+        let (object, is_news) = self.report(key, |report| typed(object, report));
+        let Some(object) = object else { return is_news };
+        let mut problems = Vec::new();
+        let report = &mut Report { file: CLUSTER, object: key, problems: &mut problems };
+        let joining =
+            slice(object, &key.namespace, report).map(|slice| Joining { slice, problems: problems.clone() });
+        if self.slices.get(&name) == joining.as_ref() {
+            return is_news;
+        }
+        if let Some(known) = self.slices.remove(&name) {
+            self.part(&known.slice.service, &name);
+        }
+        if let Some(joining) = joining {
+            let service = joining.slice.service.clone();
+            self.slices_of.entry(service.clone()).or_default().insert(name.clone());
+            self.slices.insert(name, joining);
+            self.stale.services.insert(service);
+        }
+        true
+    }
+
+    fn insert_node(&mut self, key: &ObjectKey, object: &Value) -> bool {
+        let name = NodeName(key.name.clone());
+        let (decoded, is_news) = self.report(key, |report| node(typed(object, report)?, report));
+        let nodes = &mut self.settled.snapshot.nodes;
+        // One that is wrong stays as it was.
+        match decoded.filter(|node| nodes.get(&name) != Some(node)) {
+            Some(node) => {
+                nodes.insert(name, node);
+                true
+            }
+            None => is_news,
+        }
+    }
+
+    /// Decodes an object by itself; whether other things are wrong with it than before.
+    fn report<T>(
+        &mut self,
+        key: &ObjectKey,
+        decode: impl FnOnce(&mut Report<'_>) -> Option<T>,
+    ) -> (Option<T>, bool) {
+        let mut problems = Vec::new();
+        let decoded = decode(&mut Report { file: CLUSTER, object: key, problems: &mut problems });
+        let is_news = self.problems.get(key).map_or(&[][..], Vec::as_slice) != problems;
+        if problems.is_empty() {
+            self.problems.remove(key);
+        } else {
+            self.problems.insert(key.clone(), problems);
+        }
+        (decoded, is_news)
+    }
+
+    /// A slice is none of this Service any more.
+    fn part(&mut self, service: &ObjectName, slice: &ObjectName) {
+        if let Some(slices) = self.slices_of.get_mut(service) {
+            slices.remove(slice);
+            if slices.is_empty() {
+                self.slices_of.remove(service);
+            }
+        }
+        self.stale.services.insert(service.clone());
+    }
+
+    /// A Service of the snapshot, with its endpoints as they are now.
+    fn join(&mut self, name: &ObjectName) {
+        self.joined.remove(name);
+        let services = &mut self.settled.snapshot.services;
+        let Some(service) = self.services.get(name).and_then(|seen| seen.service.as_ref()) else {
+            self.fields.remove(name);
+            services.remove(name);
+            return;
+        };
+        let (mut service, mut problems) = (service.clone(), Vec::new());
+        for slice in self.slices_of.get(name).into_iter().flatten() {
+            let Some(Joining { slice: joining, problems: own }) = self.slices.get(slice) else { continue };
+            problems.extend(own.iter().cloned());
+            let object = &ObjectKey {
+                kind: "EndpointSlice".to_owned(),
+                namespace: slice.namespace.clone(),
+                name: slice.name.clone(),
+            };
+            join(joining, &mut service, &mut Report { file: CLUSTER, object, problems: &mut problems });
+        }
+        if !problems.is_empty() {
+            self.joined.insert(name.clone(), problems);
+        }
+        // What is as it was stays the same.
+        if services.get(name).is_none_or(|known| **known != service) {
+            services.insert(name.clone(), Arc::new(service));
+        }
+    }
+
+    /// The snapshot with what we are configured by as it is now.
+    fn configure(&mut self) {
+        let Settled { snapshot: configured, problems, origins, .. } =
+            self.memory.settle_configuration(&self.configuration);
+        let nodes = std::mem::take(&mut self.settled.snapshot.nodes);
+        let services = std::mem::take(&mut self.settled.snapshot.services);
+        self.settled.snapshot = Snapshot { nodes, services, ..configured };
+        self.configured = problems;
+        self.settled.origins = origins;
+    }
+}
+
+fn is_wrong(problems: Option<&Vec<Problem>>) -> bool {
+    problems.into_iter().flatten().any(|problem| problem.severity == Severity::Error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+use proptest::{prelude::*, sample::subsequence};
+use serde_json::json;
+
+use super::*;
+use crate::decode;
+
+const SYSTEM: &str = "metallb-system";
+
+fn key(kind: &str, namespace: &str, name: &str) -> ObjectKey {
+    ObjectKey { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
+fn web() -> ObjectName {
+    ObjectName { namespace: "shop".to_owned(), name: "web".to_owned() }
+}
+
+fn service(spec: Value) -> Value {
+    let mut object = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "1"},
+        "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+    });
+    if let (Value::Object(fields), Value::Object(more)) = (&mut object["spec"], spec) {
+        fields.extend(more);
+    }
+    object
+}
+
+fn slice(name: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "ports": [{"port": 8080}],
+        "endpoints": [{"addresses": [address], "nodeName": "n1"}],
+    })
+}
+
+fn node() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "n1"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.101"}]},
+    })
+}
+
+fn pool(name: &str, addresses: &str) -> Value {
+    json!({
+        "apiVersion": "metallb.io/v1beta1",
+        "kind": "IPAddressPool",
+        "metadata": {"name": name, "namespace": SYSTEM},
+        "spec": {"addresses": [addresses]},
+    })
+}
+
+fn full() -> Mirror {
+    let mut mirror = Mirror::default();
+    for object in [pool("main", "192.0.2.0/26"), slice("web-1", "10.0.0.1"), service(json!({})), node()] {
+        assert!(mirror.insert(object));
+    }
+    mirror
+}
+
+fn hold(snapshot: &Snapshot, changed: &BTreeSet<ObjectName>, allocation: &mut Allocation) {
+    allocation.hold(snapshot, changed);
+}
+
+fn words(settled: &Settled) -> Vec<String> {
+    settled.problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_nobody_reads_is_no_news_and_what_has_not_changed_stays_the_same() {
+    let mut mirror = full();
+    let first = Arc::clone(&mirror.settle(hold).snapshot.services[&web()]);
+    let mut touched = service(json!({}));
+    touched["metadata"]["resourceVersion"] = json!("7");
+    assert!(!mirror.insert(touched), "a version is no news");
+    assert!(!mirror.insert(slice("web-1", "10.0.0.1")) && !mirror.insert(node()));
+    assert!(mirror.insert(pool("other", "192.0.2.64/26")));
+    assert!(Arc::ptr_eq(&first, &mirror.settle(hold).snapshot.services[&web()]));
+    assert!(mirror.insert(slice("web-2", "10.0.0.2")));
+    let settled = mirror.settle(hold);
+    assert_eq!(settled.snapshot.services[&web()].endpoints[0].len(), 2);
+    assert_eq!(settled.allocation.pools[&web()], "main");
+}
+
+#[test]
+fn an_object_that_goes_wrong_stays_as_it_was_and_says_why() {
+    let mut mirror = full();
+    mirror.settle(hold);
+    assert!(mirror.insert(service(json!({"externalTrafficPolicy": "Sometimes"}))));
+    let mut wrong = node();
+    wrong["status"]["addresses"][0]["address"] = json!("x");
+    assert!(mirror.insert(wrong.clone()) && !mirror.insert(wrong));
+    let settled = mirror.settle(hold);
+    assert!(settled.allocation.addresses.contains_key(&web()));
+    assert_eq!(settled.snapshot.nodes.len(), 1);
+    let words = words(settled);
+    assert_eq!(words.len(), 2, "{words:#?}");
+    assert!(words[1].starts_with("error: cluster: Service shop/web: spec.externalTrafficPolicy: \"Sometimes\""));
+    assert!(mirror.insert(service(json!({}))) && mirror.insert(node()));
+    assert!(mirror.settle(hold).problems.is_empty());
+}
+
+#[test]
+fn a_service_that_is_ours_no_more_is_released_and_one_that_is_gone_is_not() {
+    let mut mirror = full();
+    mirror.settle(hold);
+    let mut other = service(json!({"type": "ClusterIP"}));
+    other["metadata"]["annotations"] = json!({ALLOCATED_FROM: "main"});
+    assert!(mirror.insert(other));
+    assert_eq!(mirror.released().collect::<Vec<_>>(), [&web()]);
+    assert!(mirror.settle(hold).allocation.addresses.is_empty());
+    assert!(mirror.remove(&key("Service", "shop", "web")) && !mirror.remove(&key("Service", "shop", "web")));
+    assert_eq!(mirror.released().count(), 0);
+}
+
+#[test]
+fn without_any_configuration_the_last_one_holds() {
+    let mut mirror = full();
+    mirror.settle(hold);
+    assert!(mirror.remove(&key("IPAddressPool", SYSTEM, "main")));
+    let settled = mirror.settle(hold);
+    assert_eq!(settled.snapshot.pools.len(), 1);
+    assert!(settled.allocation.addresses.contains_key(&web()));
+    assert!(words(settled)[0].contains("what they said last holds until there is one"), "{:?}", words(settled));
+    assert!(mirror.insert(pool("new", "198.51.100.0/24")));
+    let settled = mirror.settle(hold);
+    assert_eq!(settled.snapshot.pools.keys().collect::<Vec<_>>(), ["new"]);
+    assert!(settled.allocation.addresses.is_empty(), "somebody else's address");
+}
+
+#[test]
+fn what_is_not_listed_any_more_is_gone() {
+    let mut mirror = full();
+    mirror.settle(hold);
+    assert!(!mirror.retain("EndpointSlice", |_| true));
+    for kind in ["EndpointSlice", "Node", "IPAddressPool"] {
+        assert!(mirror.retain(kind, |_| false), "{kind}");
+    }
+    let settled = mirror.settle(hold);
+    assert!(settled.snapshot.services[&web()].endpoints[0].is_empty());
+    assert!(settled.snapshot.nodes.is_empty());
+}
+
+proptest! {
+    /// However objects came and went, what is left says what it says in files.
+    #[test]
+    fn the_order_in_which_objects_arrive_does_not_matter(
+        before in subsequence((0..8).collect::<Vec<usize>>(), 0..8),
+        after in Just((0..8).collect::<Vec<usize>>()).prop_shuffle(),
+        gone in subsequence((0..8).collect::<Vec<usize>>(), 0..4),
+    ) {
+        let objects = [
+            pool("main", "192.0.2.0/26"),
+            pool("other", "192.0.2.128/26"),
+            service(json!({})),
+            slice("web-1", "10.0.0.1"),
+            slice("web-2", "10.0.0.2"),
+            node(),
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system", "uid": "u"}}),
+            service(json!({"externalTrafficPolicy": "Local"})),
+        ];
+        let mut mirror = Mirror::default();
+        for turn in [&before, &after] {
+            turn.iter().for_each(|object| { mirror.insert(objects[*object].clone()); });
+            mirror.settle(hold);
+        }
+        gone.iter().for_each(|object| { mirror.remove(&key_of(&objects[*object])); });
+        // The last of those with one name is what is there.
+        let last: BTreeMap<ObjectKey, &Value> =
+            after.iter().map(|object| (key_of(&objects[*object]), &objects[*object])).collect();
+        let mut files = BTreeMap::new();
+        for (key, object) in last {
+            if gone.iter().all(|gone| key_of(&objects[*gone]) != key) || key.kind == "IPAddressPool" && gone.contains(&0) && gone.contains(&1) {
+                files.insert(format!("{key}.json").replace('/', "-"), object.to_string().into_bytes());
+            }
+        }
+        let settled = mirror.settle(hold);
+        prop_assert_eq!(&settled.snapshot, &decode(&files).snapshot);
+    }
+}
