@@ -133,7 +133,7 @@ pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<(S
 }
 
 /// The annotation by which a Service says of which pool its addresses are (MetalLB: `controller/service.go`).
-pub(crate) const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
+pub const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
 
 /// What a port has to be.
 pub(crate) const PORT: &str = "a port from 1 to 65535";

@@ -1,81 +1,218 @@
-//! What of the objects that are wanted has been applied, and what is to be tried again.
+//! What is wanted of objects, what of that has been written, and what is to be tried again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use lb_api::{ObjectKey, Objects};
-use serde_json::Value;
+use lb_api::ObjectKey;
 
+use super::kinds::L2_STATUS;
 use crate::output::Document;
 
-/// Between two attempts to apply an object, at first and at most.
+/// Between two attempts to write an object, at first and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(60)];
 
-/// What was applied, and what failed.
+/// Which objects are written, one after the other or side by side, each for itself.
 #[derive(Default)]
 pub(super) struct Applied {
-    done: BTreeMap<ObjectKey, Done>,
-    failing: BTreeMap<ObjectKey, Failing>,
+    entries: BTreeMap<ObjectKey, Entry>,
+    /// Of those that are to be written now, who comes first.
+    queue: VecDeque<ObjectKey>,
+    waiting: BTreeSet<(Instant, ObjectKey)>,
 }
 
-#[derive(PartialEq)]
-struct Done {
-    value: Value,
-    /// Of the object, where it is watched: another one of the same name knows nothing of what the first was told.
-    uid: Option<String>,
+/// What is to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Wanted {
+    pub document: Arc<Document>,
+    /// Of the object it is about, where that is watched: another one of the same name knows nothing of what the first was told.
+    pub uid: Option<String>,
 }
 
-struct Failing {
-    pauses: ExponentialBackoff,
-    next: Instant,
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Write {
+    /// Apply this.
+    Apply(Wanted),
+    /// Delete the object with this name.
+    Delete(ObjectKey),
+}
+
+impl Write {
+    pub fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Apply(wanted) => &wanted.document.key,
+            Self::Delete(key) => key,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Entry {
+    wanted: Option<Wanted>,
+    done: Done,
+    attempt: Attempt,
+    pauses: Option<ExponentialBackoff>,
+}
+
+/// What an object says by what was written last.
+#[derive(Debug, Default, PartialEq)]
+enum Done {
+    /// Nothing of ours.
+    #[default]
+    Nothing,
+    /// Something: it was there before us, or nobody knows whether a write was carried out.
+    Unknown,
+    /// This.
+    Written(Wanted),
+}
+
+#[derive(Debug, Default, PartialEq)]
+enum Attempt {
+    #[default]
+    None,
+    Queued,
+    /// It is under way.
+    Writing,
+    /// It failed, and is due again then.
+    Waiting(Instant),
+}
+
+impl Entry {
+    fn is_due(&self) -> bool {
+        match (&self.wanted, &self.done) {
+            (Some(wanted), Done::Written(done)) => wanted != done,
+            (Some(_), Done::Nothing | Done::Unknown) => true,
+            (None, done) => *done != Done::Nothing,
+        }
+    }
 }
 
 impl Applied {
-    /// Whether a document is to be applied now.
-    pub fn is_due(&self, document: &Document, objects: &Objects, now: Instant) -> bool {
-        self.differs(document, objects)
-            && self.failing.get(&document.key).is_none_or(|failing| failing.next <= now)
+    /// These documents are wanted, and no others. Of the kinds that we alone write, those that are not wanted are deleted; all others
+    /// are forgotten.
+    pub fn handle_wanted(&mut self, documents: Vec<Document>, uid: impl Fn(&Document) -> Option<String>) {
+        let mut left: BTreeSet<ObjectKey> = self.entries.keys().cloned().collect();
+        for document in documents {
+            left.remove(&document.key);
+            let uid = uid(&document);
+            let entry = self.entries.entry(document.key.clone()).or_default();
+            let is_same =
+                |known: &Wanted| known.uid == uid && *known.document == document;
+            if !entry.wanted.as_ref().is_some_and(is_same) {
+                let key = document.key.clone();
+                entry.wanted = Some(Wanted { document: Arc::new(document), uid });
+                self.enqueue(&key);
+            }
+        }
+        for key in left {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.wanted = None;
+            }
+            self.enqueue(&key);
+        }
     }
 
-    /// When one of the documents that failed is to be tried again.
-    pub fn poll_timeout(&self, documents: &[Document], objects: &Objects) -> Option<Instant> {
-        let failing = documents.iter().filter(|document| self.differs(document, objects));
-        failing.filter_map(|document| Some(self.failing.get(&document.key)?.next)).min()
+    /// Objects of ours that were there before.
+    pub fn handle_found(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
+        for key in keys {
+            let entry = self.entries.entry(key.clone()).or_default();
+            if entry.done == Done::Nothing {
+                entry.done = Done::Unknown;
+            }
+            self.enqueue(&key);
+        }
     }
 
-    /// A document was applied.
-    pub fn handle_done(&mut self, document: &Document, objects: &Objects) {
-        self.failing.remove(&document.key);
-        let done = Done { value: document.value.clone(), uid: uid(objects, &document.key) };
-        self.done.insert(document.key.clone(), done);
+    /// What is to be written next, if anything; it is under way then.
+    pub fn poll_write(&mut self, now: Instant) -> Option<Write> {
+        while let Some((at, key)) = self.waiting.pop_first() {
+            if at > now {
+                self.waiting.insert((at, key));
+                break;
+            }
+            self.retry(&key);
+        }
+        while let Some(key) = self.queue.pop_front() {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            entry.attempt = Attempt::None;
+            if !entry.is_due() {
+                continue;
+            }
+            entry.attempt = Attempt::Writing;
+            return Some(match &entry.wanted {
+                Some(wanted) => Write::Apply(wanted.clone()),
+                None => Write::Delete(key),
+            });
+        }
+        None
     }
 
-    /// A document could not be applied.
+    /// Whether there is something to write now.
+    pub fn has_work(&self, now: Instant) -> bool {
+        !self.queue.is_empty() || self.waiting.first().is_some_and(|(at, _)| *at <= now)
+    }
+
+    /// When something that failed is due again.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting.first().map(|(at, _)| *at)
+    }
+
+    /// It was written.
+    pub fn handle_done(&mut self, write: Write) {
+        let key = write.key().clone();
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.attempt = Attempt::None;
+        entry.pauses = None;
+        entry.done = match write {
+            Write::Apply(wanted) => Done::Written(wanted),
+            Write::Delete(_) => Done::Nothing,
+        };
+        self.enqueue(&key);
+    }
+
+    /// It failed, or nobody knows; it is tried again later as long as it is wanted.
     pub fn handle_failed(&mut self, key: &ObjectKey, now: Instant) {
-        let new = || Failing { pauses: pauses(), next: now };
-        let failing = self.failing.entry(key.clone()).or_insert_with(new);
-        failing.next = now + failing.pauses.next().unwrap_or(PAUSES[1]);
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        entry.done = Done::Unknown;
+        let pause = entry.pauses.get_or_insert_with(pauses).next().unwrap_or(PAUSES[1]);
+        entry.attempt = Attempt::Waiting(now + pause);
+        self.waiting.insert((now + pause, key.clone()));
+        self.forget(key);
     }
 
-    /// Forgets all others than these.
-    pub fn retain(&mut self, documents: &[Document]) {
-        let wanted: BTreeSet<&ObjectKey> = documents.iter().map(|document| &document.key).collect();
-        self.failing.retain(|key, _| wanted.contains(key));
-        self.done.retain(|key, _| wanted.contains(key));
+    /// An object is written as soon as it can be, if it has to be.
+    fn enqueue(&mut self, key: &ObjectKey) {
+        self.forget(key);
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_due()) else { return };
+        if entry.attempt == Attempt::None {
+            entry.attempt = Attempt::Queued;
+            self.queue.push_back(key.clone());
+        }
     }
 
-    fn differs(&self, document: &Document, objects: &Objects) -> bool {
-        self.done
-            .get(&document.key)
-            .is_none_or(|done| done.value != document.value || done.uid != uid(objects, &document.key))
+    fn retry(&mut self, key: &ObjectKey) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.attempt = Attempt::None;
+        }
+        self.enqueue(key);
     }
-}
 
-fn uid(objects: &Objects, key: &ObjectKey) -> Option<String> {
-    objects.get(key)?["metadata"]["uid"].as_str().map(str::to_owned)
+    /// Of an object that is not wanted nothing is kept, unless it is to be deleted, or is being written.
+    fn forget(&mut self, key: &ObjectKey) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let is_deleted = key.kind == L2_STATUS.kind && entry.done != Done::Nothing;
+        if entry.wanted.is_some() || is_deleted || entry.attempt == Attempt::Writing {
+            return;
+        }
+        if let Attempt::Waiting(at) = entry.attempt {
+            self.waiting.remove(&(at, key.clone()));
+        }
+        self.entries.remove(key);
+    }
 }
 
 fn pauses() -> ExponentialBackoff {
@@ -94,47 +231,99 @@ mod tests {
 
     use super::*;
 
-    fn web(ip: &str) -> Document {
-        let key =
-            ObjectKey { kind: "Service".to_owned(), namespace: "shop".to_owned(), name: "web".to_owned() };
-        Document { author: "controller".to_owned(), key, value: json!({"status": ip}) }
+    fn key(kind: &str) -> ObjectKey {
+        ObjectKey { kind: kind.to_owned(), namespace: "shop".to_owned(), name: "web".to_owned() }
     }
 
-    fn objects(uid: &str) -> Objects {
-        let mut objects = Objects::default();
-        objects
-            .insert(json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "web", "uid": uid}}));
-        objects
+    fn document(kind: &str, ip: &str) -> Document {
+        Document { author: "controller".to_owned(), key: key(kind), value: json!({"status": ip}) }
+    }
+
+    fn web(ip: &str) -> Document {
+        document("Service", ip)
+    }
+
+    /// What is written at once, if all of it succeeds.
+    fn written(applied: &mut Applied, now: Instant) -> Vec<String> {
+        let mut said = Vec::new();
+        while let Some(write) = applied.poll_write(now) {
+            said.push(match &write {
+                Write::Apply(wanted) => format!("{}", wanted.document.value["status"]).replace('"', ""),
+                Write::Delete(key) => format!("delete {}", key.kind),
+            });
+            applied.handle_done(write);
+        }
+        said
     }
 
     #[test]
-    fn what_was_applied_is_applied_again_only_to_another_object_or_with_other_words() {
+    fn what_was_written_is_written_again_only_to_another_object_or_with_other_words() {
         let (mut applied, now) = (Applied::default(), Instant::now());
-        let first = objects("1");
-        assert!(applied.is_due(&web("a"), &first, now));
-        applied.handle_done(&web("a"), &first);
-        assert!(!applied.is_due(&web("a"), &first, now));
-        assert!(applied.is_due(&web("b"), &first, now));
-        assert!(
-            applied.is_due(&web("a"), &objects("2"), now),
-            "deleted, and created again under the same name"
-        );
-        applied.retain(&[]);
-        assert!(applied.is_due(&web("a"), &first, now));
+        for (uid, ip, expected) in [
+            ("1", "a", &["a"][..]),
+            ("1", "a", &[]),
+            ("1", "b", &["b"]),
+            // Deleted, and created again under the same name.
+            ("2", "b", &["b"]),
+        ] {
+            applied.handle_wanted(vec![web(ip)], |_| Some(uid.to_owned()));
+            assert_eq!(written(&mut applied, now), expected, "{uid} {ip}");
+        }
+        applied.handle_wanted(Vec::new(), |_| None);
+        assert!(written(&mut applied, now).is_empty() && applied.entries.is_empty(), "others write Services too");
+        applied.handle_wanted(vec![web("b")], |_| Some("2".to_owned()));
+        assert_eq!(written(&mut applied, now), ["b"]);
     }
 
     #[test]
     fn what_fails_is_tried_again_later_as_long_as_it_is_wanted() {
         let (mut applied, now) = (Applied::default(), Instant::now());
-        let objects = objects("1");
-        applied.handle_done(&web("a"), &objects);
-        let wanted = [web("b")];
-        applied.handle_failed(&wanted[0].key, now);
-        assert!(!applied.is_due(&wanted[0], &objects, now));
-        let next = applied.poll_timeout(&wanted, &objects);
-        assert!(next.is_some_and(|next| next > now && applied.is_due(&wanted[0], &objects, next)));
-        // As it is: there is nothing to try again, and nobody to wake for it.
-        assert_eq!(applied.poll_timeout(&[web("a")], &objects), None);
-        assert_eq!(applied.poll_timeout(&[], &objects), None);
+        applied.handle_wanted(vec![web("a")], |_| None);
+        assert!(applied.has_work(now) && applied.poll_write(now).is_some());
+        applied.handle_failed(&key("Service"), now);
+        assert!(!applied.has_work(now) && applied.poll_write(now).is_none());
+        let next = applied.poll_timeout().unwrap_or(now);
+        assert!(next > now && applied.has_work(next));
+        assert_eq!(written(&mut applied, next), ["a"]);
+        applied.handle_wanted(vec![web("b")], |_| None);
+        assert!(applied.poll_write(now).is_some());
+        applied.handle_failed(&key("Service"), now);
+        // There is nothing to try again, and nobody to wake for it.
+        applied.handle_wanted(Vec::new(), |_| None);
+        assert_eq!(applied.poll_timeout(), None);
+    }
+
+    #[test]
+    fn what_changes_while_it_is_written_is_written_once_more_and_never_twice_at_once() {
+        let (mut applied, now) = (Applied::default(), Instant::now());
+        applied.handle_wanted(vec![web("a")], |_| None);
+        let Some(write) = applied.poll_write(now) else { panic!("nothing to write") };
+        applied.handle_wanted(vec![web("b")], |_| None);
+        assert_eq!(applied.poll_write(now), None);
+        applied.handle_done(write);
+        assert_eq!(written(&mut applied, now), ["b"]);
+        // Not wanted any more while it is written: it is forgotten after that.
+        applied.handle_wanted(vec![web("c")], |_| None);
+        let Some(write) = applied.poll_write(now) else { panic!("nothing to write") };
+        applied.handle_wanted(Vec::new(), |_| None);
+        applied.handle_done(write);
+        assert!(applied.entries.is_empty() && applied.poll_write(now).is_none());
+    }
+
+    #[test]
+    fn what_we_alone_write_is_deleted_when_it_is_not_wanted() {
+        let (mut applied, now) = (Applied::default(), Instant::now());
+        applied.handle_wanted(vec![document(L2_STATUS.kind, "a"), web("a")], |_| None);
+        assert_eq!(written(&mut applied, now).len(), 2);
+        applied.handle_wanted(Vec::new(), |_| None);
+        assert_eq!(written(&mut applied, now), ["delete ServiceL2Status"]);
+        assert!(applied.entries.is_empty());
+        // Of an earlier process.
+        applied.handle_found([key(L2_STATUS.kind)]);
+        let Some(Write::Delete(key)) = applied.poll_write(now) else { panic!("nothing to delete") };
+        applied.handle_failed(&key, now);
+        let next = applied.poll_timeout().unwrap_or(now);
+        applied.handle_wanted(vec![document(L2_STATUS.kind, "b")], |_| None);
+        assert_eq!(written(&mut applied, next), ["b"]);
     }
 }

@@ -13,6 +13,8 @@ pub(super) struct Kind {
     pub kind: &'static str,
     pub plural: &'static str,
     pub scope: Scope,
+    /// The one object that is read, by its name; all if there is none.
+    pub only: Option<&'static str>,
 }
 
 /// Where objects of a kind stand.
@@ -33,33 +35,65 @@ const fn kind(
     plural: &'static str,
     scope: Scope,
 ) -> Kind {
-    Kind { group, version, kind, plural, scope }
+    Kind { group, version, kind, plural, scope, only: None }
+}
+
+/// One object of our own namespace: the right to read others is not needed.
+const fn only(kind: &'static str, plural: &'static str, name: &'static str) -> Kind {
+    Kind { group: "", version: "v1", kind, plural, scope: Scope::Own, only: Some(name) }
 }
 
 const METALLB: &str = "metallb.io";
 
-pub(super) const SERVICE: Kind = kind("", "v1", "Service", "services", Scope::Namespaced);
+const SERVICE: Kind = kind("", "v1", "Service", "services", Scope::Namespaced);
+const POOL: Kind = kind(METALLB, "v1beta1", "IPAddressPool", "ipaddresspools", Scope::Own);
+/// Of which a node writes its own, and nobody else.
+pub(super) const L2_STATUS: Kind =
+    kind(METALLB, "v1beta1", "ServiceL2Status", "servicel2statuses", Scope::Own);
 
-/// What a controller reads.
-pub(super) const OF_CONTROLLER: [Kind; 10] = [
+/// What both roles read.
+const COMMON: [Kind; 10] = [
     SERVICE,
     kind("", "v1", "Node", "nodes", Scope::Cluster),
     kind("", "v1", "Namespace", "namespaces", Scope::Cluster),
-    kind("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", Scope::Cluster),
-    kind(METALLB, "v1beta1", "IPAddressPool", "ipaddresspools", Scope::Own),
+    POOL,
     kind(METALLB, "v1beta1", "L2Advertisement", "l2advertisements", Scope::Own),
     kind(METALLB, "v1beta1", "BGPAdvertisement", "bgpadvertisements", Scope::Own),
     kind(METALLB, "v1beta2", "BGPPeer", "bgppeers", Scope::Own),
     kind(METALLB, "v1beta1", "BFDProfile", "bfdprofiles", Scope::Own),
     kind(METALLB, "v1beta1", "Community", "communities", Scope::Own),
+    // MetalLB's configuration before it had kinds of its own.
+    only("ConfigMap", "configmaps", "config"),
 ];
 
-/// What is written beside them.
-pub(super) const WRITTEN: [Kind; 3] = [
+/// What a controller reads beside that.
+const OF_CONTROLLER: [Kind; 1] =
+    [kind("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", Scope::Cluster)];
+
+/// What a node reads beside that.
+const OF_NODE: [Kind; 2] = [
+    kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", Scope::Namespaced),
+    only("Secret", "secrets", "memberlist"),
+];
+
+/// What is written.
+const WRITTEN: [Kind; 5] = [
+    SERVICE,
+    POOL,
     kind("", "v1", "Event", "events", Scope::Namespaced),
     kind(METALLB, "v1beta1", "ConfigurationState", "configurationstates", Scope::Own),
-    kind(METALLB, "v1beta1", "ServiceL2Status", "servicel2statuses", Scope::Own),
+    L2_STATUS,
 ];
+
+/// What a controller reads.
+pub(super) fn of_controller() -> impl Iterator<Item = Kind> {
+    COMMON.into_iter().chain(OF_CONTROLLER)
+}
+
+/// What a node reads: Nodes as a whole, for of each it needs its addresses, the networks of its pods, its taints and conditions.
+pub(super) fn of_node() -> impl Iterator<Item = Kind> {
+    COMMON.into_iter().chain(OF_NODE)
+}
 
 impl Kind {
     /// As objects name it.
@@ -97,8 +131,8 @@ impl Kind {
         }
     }
 
-    /// The kind of that name.
-    pub fn of(name: &str) -> Option<Self> {
-        OF_CONTROLLER.into_iter().chain(WRITTEN).find(|kind| kind.kind == name)
+    /// The kind of that name among those that are written.
+    pub fn written(name: &str) -> Option<Self> {
+        WRITTEN.into_iter().find(|kind| kind.kind == name)
     }
 }

@@ -14,10 +14,10 @@ use kube::{
         watcher::{self, Event},
     },
 };
-use lb_api::{ObjectKey, Objects};
+use lb_api::{Mirror, ObjectKey};
 use serde_json::Value;
 
-use super::kinds::{Kind, OF_CONTROLLER};
+use super::kinds::{Kind, of_controller, of_node};
 use crate::chain::chain;
 
 type Told = (Kind, Result<Event<DynamicObject>, watcher::Error>);
@@ -25,30 +25,45 @@ type Told = (Kind, Result<Event<DynamicObject>, watcher::Error>);
 /// The objects of a cluster, as watched. What cannot be watched for a while stays as it was, and is watched again.
 pub struct Watched {
     told: SelectAll<BoxStream<'static, Told>>,
-    objects: Objects,
+    mirror: Mirror,
     /// Kinds that are listed anew, and what was found of each so far.
     listing: BTreeMap<&'static str, BTreeSet<ObjectKey>>,
     /// Kinds that were listed once.
     known: BTreeSet<&'static str>,
     /// Kinds that cannot be watched, and why: it is said once.
-    failing: BTreeMap<&'static str, String>,
+    failing: BTreeMap<&'static str, Failing>,
+}
+
+struct Failing {
+    why: String,
+    /// The API server does not have the kind.
+    is_missing: bool,
 }
 
 impl Watched {
     /// What a controller needs, with `own` as our own namespace.
     pub fn of_controller(client: &Client, own: &str) -> Self {
-        Self::new(client, own, &OF_CONTROLLER)
+        Self::new(client, own, of_controller())
     }
 
-    fn new(client: &Client, own: &str, kinds: &[Kind]) -> Self {
-        let streams = kinds.iter().map(|kind| {
-            let kind = *kind;
-            let watched = watcher::watcher(kind.read(client.clone(), own), watcher::Config::default());
+    /// What a node needs, with `own` as our own namespace.
+    pub fn of_node(client: &Client, own: &str) -> Self {
+        Self::new(client, own, of_node())
+    }
+
+    fn new(client: &Client, own: &str, kinds: impl Iterator<Item = Kind>) -> Self {
+        let streams = kinds.map(|kind| {
+            let config = watcher::Config::default();
+            let config = match kind.only {
+                Some(name) => config.fields(&format!("metadata.name={name}")),
+                None => config,
+            };
+            let watched = watcher::watcher(kind.read(client.clone(), own), config);
             watched.default_backoff().map(move |told| (kind, told)).boxed()
         });
         Self {
             told: streams.collect(),
-            objects: Objects::default(),
+            mirror: Mirror::default(),
             listing: BTreeMap::new(),
             known: BTreeSet::new(),
             failing: BTreeMap::new(),
@@ -56,8 +71,19 @@ impl Watched {
     }
 
     /// The objects, as they are known now.
-    pub fn objects(&self) -> &Objects {
-        &self.objects
+    pub fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
+    /// The same, to be settled.
+    pub fn mirror_mut(&mut self) -> &mut Mirror {
+        &mut self.mirror
+    }
+
+    /// Kinds that cannot be watched at present, and why; a kind that the API server does not have is none of them.
+    pub fn failing(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let failing = self.failing.iter().filter(|(_, failing)| !failing.is_missing);
+        failing.map(|(kind, failing)| (*kind, failing.why.as_str()))
     }
 
     /// Whether each kind has been listed, or is not there.
@@ -65,7 +91,7 @@ impl Watched {
         self.told.len() == self.known.len()
     }
 
-    /// Waits until something has changed.
+    /// Waits until something has changed: an object, or whether objects can be watched.
     pub async fn changed(&mut self) {
         loop {
             let Some(told) = self.told.next().await else { return std::future::pending().await };
@@ -89,10 +115,11 @@ impl Watched {
             Ok(event) => event,
             Err(error) => return self.fail(kind, &error),
         };
-        if self.failing.remove(name).is_some() {
+        let is_back = self.failing.remove(name).is_some();
+        if is_back {
             tracing::info!(kind = name, "watched again");
         }
-        match event {
+        let has_changed = match event {
             Event::Init => {
                 self.listing.insert(name, BTreeSet::new());
                 false
@@ -104,18 +131,22 @@ impl Watched {
             }
             Event::InitDone => {
                 let found = self.listing.remove(name).unwrap_or_default();
-                let has_changed = self.objects.retain(name, |known| found.contains(known));
+                let has_changed = self.mirror.retain(name, |known| found.contains(known));
                 self.known.insert(name) || has_changed
             }
             Event::Apply(object) => self.insert(kind, object),
-            Event::Delete(object) => self.objects.remove(&key(kind, &object)),
-        }
+            Event::Delete(object) => self.mirror.remove(&key(kind, &object)),
+        };
+        has_changed || is_back
     }
 
     fn fail(&mut self, kind: Kind, error: &watcher::Error) -> bool {
         let name = kind.kind;
         let why = chain(error);
-        if self.failing.insert(name, why.clone()).as_ref() != Some(&why) {
+        let is_missing = is_missing(error);
+        let known = self.failing.insert(name, Failing { why: why.clone(), is_missing });
+        let is_news = known.is_none_or(|known| known.is_missing != is_missing);
+        if is_news {
             tracing::warn!(
                 kind = name,
                 error = why,
@@ -123,7 +154,7 @@ impl Watched {
             );
         }
         // A kind that the API server does not have has no objects; one whose objects were known is only away.
-        is_missing(error) && self.known.insert(name)
+        is_missing && self.known.insert(name) || is_news
     }
 
     fn insert(&mut self, kind: Kind, object: DynamicObject) -> bool {
@@ -131,7 +162,7 @@ impl Watched {
         // Items of a list do not say it.
         value["apiVersion"] = Value::from(kind.api_version());
         value["kind"] = Value::from(kind.kind);
-        self.objects.insert(value)
+        self.mirror.insert(value)
     }
 }
 

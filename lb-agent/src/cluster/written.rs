@@ -1,107 +1,185 @@
-//! Objects that are applied to a cluster: only what differs from what was applied last, each tried again by itself.
+//! Objects that are written to a cluster: only what differs from what was written last, each for itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use futures::{StreamExt, stream};
 use kube::{
     Client,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
-use lb_api::{ObjectKey, Objects};
+use lb_api::{Mirror, ObjectKey};
 use serde_json::json;
+use tokio::{task::JoinSet, time::timeout};
 
-use super::{applied::Applied, kinds::Kind};
+use super::{
+    applied::{Applied, Wanted, Write},
+    kinds::{Kind, L2_STATUS},
+};
 use crate::{chain::chain, output::Document};
 
 /// Writes that are under way at once.
 const AT_ONCE: usize = 32;
+/// A write that takes longer has failed: one that hangs must not keep others waiting for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is written, and what has been.
+/// What is written, and what has been. Writes go on while nobody looks; [`Self::progress`] is to be awaited, and [`Self::start`] called after
+/// it.
 pub struct Written {
     client: Client,
     manager: &'static str,
     applied: Applied,
+    under_way: JoinSet<Outcome>,
+}
+
+struct Outcome {
+    write: Write,
+    result: Result<(), Error>,
+}
+
+/// Why something was not written.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Refused(#[from] kube::Error),
+    #[error("the API server did not answer in {} s", PATIENCE.as_secs())]
+    Unanswered,
 }
 
 impl Written {
     /// Nothing yet; `manager` is who the API server takes for the owner of the fields (server-side apply).
     pub fn new(client: Client, manager: &'static str) -> Self {
-        Self { client, manager, applied: Applied::default() }
+        Self { client, manager, applied: Applied::default(), under_way: JoinSet::new() }
     }
 
-    /// Applies what has changed. What fails is tried again later, and keeps nothing else waiting.
-    pub async fn write(&mut self, documents: &[Document], objects: &Objects, now: Instant) {
-        let due = documents.iter().filter(|document| self.applied.is_due(document, objects, now));
-        let (client, manager) = (&self.client, self.manager);
-        let writes = due.map(|document| async move {
-            let result = apply(client, manager, document, objects).await;
-            (document, result)
-        });
-        let results: Vec<_> = stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
-        for (document, result) in results {
-            match result {
-                Ok(()) => self.applied.handle_done(document, objects),
-                Err(error) => {
-                    tracing::warn!(object = %document.key, error = said(&error), "not written; it is tried again");
-                    self.applied.handle_failed(&document.key, now);
-                }
-            }
+    /// From now on this is wanted, of the objects as they are known.
+    pub fn want(&mut self, documents: Vec<Document>, mirror: &Mirror) {
+        self.applied.handle_wanted(documents, |document| mirror.uid(&subject(document)).map(str::to_owned));
+    }
+
+    /// `ServiceL2Status` objects of this node that an earlier agent has left, in our own namespace.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub async fn find_earlier(&mut self, namespace: &str, node: &str) -> Result<(), kube::Error> {
+        let api = L2_STATUS.read(self.client.clone(), namespace);
+        let ours = ListParams::default().labels(&format!("metallb.io/node={node}"));
+        let found = api.list_metadata(&ours).await?;
+        self.applied.handle_found(found.items.into_iter().filter_map(|object| {
+            let (namespace, name) = (object.metadata.namespace?, object.metadata.name?);
+            Some(ObjectKey { kind: L2_STATUS.kind.to_owned(), namespace, name })
+        }));
+        Ok(())
+    }
+
+    /// Whether there is something to write now, and room for it: as much as makes it worth while to ask first whether it may be written.
+    pub fn has_work(&self, now: Instant) -> bool {
+        self.under_way.len() <= AT_ONCE / 2 && self.applied.has_work(now)
+    }
+
+    /// Begins to write what is to be written.
+    pub fn start(&mut self, now: Instant) {
+        while self.under_way.len() < AT_ONCE {
+            let Some(write) = self.applied.poll_write(now) else { return };
+            let (client, manager) = (self.client.clone(), self.manager);
+            self.under_way.spawn(async move {
+                let done = timeout(PATIENCE, carry_out(&client, manager, &write)).await;
+                let result = done.map_or(Err(Error::Unanswered), |result| result.map_err(Error::from));
+                Outcome { write, result }
+            });
         }
     }
 
-    /// What is not wanted any more, and may be wanted again later, is forgotten.
-    pub fn retain(&mut self, documents: &[Document]) {
-        self.applied.retain(documents);
+    /// Waits until something was written, failed, or is to be tried again.
+    pub async fn progress(&mut self) {
+        let again = self.applied.poll_timeout();
+        tokio::select! {
+            Some(outcome) = self.under_way.join_next() => self.take(outcome),
+            () = until(again) => {}
+        }
+        // What else has come to its end by now.
+        while let Some(outcome) = self.under_way.try_join_next() {
+            self.take(outcome);
+        }
     }
 
-    /// Whether there is anything to write now.
-    pub fn has_work(&self, documents: &[Document], objects: &Objects, now: Instant) -> bool {
-        documents.iter().any(|document| self.applied.is_due(document, objects, now))
+    fn take(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
+        // Tasks neither panic nor are aborted before this is dropped.
+        let Ok(Outcome { write, result }) = outcome else { return };
+        match result {
+            Ok(()) => self.applied.handle_done(write),
+            Err(error) => {
+                let object = write.key().clone();
+                tracing::warn!(%object, error = said(&error), "not written; it is tried again");
+                self.applied.handle_failed(&object, Instant::now());
+            }
+        }
     }
+}
 
-    /// When something that failed is to be tried again.
-    pub fn poll_timeout(&self, documents: &[Document], objects: &Objects) -> Option<Instant> {
-        self.applied.poll_timeout(documents, objects)
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a document is about: the object itself, or of an event the one that it tells of.
+fn subject(document: &Document) -> ObjectKey {
+    match document.key.kind.as_str() {
+        "Event" => ObjectKey {
+            kind: "Service".to_owned(),
+            namespace: document.key.namespace.clone(),
+            name: document.value["involvedObject"]["name"].as_str().unwrap_or_default().to_owned(),
+        },
+        _ => document.key.clone(),
     }
 }
 
 /// What the API server said, or why it said nothing.
-fn said(error: &kube::Error) -> String {
+fn said(error: &Error) -> String {
     match error {
-        kube::Error::Api(status) => status.message.clone(),
+        Error::Refused(kube::Error::Api(status)) => status.message.clone(),
         other => chain(other),
+    }
+}
+
+async fn carry_out(client: &Client, manager: &str, write: &Write) -> Result<(), kube::Error> {
+    match write {
+        Write::Apply(wanted) => apply(client, manager, wanted).await,
+        Write::Delete(ObjectKey { kind, namespace, name }) => {
+            let Some(kind) = Kind::written(kind) else { return Ok(()) };
+            let deleted = kind.write(client.clone(), namespace).delete(name, &DeleteParams::default()).await;
+            match deleted {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                other => other.map(drop),
+            }
+        }
     }
 }
 
 async fn apply(
     client: &Client,
     manager: &str,
-    document: &Document,
-    objects: &Objects,
+    Wanted { document, uid }: &Wanted,
 ) -> Result<(), kube::Error> {
     let ObjectKey { kind, namespace, name } = &document.key;
-    let Some(kind) = Kind::of(kind) else { return Ok(()) };
+    let Some(kind) = Kind::written(kind) else { return Ok(()) };
     let api = kind.write(client.clone(), namespace);
     let params = PatchParams::apply(manager).force();
-    let mut value = document.value.clone();
     match kind.kind {
         // There without us: only the status is ours, and the annotation that goes with it.
         "Service" | "IPAddressPool" => {
-            api.patch_status(name, &params, &Patch::Apply(&value)).await?;
+            api.patch_status(name, &params, &Patch::Apply(&document.value)).await?;
         }
         "Event" => {
-            // By which `kubectl describe` finds it.
-            let involved = ObjectKey {
-                kind: "Service".to_owned(),
-                namespace: namespace.clone(),
-                name: value["involvedObject"]["name"].as_str().unwrap_or_default().to_owned(),
-            };
-            if let Some(uid) = objects.get(&involved).map(|service| &service["metadata"]["uid"]) {
-                value["involvedObject"]["uid"] = uid.clone();
+            let mut value = document.value.clone();
+            if let Some(uid) = uid {
+                // By which `kubectl describe` finds it.
+                value["involvedObject"]["uid"] = uid.as_str().into();
             }
             api.patch(name, &params, &Patch::Apply(&value)).await?;
         }
         _ => {
+            let mut value = document.value.clone();
             let status = value.as_object_mut().and_then(|fields| fields.remove("status"));
             api.patch(name, &params, &Patch::Apply(&value)).await?;
             if let Some(status) = status {

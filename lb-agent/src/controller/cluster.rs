@@ -14,7 +14,6 @@ use super::{decider::Decider, objects::released};
 use crate::{
     chain::chain,
     cluster::{self, Leadership, Watched, Written},
-    output::Document,
 };
 
 /// How the controller of a cluster runs.
@@ -53,8 +52,9 @@ const MANAGER: &str = "magnetite-controller";
 const LEASE: &str = "magnetite-controller";
 /// Until it is asked again whether this one still holds it.
 const UNCONFIRMED: Duration = Duration::from_secs(1);
-/// What changes together is looked at together.
+/// What changes together is looked at together: for so long, or for so many times what the last look took.
 const SETTLE: Duration = Duration::from_millis(10);
+const SETTLE_RATIO: u32 = 4;
 
 /// Allocates until SIGTERM or SIGINT.
 ///
@@ -82,7 +82,16 @@ pub async fn run_in_cluster(options: ClusterOptions) -> Result<(), ClusterError>
 struct Acting {
     decider: Decider,
     written: Written,
-    documents: Vec<Document>,
+    /// What the last look at everything took.
+    took: Duration,
+}
+
+/// Never, where nothing is written.
+async fn progress(acting: Option<&mut Acting>) {
+    match acting {
+        Some(acting) => acting.written.progress().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn control(
@@ -98,6 +107,7 @@ async fn control(
         tokio::select! {
             () = watched.changed() => has_changed = true,
             () = leadership.changed() => {}
+            () = progress(acting.as_mut()) => {}
             () = until(again) => {}
         }
         again = None;
@@ -106,34 +116,32 @@ async fn control(
             continue;
         }
         let is_new = acting.is_none();
-        let Acting { decider, written, documents } = acting.get_or_insert_with(|| Acting {
+        let Acting { decider, written, took } = acting.get_or_insert_with(|| Acting {
             decider: Decider::new(Memory::default(), Allocator::new(options.rest, options.pool_edit), None),
             written: Written::new(client.clone(), MANAGER),
-            documents: Vec::new(),
+            took: Duration::ZERO,
         });
         if has_changed || is_new {
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(SETTLE.max(*took * SETTLE_RATIO)).await;
+            let begin = Instant::now();
             watched.take_waiting();
-            let settled = decider.decide_objects(watched.objects(), Instant::now());
-            *documents = decider.tell(&settled);
-            documents.extend(released(watched.objects()));
-            written.retain(documents);
+            let settled = decider.decide_objects(watched.mirror_mut(), begin);
+            let mut documents = decider.tell(settled);
+            documents.extend(released(watched.mirror()));
+            written.want(documents, watched.mirror());
+            *took = begin.elapsed();
         }
-        if written.has_work(documents, watched.objects(), Instant::now()) {
-            match leadership.confirm().await {
-                Ok(true) => written.write(documents, watched.objects(), Instant::now()).await,
-                Ok(false) => {
-                    acting = None;
-                    continue;
-                }
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "the Lease cannot be read: nothing is written until it can");
-                    again = Some(Instant::now() + UNCONFIRMED);
-                    continue;
-                }
+        if !written.has_work(Instant::now()) {
+            continue;
+        }
+        match leadership.confirm().await {
+            Ok(true) => written.start(Instant::now()),
+            Ok(false) => acting = None,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the Lease cannot be read: nothing is written until it can");
+                again = Some(Instant::now() + UNCONFIRMED);
             }
         }
-        again = written.poll_timeout(documents, watched.objects());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
-use lb_api::{Memory, Objects, Settled};
+use lb_api::{Memory, Mirror, Settled};
 use lb_core::{
     allocate::{Allocation, Allocator},
     model::ObjectName,
@@ -48,9 +48,10 @@ impl Decider {
     }
 
     /// Addresses for the objects of a cluster.
-    pub fn decide_objects(&mut self, objects: &Objects, now: Instant) -> Settled {
-        let allocator = &mut self.allocator;
-        self.memory.settle_objects(objects, |snapshot| allocator.handle_snapshot(snapshot, now))
+    pub fn decide_objects<'a>(&mut self, mirror: &'a mut Mirror, now: Instant) -> &'a Settled {
+        mirror.settle(|snapshot, _, allocation| {
+            *allocation = self.allocator.handle_snapshot(snapshot, now);
+        })
     }
 
     /// What there is to write of a decision; what is new of it is logged.

@@ -1,12 +1,12 @@
 //! The objects that the controller has something to say in.
 
 use jiff::Timestamp;
-use lb_api::{Objects, Settled, crd::IPAddressPoolStatus};
+use lb_api::{Mirror, Settled, crd::IPAddressPoolStatus};
 use lb_core::allocate::PoolCounts;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::CONTROLLER;
-use crate::output::{ALLOCATED_FROM, Document, configuration, document, services};
+use crate::output::{Document, configuration, document, services};
 
 /// Status of Services and pools, and of the configuration, which is as it is since then.
 pub fn objects(settled: &Settled, since: Timestamp) -> Vec<Document> {
@@ -32,14 +32,8 @@ pub fn objects(settled: &Settled, since: Timestamp) -> Vec<Document> {
 }
 
 /// Services that have something of ours, and are not ours any more: of another type or class.
-pub fn released(objects: &Objects) -> Vec<Document> {
-    let is_released = |service: &Value| {
-        let is_ours =
-            service["spec"]["type"] == "LoadBalancer" && service["spec"]["loadBalancerClass"].is_null();
-        service["metadata"]["annotations"].get(ALLOCATED_FROM).is_some() && !is_ours
-    };
-    let released = objects.of_kind("Service").filter(|(_, service)| is_released(service));
-    released.map(|(key, _)| without_addresses(&key.namespace, &key.name)).collect()
+pub fn released(mirror: &Mirror) -> impl Iterator<Item = Document> {
+    mirror.released().map(|name| without_addresses(&name.namespace, &name.name))
 }
 
 fn without_addresses(namespace: &str, name: &str) -> Document {

@@ -6,14 +6,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use lb_api::{ObjectKey, Settled, Severity};
+use lb_api::{ALLOCATED_FROM, ObjectKey, Settled, Severity};
 use lb_core::{allocate::Allocation, model::ObjectName, plan::Plan};
 use serde_json::{Value, json};
 
 use super::{conflicts::conditions, maps::MapsView, owned::Owned, status::NodeStatus};
-
-/// The annotation by which a Service says of which pool its addresses are (MetalLB: `controller/service.go`).
-pub(crate) const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
 
 /// An object to write.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,12 +3,11 @@
 use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, sync::Arc};
 
 use k8s_openapi::api::core::v1;
+use lb_api::ALLOCATED_FROM;
 use lb_core::{
     allocate::Allocation,
     model::{ObjectName, Snapshot},
 };
-
-use super::documents::ALLOCATED_FROM;
 
 /// Addresses of Services and the pool that they are of, as written last: the files of a source say nothing of that.
 #[derive(Debug, Default)]

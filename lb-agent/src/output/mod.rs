@@ -14,7 +14,7 @@ mod status;
 mod writer;
 
 pub use conflicts::{ADDRESS_CONFLICT, ConflictStatus, StrangerStatus};
-pub(crate) use documents::{ALLOCATED_FROM, configuration, document, services};
+pub(crate) use documents::{configuration, document, services};
 pub use documents::{Document, Validity, documents};
 pub use drain::{DrainRequest, DrainRequests, DrainStatus, FlowsStatus, timestamp};
 pub use events::{Author, Events, Facts, Reason};
