@@ -132,9 +132,11 @@ const STATE: &str = "/var/lib/magnetite";
 
 #[derive(Args)]
 struct NodeArguments {
-    /// Where objects come from: file:DIR, the YAML and JSON files of a directory.
-    #[arg(long)]
+    /// Where objects come from: kube, the API server of a cluster; or file:DIR, the YAML and JSON files of a directory.
+    #[arg(long, default_value = "kube")]
     source: Source,
+    #[command(flatten)]
+    cluster: ClusterArguments,
     /// This node's name; the machine's if it is not given.
     #[arg(long, env = "NODE_NAME")]
     node_name: Option<String>,
@@ -173,6 +175,16 @@ struct NodeArguments {
 }
 
 #[derive(Args)]
+struct ClusterArguments {
+    /// Namespace of MetalLB's objects in the cluster.
+    #[arg(long, env = "METALLB_NAMESPACE", default_value = "metallb-system")]
+    namespace: String,
+    /// How the API server is reached: a kubeconfig; without it the pod's service account, or what kubectl would use.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<String>,
+}
+
+#[derive(Args)]
 struct ControllerArguments {
     /// Where objects come from: kube, the API server of a cluster; or file:DIR, the YAML and JSON files of a directory.
     #[arg(long, default_value = "kube")]
@@ -181,12 +193,8 @@ struct ControllerArguments {
     /// there.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Namespace of MetalLB's objects in the cluster.
-    #[arg(long, env = "METALLB_NAMESPACE", default_value = "metallb-system")]
-    namespace: String,
-    /// How the API server is reached: a kubeconfig; without it the pod's service account, or what kubectl would use.
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
     /// How long an address that was given up rests before another Service gets it, like 60s, unless its pool has no other.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
     address_rest: Duration,
@@ -279,7 +287,9 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 /// The log goes to standard error until what is returned is dropped. Whoever reads it slowly keeps nobody waiting: lines that find the
 /// queue full are left out.
 fn log() -> tracing_appender::non_blocking::WorkerGuard {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // What a request fails of is said by whoever made it.
+    let quiet = "info,kube_client=off";
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     let (writer, written_at_end) = tracing_appender::non_blocking(std::io::stderr());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // It would say on standard error that standard error is closed, and panic.
@@ -296,8 +306,8 @@ fn control(arguments: &ControllerArguments) -> Result<()> {
             if arguments.once || arguments.output.is_some() {
                 bail!("--once and --output are for objects from files: --source file:DIR");
             }
-            let kubeconfig = arguments.kubeconfig.clone();
-            let namespace = arguments.namespace.clone();
+            let kubeconfig = arguments.cluster.kubeconfig.clone();
+            let namespace = arguments.cluster.namespace.clone();
             let options = controller::ClusterOptions { kubeconfig, namespace, rest, pool_edit };
             Ok(runtime()?.block_on(controller::run_in_cluster(options))?)
         }
@@ -311,9 +321,6 @@ fn control(arguments: &ControllerArguments) -> Result<()> {
 
 fn serve(arguments: &NodeArguments) -> Result<()> {
     let _written_at_end = log();
-    let Source::File(source) = arguments.source.clone() else {
-        bail!("a node reads objects from files, --source file:DIR, and not yet from an API server");
-    };
     let node = NodeName(match &arguments.node_name {
         Some(name) => name.clone(),
         None => machine_name()?,
@@ -323,11 +330,14 @@ fn serve(arguments: &NodeArguments) -> Result<()> {
         sizes.set(text)?;
     }
     if arguments.dry_run {
+        let Source::File(source) = &arguments.source else {
+            bail!("--dry-run is for objects from files: --source file:DIR");
+        };
         let network = match &arguments.links {
             Some(path) => network::read(path, &node)?,
             None => runtime()?.block_on(async { Netlink::connect()?.network().await })?,
         };
-        let documents = node::dry_run(&source, &node, &network, sizes)?;
+        let documents = node::dry_run(source, &node, &network, sizes)?;
         if let Some(dir) = &arguments.output {
             return Ok(Writer::new(dir).write(&documents)?);
         }
@@ -336,8 +346,14 @@ fn serve(arguments: &NodeArguments) -> Result<()> {
         }
         return Ok(());
     }
+    let cluster = &arguments.cluster;
+    let feed = node::FeedOptions {
+        source: arguments.source.clone(),
+        kubeconfig: cluster.kubeconfig.clone(),
+        namespace: cluster.namespace.clone(),
+    };
     let options = node::Options {
-        source,
+        feed,
         node,
         pin_dir: arguments.pins.pin_dir.clone(),
         output: arguments.output.clone().unwrap_or(OUTPUT.into()),

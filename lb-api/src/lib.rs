@@ -23,5 +23,5 @@ pub use decode::{Decoded, decode};
 pub use memory::{Memory, Settled};
 pub use mirror::Mirror;
 pub use node::duration;
-pub use service::ALLOCATED_FROM;
 pub use problem::{ObjectKey, Problem, ProblemKind, Severity};
+pub use service::ALLOCATED_FROM;

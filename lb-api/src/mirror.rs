@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// The objects of a cluster, with the last good state of those that are wrong.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Mirror {
     /// All Services, ours or not.
     services: BTreeMap<ObjectName, Seen>,
@@ -67,6 +67,25 @@ struct Joining {
 struct Stale {
     services: BTreeSet<ObjectName>,
     configuration: bool,
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self {
+            services: BTreeMap::new(),
+            fields: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            slices_of: BTreeMap::new(),
+            configuration: Objects::default(),
+            memory: Memory::default(),
+            problems: BTreeMap::new(),
+            joined: BTreeMap::new(),
+            configured: Vec::new(),
+            stale: Stale::default(),
+            // As long as nothing has been settled, nothing may be changed because of that.
+            settled: Settled { is_empty: true, ..Settled::default() },
+        }
+    }
 }
 
 impl Mirror {
@@ -127,7 +146,10 @@ impl Mirror {
             _ => self.configuration.of_kind(kind).cloned().collect(),
         };
         let gone: Vec<ObjectKey> = known.into_iter().filter(|key| !is_there(key)).collect();
-        gone.iter().fold(false, |was_there, key| self.remove(key) || was_there)
+        gone.iter().for_each(|key| {
+            self.remove(key);
+        });
+        !gone.is_empty()
     }
 
     /// UID of an object, if it is kept.
@@ -187,7 +209,8 @@ impl Mirror {
         let name = key.object_name();
         let (decoded, is_news) = self.report(key, |report| service(typed(object, report)?, report));
         let known = self.services.entry(name.clone()).or_default();
-        let (mut service, fields) = decoded.map_or((None, None), |(service, fields)| (Some(service), Some(fields)));
+        let (mut service, fields) =
+            decoded.map_or((None, None), |(service, fields)| (Some(service), Some(fields)));
         if service.is_none() && is_wrong(self.problems.get(key)) {
             service.clone_from(&known.service);
         }

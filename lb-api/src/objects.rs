@@ -74,8 +74,7 @@ impl Objects {
 
 /// Kind, namespace and name of an object as an API server tells of it.
 pub(crate) fn key_of(object: &Value) -> ObjectKey {
-    let text =
-        |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     ObjectKey { kind: text("/kind"), namespace: text("/metadata/namespace"), name: text("/metadata/name") }
 }
 

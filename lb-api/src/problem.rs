@@ -22,11 +22,7 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// Of a Service.
     pub fn of_service(service: &ObjectName) -> Self {
-        Self {
-            kind: "Service".to_owned(),
-            namespace: service.namespace.clone(),
-            name: service.name.clone(),
-        }
+        Self { kind: "Service".to_owned(), namespace: service.namespace.clone(), name: service.name.clone() }
     }
 
     /// Its namespace and name.

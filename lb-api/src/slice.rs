@@ -38,11 +38,7 @@ struct Backend {
 }
 
 /// `None` of one that belongs to no Service. An endpoint whose address cannot be read is left out.
-pub(crate) fn slice(
-    object: v1::EndpointSlice,
-    namespace: &str,
-    report: &mut Report<'_>,
-) -> Option<Slice> {
+pub(crate) fn slice(object: v1::EndpointSlice, namespace: &str, report: &mut Report<'_>) -> Option<Slice> {
     let name = object.metadata.labels.as_ref()?.get(SERVICE_NAME)?.clone();
     let service = ObjectName { namespace: namespace.to_owned(), name };
     let mut ports = Vec::new();

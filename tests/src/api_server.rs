@@ -3,22 +3,31 @@
 use std::{
     env,
     fs::{self, File},
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::{Child, Command},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use kube::Client;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams},
+    core::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta},
+    runtime::{conditions::is_crd_established, wait::await_condition},
+};
+use lb_api::crd::definitions;
 use rcgen::KeyPair;
+use serde_json::{Value, json};
 
 use crate::lab::{Namespace, Run, clean, last_lines};
 
 /// What `cargo xtask test cluster` builds.
 pub const KUBERNETES_VERSION: &str = "1.34.2";
 
-/// Nobody has it: the API server wants one that it can tell others.
-const ADVERTISED: &str = "192.0.2.1";
+/// Nobody has it: the API server wants one that it can tell others, and its certificate is for it.
+const ADVERTISED: &str = "203.0.113.1";
 const PORT: u16 = 6443;
 const ETCD_PORT: u16 = 2379;
 const TOKEN: &str = "of-the-tests";
@@ -27,12 +36,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// An API server.
 pub struct ApiServer {
-    /// Where it is: its address is 127.0.0.1.
+    /// Where it is.
     pub namespace: Namespace,
+    address: IpAddr,
     dir: PathBuf,
     etcd: Option<Child>,
     server: Option<Child>,
-    _run: Run,
+    /// If the machine that it is on is there for it alone.
+    run: Option<Run>,
 }
 
 /// Where its programs are, if they were built.
@@ -44,20 +55,26 @@ pub fn programs() -> Option<PathBuf> {
 }
 
 impl ApiServer {
-    /// Starts etcd and an API server, and waits until it is ready.
+    /// Starts etcd and an API server on a machine of their own, at 127.0.0.1, and waits until it is ready.
     pub fn start() -> Result<Self> {
         clean()?;
         let run = Run::begin()?;
         let names = run.machines();
         let namespace = Namespace::create(&names.namespace("api"))?;
-        namespace.ip("link set lo up")?;
         let dir = names.directory().join("api");
+        let mut api = Self::start_on(namespace, Ipv4Addr::LOCALHOST.into(), dir)?;
+        api.run = Some(run);
+        Ok(api)
+    }
+
+    /// Starts both on a machine that has this address, with what they keep in a directory, and waits until the API server is ready.
+    pub fn start_on(namespace: Namespace, address: IpAddr, dir: PathBuf) -> Result<Self> {
         fs::create_dir_all(&dir)?;
         let key = KeyPair::generate().context("a key for service accounts")?;
         fs::write(dir.join("accounts.key"), key.serialize_pem())?;
         fs::write(dir.join("accounts.pub"), key.public_key_pem())?;
         fs::write(dir.join("tokens.csv"), format!("{TOKEN},tests,tests,\"system:masters\"\n"))?;
-        let mut api = Self { namespace, dir, etcd: None, server: None, _run: run };
+        let mut api = Self { namespace, address, dir, etcd: None, server: None, run: None };
         let programs = programs().context("Kubernetes is not built: cargo xtask test cluster does it")?;
         let etcd = api.command(
             &programs.join("etcd"),
@@ -83,7 +100,7 @@ impl ApiServer {
             &programs.join("kube-apiserver"),
             &[
                 format!("--etcd-servers=http://127.0.0.1:{ETCD_PORT}"),
-                "--bind-address=127.0.0.1".to_owned(),
+                format!("--bind-address={}", self.address),
                 format!("--secure-port={PORT}"),
                 format!("--advertise-address={ADVERTISED}"),
                 "--endpoint-reconciler-type=none".to_owned(),
@@ -130,8 +147,9 @@ impl ApiServer {
     fn wait_until_ready(&mut self) -> Result<()> {
         let kubeconfig = format!(
             "{{apiVersion: v1, kind: Config, current-context: it, contexts: [{{name: it, context: {{cluster: it, user: it}}}}], \
-             users: [{{name: it, user: {{token: {TOKEN}}}}}], clusters: [{{name: it, cluster: {{server: 'https://127.0.0.1:{PORT}', \
+             users: [{{name: it, user: {{token: {TOKEN}}}}}], clusters: [{{name: it, cluster: {{server: 'https://{}:{PORT}', \
              tls-server-name: {ADVERTISED}, certificate-authority: '{}'}}}}]}}\n",
+            self.address,
             self.dir.join("certs/apiserver.crt").display()
         );
         fs::write(self.kubeconfig(), kubeconfig)?;
@@ -176,6 +194,55 @@ impl Drop for ApiServer {
             }
         }
     }
+}
+
+/// Applies an object, and its status if it has one.
+pub async fn apply(client: &Client, object: &Value) -> Result<()> {
+    let api = api_of(client, object)?;
+    let name = object["metadata"]["name"].as_str().context("an object has a name")?;
+    let params = PatchParams::apply("tests").force();
+    let mut spec = object.clone();
+    let status = spec.as_object_mut().and_then(|fields| fields.remove("status"));
+    let said = || format!("{} {name}", object["kind"]);
+    api.patch(name, &params, &Patch::Apply(&spec)).await.with_context(said)?;
+    if let Some(status) = status {
+        // Two addresses of one type of a Node cannot be applied.
+        let status = Patch::Merge(json!({"status": status}));
+        api.patch_status(name, &PatchParams::default(), &status).await.with_context(said)?;
+    }
+    Ok(())
+}
+
+/// Deletes an object.
+pub async fn delete(client: &Client, object: &Value) -> Result<()> {
+    let name = object["metadata"]["name"].as_str().context("an object has a name")?;
+    api_of(client, object)?.delete(name, &DeleteParams::default()).await?;
+    Ok(())
+}
+
+/// The definitions of MetalLB's kinds, and our namespace.
+pub async fn install(client: &Client) -> Result<()> {
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for crd in definitions()? {
+        let name = crd.metadata.name.clone().context("a definition has a name")?;
+        apply(client, &serde_json::to_value(&crd)?).await?;
+        tokio::time::timeout(PATIENCE, await_condition(crds.clone(), &name, is_crd_established())).await??;
+    }
+    apply(client, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})).await
+}
+
+/// Where MetalLB's objects stand.
+pub const SYSTEM: &str = "metallb-system";
+
+fn api_of(client: &Client, object: &Value) -> Result<Api<DynamicObject>> {
+    let types: TypeMeta =
+        serde_json::from_value(json!({"apiVersion": object["apiVersion"], "kind": object["kind"]}))?;
+    let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(&types)?);
+    let namespace = object["metadata"]["namespace"].as_str();
+    Ok(match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    })
 }
 
 /// On SIGTERM an API server waits for a minute.

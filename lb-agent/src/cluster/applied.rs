@@ -100,8 +100,7 @@ impl Applied {
             left.remove(&document.key);
             let uid = uid(&document);
             let entry = self.entries.entry(document.key.clone()).or_default();
-            let is_same =
-                |known: &Wanted| known.uid == uid && *known.document == document;
+            let is_same = |known: &Wanted| known.uid == uid && *known.document == document;
             if !entry.wanted.as_ref().is_some_and(is_same) {
                 let key = document.key.clone();
                 entry.wanted = Some(Wanted { document: Arc::new(document), uid });
@@ -178,7 +177,7 @@ impl Applied {
     pub fn handle_failed(&mut self, key: &ObjectKey, now: Instant) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.done = Done::Unknown;
-        let pause = entry.pauses.get_or_insert_with(pauses).next().unwrap_or(PAUSES[1]);
+        let pause = entry.pauses.get_or_insert_with(|| pauses().build()).next().unwrap_or(PAUSES[1]);
         entry.attempt = Attempt::Waiting(now + pause);
         self.waiting.insert((now + pause, key.clone()));
         self.forget(key);
@@ -215,14 +214,10 @@ impl Applied {
     }
 }
 
-fn pauses() -> ExponentialBackoff {
+/// Between attempts, for as long as it takes.
+pub(super) fn pauses() -> ExponentialBuilder {
     let [first, most] = PAUSES;
-    ExponentialBuilder::default()
-        .with_min_delay(first)
-        .with_max_delay(most)
-        .with_jitter()
-        .without_max_times()
-        .build()
+    ExponentialBuilder::default().with_min_delay(first).with_max_delay(most).with_jitter().without_max_times()
 }
 
 #[cfg(test)]
@@ -270,7 +265,10 @@ mod tests {
             assert_eq!(written(&mut applied, now), expected, "{uid} {ip}");
         }
         applied.handle_wanted(Vec::new(), |_| None);
-        assert!(written(&mut applied, now).is_empty() && applied.entries.is_empty(), "others write Services too");
+        assert!(
+            written(&mut applied, now).is_empty() && applied.entries.is_empty(),
+            "others write Services too"
+        );
         applied.handle_wanted(vec![web("b")], |_| Some("2".to_owned()));
         assert_eq!(written(&mut applied, now), ["b"]);
     }

@@ -115,9 +115,11 @@ impl Watched {
             Ok(event) => event,
             Err(error) => return self.fail(kind, &error),
         };
-        let is_back = self.failing.remove(name).is_some();
-        if is_back {
-            tracing::info!(kind = name, "watched again");
+        // It begins to ask before anything has answered.
+        let has_answered = !matches!(event, Event::Init);
+        let is_back = has_answered && self.failing.remove(name).is_some();
+        if is_back && self.failing.values().all(|failing| failing.is_missing) {
+            tracing::info!("objects are heard of again");
         }
         let has_changed = match event {
             Event::Init => {
@@ -142,15 +144,22 @@ impl Watched {
 
     fn fail(&mut self, kind: Kind, error: &watcher::Error) -> bool {
         let name = kind.kind;
-        let why = chain(error);
+        let why = match cause(error) {
+            Some(kube::Error::Api(status)) => status.message.clone(),
+            Some(cause) => chain(cause),
+            None => chain(error),
+        };
         let is_missing = is_missing(error);
+        let is_said = self.failing.values().any(|failing| failing.why == why);
         let known = self.failing.insert(name, Failing { why: why.clone(), is_missing });
         let is_news = known.is_none_or(|known| known.is_missing != is_missing);
-        if is_news {
+        if is_news && is_missing {
+            tracing::warn!(kind = name, "the API server does not have this kind: there is no object of it");
+        } else if is_news && !is_said {
             tracing::warn!(
                 kind = name,
-                error = why,
-                "cannot be watched: what is known of it stays; it is tried again"
+                why,
+                "no changes are heard of: what is known holds; it is tried again"
             );
         }
         // A kind that the API server does not have has no objects; one whose objects were known is only away.
@@ -174,10 +183,16 @@ fn key(kind: Kind, object: &DynamicObject) -> ObjectKey {
     }
 }
 
-fn is_missing(error: &watcher::Error) -> bool {
+/// What a request for objects failed of.
+fn cause(error: &watcher::Error) -> Option<&kube::Error> {
     match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
-        _ => false,
+        watcher::Error::InitialListFailed(cause)
+        | watcher::Error::WatchStartFailed(cause)
+        | watcher::Error::WatchFailed(cause) => Some(cause),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => None,
     }
+}
+
+fn is_missing(error: &watcher::Error) -> bool {
+    matches!(cause(error), Some(kube::Error::Api(status)) if status.code == 404)
 }

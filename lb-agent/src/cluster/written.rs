@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use backon::Retryable;
 use kube::{
     Client,
     api::{DeleteParams, ListParams, Patch, PatchParams},
+    core::{DynamicObject, PartialObjectMeta},
 };
 use lb_api::{Mirror, ObjectKey};
 use serde_json::json;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    applied::{Applied, Wanted, Write},
+    applied::{Applied, Wanted, Write, pauses},
     kinds::{Kind, L2_STATUS},
 };
 use crate::{chain::chain, output::Document};
@@ -30,9 +32,10 @@ pub struct Written {
     under_way: JoinSet<Outcome>,
 }
 
-struct Outcome {
-    write: Write,
-    result: Result<(), Error>,
+enum Outcome {
+    Written(Write, Result<(), Error>),
+    /// Objects of an earlier process.
+    Found(Vec<ObjectKey>),
 }
 
 /// Why something was not written.
@@ -50,24 +53,17 @@ impl Written {
         Self { client, manager, applied: Applied::default(), under_way: JoinSet::new() }
     }
 
+    /// What a node writes: it also deletes what an earlier agent of it has left in our own namespace.
+    pub fn of_node(client: Client, manager: &'static str, namespace: &str, node: &str) -> Self {
+        let mut written = Self::new(client.clone(), manager);
+        let (namespace, node) = (namespace.to_owned(), node.to_owned());
+        written.under_way.spawn(async move { Outcome::Found(earlier(&client, &namespace, &node).await) });
+        written
+    }
+
     /// From now on this is wanted, of the objects as they are known.
     pub fn want(&mut self, documents: Vec<Document>, mirror: &Mirror) {
         self.applied.handle_wanted(documents, |document| mirror.uid(&subject(document)).map(str::to_owned));
-    }
-
-    /// `ServiceL2Status` objects of this node that an earlier agent has left, in our own namespace.
-    ///
-    /// # Errors
-    /// They cannot be listed.
-    pub async fn find_earlier(&mut self, namespace: &str, node: &str) -> Result<(), kube::Error> {
-        let api = L2_STATUS.read(self.client.clone(), namespace);
-        let ours = ListParams::default().labels(&format!("metallb.io/node={node}"));
-        let found = api.list_metadata(&ours).await?;
-        self.applied.handle_found(found.items.into_iter().filter_map(|object| {
-            let (namespace, name) = (object.metadata.namespace?, object.metadata.name?);
-            Some(ObjectKey { kind: L2_STATUS.kind.to_owned(), namespace, name })
-        }));
-        Ok(())
     }
 
     /// Whether there is something to write now, and room for it: as much as makes it worth while to ask first whether it may be written.
@@ -83,7 +79,7 @@ impl Written {
             self.under_way.spawn(async move {
                 let done = timeout(PATIENCE, carry_out(&client, manager, &write)).await;
                 let result = done.map_or(Err(Error::Unanswered), |result| result.map_err(Error::from));
-                Outcome { write, result }
+                Outcome::Written(write, result)
             });
         }
     }
@@ -103,10 +99,11 @@ impl Written {
 
     fn take(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
         // Tasks neither panic nor are aborted before this is dropped.
-        let Ok(Outcome { write, result }) = outcome else { return };
-        match result {
-            Ok(()) => self.applied.handle_done(write),
-            Err(error) => {
+        let Ok(outcome) = outcome else { return };
+        match outcome {
+            Outcome::Found(keys) => self.applied.handle_found(keys),
+            Outcome::Written(write, Ok(())) => self.applied.handle_done(write),
+            Outcome::Written(write, Err(error)) => {
                 let object = write.key().clone();
                 tracing::warn!(%object, error = said(&error), "not written; it is tried again");
                 self.applied.handle_failed(&object, Instant::now());
@@ -120,6 +117,23 @@ async fn until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
+}
+
+/// `ServiceL2Status` objects that an earlier agent of a node has left.
+async fn earlier(client: &Client, namespace: &str, node: &str) -> Vec<ObjectKey> {
+    let api = L2_STATUS.read(client.clone(), namespace);
+    let ours = ListParams::default().labels(&format!("metallb.io/node={node}"));
+    let list = || async { api.list_metadata(&ours).await };
+    let said = |error: &kube::Error, _| {
+        tracing::debug!(error = chain(error), "what an earlier agent has left is not known yet");
+    };
+    let found = list.retry(pauses()).notify(said).await;
+    let found = found.map(|list| list.items).unwrap_or_default().into_iter();
+    let key = |object: PartialObjectMeta<DynamicObject>| {
+        let (namespace, name) = (object.metadata.namespace?, object.metadata.name?);
+        Some(ObjectKey { kind: L2_STATUS.kind.to_owned(), namespace, name })
+    };
+    found.filter_map(key).collect()
 }
 
 /// What a document is about: the object itself, or of an event the one that it tells of.
@@ -156,11 +170,7 @@ async fn carry_out(client: &Client, manager: &str, write: &Write) -> Result<(), 
     }
 }
 
-async fn apply(
-    client: &Client,
-    manager: &str,
-    Wanted { document, uid }: &Wanted,
-) -> Result<(), kube::Error> {
+async fn apply(client: &Client, manager: &str, Wanted { document, uid }: &Wanted) -> Result<(), kube::Error> {
     let ObjectKey { kind, namespace, name } = &document.key;
     let Some(kind) = Kind::written(kind) else { return Ok(()) };
     let api = kind.write(client.clone(), namespace);

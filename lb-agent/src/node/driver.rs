@@ -10,7 +10,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use lb_api::{Memory, Settled};
+use lb_api::Memory;
 use lb_common::{
     hash::HashKey,
     layout::{ALGORITHM_VERSION, CONFIG_VERSION, STATE_VERSION},
@@ -31,6 +31,7 @@ use tokio::{
 use super::{
     Pass, changes,
     facts::facts,
+    feed::{self, Feed, FeedOptions},
     groups::Groups,
     leaving::{Change, Leaving},
     limits::raise_open_files,
@@ -47,14 +48,14 @@ use crate::{
         self, AgentStatus, Author, Document, DrainRequests, Events, LastGood, Members, Moment, NodeStatus,
         Validity, Writer, documents, owned, view,
     },
-    source::{self, Watch},
+    source::{self, Source},
 };
 
 /// How the node runs.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The directory of the source.
-    pub source: PathBuf,
+    /// Where objects come from.
+    pub feed: FeedOptions,
     /// This node.
     pub node: NodeName,
     /// Where programs and maps are pinned.
@@ -78,9 +79,9 @@ pub struct Options {
 /// What ends the node. All else is logged and tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The source cannot be read at the start.
+    /// There is no source.
     #[error(transparent)]
-    Source(#[from] source::Error),
+    Feed(#[from] feed::Error),
     /// The data path cannot be opened.
     #[error(transparent)]
     Dataplane(#[from] dataplane::Error),
@@ -117,7 +118,7 @@ const MEMBERS: Duration = Duration::from_secs(5);
 const CONFIRM: Duration = Duration::from_secs(15);
 /// A dead node must not keep this one from starting.
 const RESOLVE_WAIT: Duration = Duration::from_secs(1);
-/// What changes together is looked at together.
+/// Files that change together are looked at together.
 const SETTLE: Duration = Duration::from_millis(20);
 
 /// Serves until SIGTERM or SIGINT, or with [`Options::once`] for one pass. The data path stays in either case.
@@ -131,8 +132,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if let Err(error) = raise_open_files() {
         tracing::warn!(%error, "the limit of open files stays: of many IPv6 VIPs some may not be found behind MLD snooping");
     }
-    let mut watch = Watch::new(&options.source)?;
-    let mut driver = Driver::start(options)?;
+    let mut driver = Driver::start(options).await?;
     driver.read_source();
     driver.network = driver.netlink.resolve_all(RESOLVE_WAIT).await?;
     driver.leave_out_untagged();
@@ -192,15 +192,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
                     continue;
                 }
             }
-            () = watch.changed() => {
-                tokio::time::sleep(SETTLE).await;
-                // Before reading: what changes from now on is heard of.
-                driver.log_failure("watching the source", watch.renew());
+            () = driver.feed.changed() => {
+                driver.settle().await;
                 driver.read_source();
                 driver.resolve_new().await;
             }
             _ = resync.tick() => {
-                driver.log_failure("watching the source", watch.renew());
                 driver.read_source();
                 driver.read_network().await;
             }
@@ -221,13 +218,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
 /// Everything that a node would say and put into its maps, without touching the kernel.
 ///
 /// # Errors
-/// The source cannot be read.
+/// The files cannot be read.
 pub fn dry_run(
     source: &Path,
     node: &NodeName,
     network: &Network,
     sizes: Sizes,
-) -> Result<Vec<Document>, Error> {
+) -> Result<Vec<Document>, source::Error> {
     let settled = Memory::default().settle(&source::read(source)?);
     let standing = Standing::default();
     let local = Local {
@@ -247,9 +244,7 @@ pub fn dry_run(
 
 struct Driver {
     options: Options,
-    memory: Memory,
-    last_good: LastGood,
-    settled: Settled,
+    feed: Feed,
     netlink: Netlink,
     network: Network,
     /// Links that it has and that cannot be served, and why.
@@ -277,7 +272,9 @@ struct Driver {
 }
 
 impl Driver {
-    fn start(options: Options) -> Result<Self, Error> {
+    async fn start(options: Options) -> Result<Self, Error> {
+        let kept = LastGood::load(&options.output, &options.node.0);
+        let feed = Feed::open(&options.feed, &options.node, kept).await?;
         let netlink = Netlink::connect()?;
         let dataplane = Dataplane::open(&dataplane::Options {
             pin_dir: options.pin_dir.clone(),
@@ -285,7 +282,6 @@ impl Driver {
             egress: EgressMode::of_kernel(),
         })?;
         let adopted = dataplane.adopted();
-        let (last_good, memory) = LastGood::load(&options.output, &options.node.0);
         let earlier = commands::read_status(&options.output, Some(&options.node.0)).ok();
         let earlier = earlier.and_then(|object| object.status.drain);
         let requests = DrainRequests::of(&options.output, &options.node);
@@ -301,10 +297,7 @@ impl Driver {
             .map(|address| Metrics::start(address, &options.pin_dir, liveness.snapshots().clone()))
             .transpose()?;
         Ok(Self {
-            memory,
-            last_good,
-            // As long as nothing has been read, nothing may be changed because of that.
-            settled: Settled { is_empty: true, ..Settled::default() },
+            feed,
             netlink,
             network: Network::default(),
             unserved: BTreeMap::new(),
@@ -330,20 +323,16 @@ impl Driver {
         })
     }
 
-    /// What cannot be read changes nothing.
-    fn read_source(&mut self) {
-        match source::read(&self.options.source) {
-            Ok(files) => {
-                self.settled = self.memory.settle(&files);
-                let kept = self.last_good.save(&self.memory);
-                self.log_failure("keeping what objects say", kept);
-            }
-            Err(error) => {
-                tracing::error!(error = %chain(&error), "the source cannot be read: everything stays as it is");
-                return;
-            }
+    /// What changes together is looked at together.
+    async fn settle(&self) {
+        if let Source::File(_) = self.options.feed.source {
+            tokio::time::sleep(SETTLE).await;
         }
-        let addresses = self.settled.snapshot.nodes.values().flat_map(|node| &node.addresses);
+    }
+
+    fn read_source(&mut self) {
+        self.feed.read();
+        let addresses = self.feed.settled().snapshot.nodes.values().flat_map(|node| &node.addresses);
         self.netlink.set_peers(addresses.copied().collect());
     }
 
@@ -373,7 +362,7 @@ impl Driver {
 
     /// MACs of nodes that the source has only now.
     async fn resolve_new(&mut self) {
-        let addresses = self.settled.snapshot.nodes.values().flat_map(|node| &node.addresses);
+        let addresses = self.feed.settled().snapshot.nodes.values().flat_map(|node| &node.addresses);
         let is_known = |address: &IpAddr| self.network.neighbours.keys().any(|(_, known)| known == address);
         if !addresses.copied().all(|address| is_known(&address)) {
             self.resolve().await;
@@ -402,9 +391,9 @@ impl Driver {
 
     /// Whether it was carried out; if not, a NIC more is known to carry no programs.
     async fn try_pass(&mut self) -> Result<bool, Error> {
-        if self.settled.is_empty && self.status == NodeStatus::default() {
+        if self.feed.settled().is_empty && self.status == NodeStatus::default() {
             // The maps may be full of what an earlier agent knew: an empty source is no reason to withdraw it.
-            tracing::warn!(source = %self.options.source.display(), "no object in the source yet: nothing is changed");
+            tracing::warn!("no object is known yet: nothing is changed");
             return Ok(true);
         }
         let current = self.dataplane.read()?;
@@ -428,19 +417,20 @@ impl Driver {
         let planned = self.planned.as_ref();
         network.absent =
             planned.map(|(_, placed)| placed.armed.absent(&self.met.standing)).unwrap_or_default();
-        let Pass { plan, placed, ops } = pass(&self.settled, &self.options.node, &network, &current, &local);
+        let Pass { plan, placed, ops } =
+            pass(self.feed.settled(), &self.options.node, &network, &current, &local);
         tracing::debug!(operations = ops.len(), "pass");
         self.dataplane.apply(&ops)?;
         if !self.attach(&plan) {
             return Ok(false);
         }
         self.join(&plan);
-        let is_leaving = self.leaving.look(&self.settled.snapshot, &self.options.node);
+        let is_leaving = self.leaving.look(&self.feed.settled().snapshot, &self.options.node);
         // After a single pass nobody would ask whether a VIP is free, nor announce it.
         if !self.options.once {
             let orders = Orders {
                 armed: placed.armed.clone(),
-                secret: self.settled.snapshot.gossip_secret.clone(),
+                secret: self.feed.settled().snapshot.gossip_secret.clone(),
                 description: plan.description.clone(),
                 is_leaving,
             };
@@ -457,9 +447,14 @@ impl Driver {
         let Some((plan, placed)) = &self.planned else { return Ok(()) };
         let seen = self.liveness.seen();
         let standing = &seen.standing;
-        let mut status = NodeStatus::of(plan, placed, standing, self.dataplane.attached(), &self.settled);
+        let mut status =
+            NodeStatus::of(plan, placed, standing, self.dataplane.attached(), self.feed.settled());
         status.add_claims(&placed.armed, &seen.claims);
         status.problems.extend(self.unserved.values().chain(self.unattached.values()).cloned());
+        status.problems.extend(self.feed.unheard().into_iter().map(|(why, kinds)| {
+            let kinds = kinds.join(", ");
+            format!("the API server is not heard: what is known of {kinds} holds until it is: {why}")
+        }));
         let map_bytes = self.dataplane.map_bytes()?;
         status.agent = Some(AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -476,19 +471,24 @@ impl Driver {
         changes::log(&self.status, &status);
         self.status = status.clone();
         let (now, armed) = (Moment::now(), &placed.armed);
-        let owned = owned(&self.settled, armed, standing, &seen.claims);
-        self.events.observe(&self.settled, facts(&self.settled, &plan.node, &self.network, &owned), now.time);
+        let owned = owned(self.feed.settled(), armed, standing, &seen.claims);
+        self.events.observe(
+            self.feed.settled(),
+            facts(self.feed.settled(), &plan.node, &self.network, &owned),
+            now.time,
+        );
         if let Some(metrics) = &self.metrics {
-            let facts = Facts::of(plan, placed, standing, &self.settled, &owned, map_bytes);
+            let facts = Facts::of(plan, placed, standing, self.feed.settled(), &owned, map_bytes);
             metrics.set(Facts { drain: status.drain.clone(), ..facts });
         }
-        let since = self.validity.observe(&self.settled, now.time);
-        let mut documents = documents(plan, &self.settled, status, &owned, since, None);
+        let since = self.validity.observe(self.feed.settled(), now.time);
+        let mut documents = documents(plan, self.feed.settled(), status, &owned, since, None);
         documents.extend(self.events.documents());
         let snapshot = self.liveness.snapshots().newest();
         documents.push(Members::of(plan, armed, standing, &snapshot, now).document(&plan.node));
         self.standing = standing.clone();
-        self.writer.write(&documents)?;
+        let local = self.feed.tell(documents);
+        self.writer.write(&local)?;
         self.told = seen;
         Ok(())
     }

@@ -3,11 +3,13 @@
 mod changes;
 mod driver;
 mod facts;
+mod feed;
 mod groups;
 mod leaving;
 mod limits;
 mod pass;
 
 pub use driver::{Error, Options, dry_run, run};
+pub use feed::{Error as FeedError, FeedOptions};
 pub use limits::raise_open_files;
 pub use pass::{Pass, pass};

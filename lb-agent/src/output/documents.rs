@@ -23,6 +23,11 @@ pub struct Document {
     pub value: Value,
 }
 
+/// Whether a document is for the machine of its author alone, whatever else is written to a cluster.
+pub fn is_local(document: &Document) -> bool {
+    matches!(document.key.kind.as_str(), "NodeStatus" | "NodeMembers" | "NodeMaps")
+}
+
 /// What a node says: status of Services, announcements, configuration (and since when it is as it is) and the node; with `maps` what they
 /// should hold.
 pub fn documents(
@@ -103,6 +108,7 @@ fn announced(plan: &Plan, owned: &Owned) -> Vec<Document> {
                     "metallb.io/service-namespace": service.namespace,
                 },
             },
+            "spec": {},
             "status": {
                 "node": node.0,
                 "serviceName": service.name,

@@ -14,8 +14,8 @@ mod status;
 mod writer;
 
 pub use conflicts::{ADDRESS_CONFLICT, ConflictStatus, StrangerStatus};
+pub use documents::{Document, Validity, documents, is_local};
 pub(crate) use documents::{configuration, document, services};
-pub use documents::{Document, Validity, documents};
 pub use drain::{DrainRequest, DrainRequests, DrainStatus, FlowsStatus, timestamp};
 pub use events::{Author, Events, Facts, Reason};
 pub use given::Given;

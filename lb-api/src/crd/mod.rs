@@ -22,8 +22,8 @@ pub use l2::{L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector};
 pub use peer::{v1beta1, v1beta2};
 pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
 pub use status::{
-    ConfigurationState, ConfigurationStateStatus, InterfaceInfo, ServiceBGPStatus, ServiceBGPStatusStatus,
-    ServiceL2Status, ServiceL2StatusStatus,
+    ConfigurationResult, ConfigurationState, ConfigurationStateStatus, InterfaceInfo, ServiceBGPStatus,
+    ServiceBGPStatusStatus, ServiceL2Status, ServiceL2StatusStatus,
 };
 
 /// A part of an object that says nothing, and is there because MetalLB's has it.

@@ -102,7 +102,9 @@ fn an_object_that_goes_wrong_stays_as_it_was_and_says_why() {
     assert_eq!(settled.snapshot.nodes.len(), 1);
     let words = words(settled);
     assert_eq!(words.len(), 2, "{words:#?}");
-    assert!(words[1].starts_with("error: cluster: Service shop/web: spec.externalTrafficPolicy: \"Sometimes\""));
+    assert!(
+        words[1].starts_with("error: cluster: Service shop/web: spec.externalTrafficPolicy: \"Sometimes\"")
+    );
     assert!(mirror.insert(service(json!({}))) && mirror.insert(node()));
     assert!(mirror.settle(hold).problems.is_empty());
 }
@@ -128,7 +130,11 @@ fn without_any_configuration_the_last_one_holds() {
     let settled = mirror.settle(hold);
     assert_eq!(settled.snapshot.pools.len(), 1);
     assert!(settled.allocation.addresses.contains_key(&web()));
-    assert!(words(settled)[0].contains("what they said last holds until there is one"), "{:?}", words(settled));
+    assert!(
+        words(settled)[0].contains("what they said last holds until there is one"),
+        "{:?}",
+        words(settled)
+    );
     assert!(mirror.insert(pool("new", "198.51.100.0/24")));
     let settled = mirror.settle(hold);
     assert_eq!(settled.snapshot.pools.keys().collect::<Vec<_>>(), ["new"]);

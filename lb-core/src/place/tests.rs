@@ -204,7 +204,10 @@ fn a_vip_keeps_its_place_among_the_counters_and_the_next_to_have_it_begins_at_ze
     // The first address is free now.
     let mut one = both(["zoo", "zoo"]);
     let second_address = first.vips.keys().last().map(|vip| vip.to_ip());
-    one.services.values_mut().map(Arc::make_mut).for_each(|service| service.ingress = second_address.into_iter().collect());
+    one.services
+        .values_mut()
+        .map(Arc::make_mut)
+        .for_each(|service| service.ingress = second_address.into_iter().collect());
     let second = placed(&one, &first, 1).maps;
     assert_eq!((places(&second), clears(&diff(&first, &second))), (vec![2], vec![]));
 

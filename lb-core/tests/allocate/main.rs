@@ -399,7 +399,9 @@ fn nobody_is_given_what_is_there_for_something_else() {
     let counts = &allocation.counts["main"];
     assert_eq!(counts.available, Count { v4: 1, v6: 2 });
     assert_eq!(counts.left_out.len(), 2);
-    snapshot.services.insert(name("c"), Service { requested: vec![address("192.0.2.1")], ..service() }.into());
+    snapshot
+        .services
+        .insert(name("c"), Service { requested: vec![address("192.0.2.1")], ..service() }.into());
     assert!(matches!(allocate(&snapshot).errors[&name("c")], AllocationError::InUse { .. }));
 }
 

@@ -57,7 +57,8 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
             ("a", pool("192.0.2.0-192.0.2.3,2001:db8::-2001:db8::2")),
             ("b", pool("192.0.2.4-192.0.2.6,2001:db8::3-2001:db8::5")),
         ];
-        let services = services.into_iter().map(|(number, service)| (name(&format!("s{number}")), Arc::new(service)));
+        let services =
+            services.into_iter().map(|(number, service)| (name(&format!("s{number}")), Arc::new(service)));
         Snapshot { services: services.collect(), ..with_pools(&pools, &[]) }
     })
 }

@@ -29,7 +29,8 @@ pub struct Node {
     pub pins: PathBuf,
     /// What its agent is started with, beside what every agent is.
     pub arguments: Vec<String>,
-    source: PathBuf,
+    /// Where objects come from.
+    source: Vec<String>,
     output: PathBuf,
     /// What its agent keeps.
     pub state: PathBuf,
@@ -52,12 +53,18 @@ impl Node {
             mac,
             pins,
             arguments: Vec::new(),
-            source: dir.join("objects"),
+            source: vec!["--source".to_owned(), format!("file:{}", dir.join("objects").display())],
             output: dir.join("output"),
             state: dir.join("state"),
             log: dir.join(format!("{name}.log")),
             agent: None,
         }
+    }
+
+    /// Its objects come from an API server.
+    pub fn follow(&mut self, kubeconfig: &Path) {
+        self.source = ["--source", "kube", "--kubeconfig"].map(str::to_owned).into();
+        self.source.push(kubeconfig.display().to_string());
     }
 
     /// Starts the agent, and waits for its first pass.
@@ -91,7 +98,7 @@ impl Node {
 
     fn serve(&self, name: &str) -> Result<Command> {
         let mut command = Command::new(agent_program()?);
-        command.arg("node").arg("--source").arg(format!("file:{}", self.source.display()));
+        command.arg("node").args(&self.source);
         command
             .args(["--node-name", name])
             .arg("--pin-dir")

@@ -14,9 +14,12 @@ use lb_agent::{
 use lb_common::Reason;
 use lb_core::model::GossipSecret;
 
+use crate::api_server::ApiServer;
+
 use super::{
     agent::Node,
     client::Client,
+    controller::Controller,
     kube_proxy,
     namespace::Namespace,
     objects::{self, Endpoint, Objects},
@@ -45,6 +48,8 @@ pub fn frontend(vip: IpAddr) -> SocketAddr {
 pub struct Lab {
     /// `n1` to `n3`. First, so that the agents end before their namespaces.
     pub nodes: Vec<Node>,
+    /// Beside an API server.
+    pub controller: Option<Controller>,
     /// By name.
     pub pods: BTreeMap<String, Pod>,
     /// The cluster's objects.
@@ -66,12 +71,23 @@ pub enum Lost {
     SentToIt,
 }
 
+/// Host number of the API server.
+const API_SERVER: u8 = 9;
 /// Pods of `web` on each node.
 const PODS: usize = 2;
 
 impl Lab {
     /// Makes a cluster with six pods, waits until it serves.
     pub fn up() -> Result<Self> {
+        Self::build(false)
+    }
+
+    /// The same with a real API server on the LAN and a controller beside it; the lab does what Kubernetes' own controllers would.
+    pub fn up_with_api_server() -> Result<Self> {
+        Self::build(true)
+    }
+
+    fn build(has_api_server: bool) -> Result<Self> {
         clean()?;
         let run = Run::begin()?;
         let topology = Topology::build(run.machines())?;
@@ -85,10 +101,26 @@ impl Lab {
                 &names.directory(),
             )
         });
+        let mut nodes: Vec<Node> = nodes.collect();
+        let (mut objects, mut controller) = (None, None);
+        if has_api_server {
+            let (machine, address) = topology.add_machine(names, "api", API_SERVER)?;
+            let api = ApiServer::start_on(machine, address, names.directory().join("api"))?;
+            nodes.iter_mut().for_each(|node| node.follow(&api.kubeconfig()));
+            objects = Some(Objects::of_cluster(api)?);
+        }
+        let objects = match objects {
+            Some(objects) => objects,
+            None => Objects::new(names.directory().join("objects"))?,
+        };
+        if let Ok(api) = objects.api() {
+            controller = Some(Controller::start(api)?);
+        }
         let mut lab = Self {
-            nodes: nodes.collect(),
+            nodes,
+            controller,
             pods: BTreeMap::new(),
-            objects: Objects::new(names.directory().join("objects"))?,
+            objects,
             topology,
             web: Vec::new(),
             born: 0,

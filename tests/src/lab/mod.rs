@@ -13,6 +13,7 @@
 mod agent;
 mod client;
 mod cluster;
+mod controller;
 mod crowd;
 mod kube_proxy;
 mod listener;
@@ -25,6 +26,7 @@ mod topology;
 pub use agent::{Node, agent_program, last_lines};
 pub use client::{Answer, Client, Connection, lost};
 pub use cluster::{EMPTY, KERNEL, Lab, Lost, REMOTE, WEB, WEB_V6, frontend};
+pub use controller::Controller;
 pub use crowd::{CROWD_MACS, Crowd};
 pub use listener::{Heard, Listener};
 pub use namespace::{Namespace, ip, run};

@@ -1,13 +1,16 @@
-//! The objects of the lab's cluster, as files.
+//! The objects of the lab's cluster: files, or in an API server.
 
 use std::{collections::BTreeMap, fs, net::IpAddr, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-/// A directory of objects, a file for each.
+use crate::api_server::{ApiServer, apply, delete, install};
+
+/// Where objects are: in a directory, a file for each, or in an API server.
 pub struct Objects {
     dir: PathBuf,
+    api: Option<ApiServer>,
 }
 
 /// An endpoint of a slice.
@@ -23,7 +26,23 @@ impl Objects {
     /// In a directory that is made if it is not there.
     pub fn new(dir: PathBuf) -> Result<Self> {
         fs::create_dir_all(&dir)?;
-        Ok(Self { dir })
+        Ok(Self { dir, api: None })
+    }
+
+    /// In an API server that has nothing yet.
+    pub fn of_cluster(api: ApiServer) -> Result<Self> {
+        api.with_client(|client| async move { install(&client).await })?;
+        Ok(Self { dir: PathBuf::new(), api: Some(api) })
+    }
+
+    /// The API server.
+    pub fn api(&self) -> Result<&ApiServer> {
+        self.api.as_ref().context("the objects of this lab are files")
+    }
+
+    /// The same, to end it and start it again.
+    pub fn api_mut(&mut self) -> Result<&mut ApiServer> {
+        self.api.as_mut().context("the objects of this lab are files")
     }
 
     /// The place of a file.
@@ -41,11 +60,17 @@ impl Objects {
 
     /// Writes or replaces an object.
     pub fn put(&self, object: &Value) -> Result<()> {
+        if let Some(api) = &self.api {
+            return api.with_client(|client| async move { apply(&client, object).await });
+        }
         self.write(&file_name(object), &serde_json::to_string_pretty(object)?)
     }
 
     /// Removes an object.
     pub fn remove(&self, object: &Value) -> Result<()> {
+        if let Some(api) = &self.api {
+            return api.with_client(|client| async move { delete(&client, object).await });
+        }
         Ok(fs::remove_file(self.dir.join(file_name(object)))?)
     }
 }
@@ -62,7 +87,7 @@ pub fn node(name: &str, addresses: &[IpAddr], pod_cidrs: &[String], segment: &st
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "labels": {"segment": segment, "kubernetes.io/hostname": name}},
-        "spec": {"podCIDRs": pod_cidrs},
+        "spec": {"podCIDR": pod_cidrs.first(), "podCIDRs": pod_cidrs},
         "status": {"addresses": addresses},
     })
 }
@@ -106,6 +131,7 @@ pub fn service(name: &str, addresses: &[IpAddr], annotations: &[(&str, &str)]) -
         "metadata": {"name": name, "namespace": "default", "annotations": annotations},
         "spec": {
             "type": "LoadBalancer", "ipFamilies": families,
+            "ipFamilyPolicy": if families.len() > 1 { "RequireDualStack" } else { "SingleStack" },
             "ports": [
                 {"name": "tcp", "port": 80, "protocol": "TCP", "targetPort": 8080},
                 {"name": "udp", "port": 80, "protocol": "UDP", "targetPort": 8080},

@@ -170,6 +170,13 @@ impl Topology {
 }
 
 impl Topology {
+    /// One more machine on the LAN, with this host number, and its address.
+    pub fn add_machine(&self, names: Machines<'_>, name: &str, host: u8) -> Result<(Namespace, IpAddr)> {
+        let namespace = Namespace::create(&names.namespace(name))?;
+        join((&self.lan, "lan"), name, &namespace, Side::Lan, host)?;
+        Ok((namespace, Side::Lan.v4(host).into()))
+    }
+
     /// One more client on the LAN, with this number.
     pub fn add_client(&self, names: Machines<'_>, number: u8) -> Result<Client> {
         client(names, (&self.lan, "lan"), number, Side::Lan)
