@@ -1,8 +1,12 @@
 //! `lb-agent`: the node's agent, and what is asked of it.
 
+mod log;
+mod metallb;
+mod roles;
+
 use std::{
-    fs,
-    io::{IsTerminal, Read},
+    env,
+    io::Read,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -13,16 +17,14 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lb_agent::{
     commands::{self, Flow, Known, ProtocolName},
-    controller,
     dataplane::{self, Tables},
     network::{self, Netlink},
-    node,
-    output::{self, Writer},
-    source::{self, Source},
+    source,
 };
 use lb_common::layout::FlowLine;
-use lb_core::{allocate::PoolEdit, host::HostMaps, liveness::Profile, maps::Sizes, model::NodeName};
-use tracing_subscriber::EnvFilter;
+use lb_core::host::HostMaps;
+
+use roles::{ControllerArguments, NodeArguments, OUTPUT};
 
 /// A load balancer for Kubernetes on one's own machines.
 #[derive(Parser)]
@@ -35,7 +37,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Serves as a node: keeps this machine's data path as the source says, until SIGTERM, which leaves it in place.
-    Node(NodeArguments),
+    Node(Box<NodeArguments>),
     /// Gives Services their addresses, and writes that into objects: status, events, conditions.
     Controller(ControllerArguments),
     /// Says what is wrong with objects, by file, object and field; exit status 1 if anything is.
@@ -127,130 +129,18 @@ struct StatusPlace {
     node_name: Option<String>,
 }
 
-const OUTPUT: &str = "/run/magnetite";
-const STATE: &str = "/var/lib/magnetite";
-
-#[derive(Args)]
-struct NodeArguments {
-    /// Where objects come from: kube, the API server of a cluster; or file:DIR, the YAML and JSON files of a directory.
-    #[arg(long, default_value = "kube")]
-    source: Source,
-    #[command(flatten)]
-    cluster: ClusterArguments,
-    /// This node's name; the machine's if it is not given.
-    #[arg(long, env = "NODE_NAME")]
-    node_name: Option<String>,
-    #[command(flatten)]
-    pins: Pins,
-    /// Where status is written, as <kind>/<namespace>/<name>.yaml; a dry run without it prints.
-    #[arg(long)]
-    output: Option<PathBuf>,
-    /// Where is kept what has to outlast the machine's restarts: by it other nodes tell what this one says from what it has said before.
-    #[arg(long, value_name = "DIR", default_value = STATE)]
-    state: PathBuf,
-    /// How fast nodes notice that one of them has died: in a tenth of a second, in half a second at a third of the packets, or for
-    /// nodes that are far from each other.
-    #[arg(long, value_enum, default_value = "fast")]
-    liveness: Pace,
-    /// Where /metrics, /healthz and /readyz are to be had, as ADDRESS:PORT; MetalLB's port is 9120. Nowhere if it is not given.
-    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "dry_run")]
-    metrics_bind: Option<SocketAddr>,
-    /// On SIGTERM, other nodes own this node's VIPs first, and the agent ends when nothing goes through it any more or after this time,
-    /// like 50s: less than the pod's terminationGracePeriodSeconds. A second SIGTERM ends it at once. Without it the agent ends at
-    /// once, and for an upgrade that is right: the data path goes on, and nothing has to move.
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    drain_on_sigterm: Option<Duration>,
-    /// One pass, then the end; the data path stays.
-    #[arg(long)]
-    once: bool,
-    /// Only say what would be done, up to the content of each map: needs no privilege.
-    #[arg(long)]
-    dry_run: bool,
-    /// Links, prefixes, MACs and neighbours of each node, for a dry run; without it, this machine's.
-    #[arg(long, requires = "dry_run")]
-    links: Option<PathBuf>,
-    /// Entries of a map, as NAME=NUMBER; TABLE, SERVICES and others as in `bpftool map`. May be repeated.
-    #[arg(long = "map-size", value_name = "NAME=NUMBER")]
-    map_sizes: Vec<String>,
-}
-
-#[derive(Args)]
-struct ClusterArguments {
-    /// Namespace of MetalLB's objects in the cluster.
-    #[arg(long, env = "METALLB_NAMESPACE", default_value = "metallb-system")]
-    namespace: String,
-    /// How the API server is reached: a kubeconfig; without it the pod's service account, or what kubectl would use.
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<String>,
-}
-
-#[derive(Args)]
-struct ControllerArguments {
-    /// Where objects come from: kube, the API server of a cluster; or file:DIR, the YAML and JSON files of a directory.
-    #[arg(long, default_value = "kube")]
-    source: Source,
-    /// Where objects are written that come from files, as <kind>/<namespace>/<name>.yaml; what Services have been given is found again
-    /// there.
-    #[arg(long)]
-    output: Option<PathBuf>,
-    #[command(flatten)]
-    cluster: ClusterArguments,
-    /// How long an address that was given up rests before another Service gets it, like 60s, unless its pool has no other.
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
-    address_rest: Duration,
-    /// What becomes of an address that its pool does not give any more: its Service keeps it until it asks for another, or gets
-    /// another at once, as with MetalLB.
-    #[arg(long, value_enum, default_value = "keep")]
-    pool_edit: PoolEditName,
-    /// One pass over files, then the end.
-    #[arg(long)]
-    once: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum PoolEditName {
-    Keep,
-    Reassign,
-}
-
-impl PoolEditName {
-    const fn edit(self) -> PoolEdit {
-        match self {
-            Self::Keep => PoolEdit::Keep,
-            Self::Reassign => PoolEdit::Reassign,
-        }
-    }
-}
-
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
     Table,
     Json,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Pace {
-    Fast,
-    Calm,
-    Wan,
-}
-
-impl Pace {
-    const fn profile(self) -> Profile {
-        match self {
-            Self::Fast => Profile::FAST,
-            Self::Calm => Profile::CALM,
-            Self::Wan => Profile::WAN,
-        }
-    }
-}
-
 fn main() -> ExitCode {
-    let command = Arguments::parse().command;
+    let (Arguments { command }, ignored) = metallb::parse(env::args_os());
     // Who serves outlives whoever reads what it says.
     let serves = match &command {
-        Command::Node(arguments) => !arguments.dry_run,
-        Command::Controller(arguments) => !arguments.once,
+        Command::Node(arguments) => arguments.serves(),
+        Command::Controller(arguments) => arguments.serves(),
         Command::Validate { .. }
         | Command::Status { .. }
         | Command::Drain(_)
@@ -261,8 +151,8 @@ fn main() -> ExitCode {
         commands::end_with_reader();
     }
     let result = match command {
-        Command::Node(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Controller(arguments) => control(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Node(arguments) => roles::serve(&arguments, &ignored).map(|()| ExitCode::SUCCESS),
+        Command::Controller(arguments) => roles::control(&arguments, &ignored).map(|()| ExitCode::SUCCESS),
         Command::Validate { source } => validate(&source),
         Command::Status { of: Some(StatusOf::Members { format, outputs }), .. } => {
             members(format, &outputs).map(|()| ExitCode::SUCCESS)
@@ -282,94 +172,6 @@ fn main() -> ExitCode {
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
-}
-
-/// The log goes to standard error until what is returned is dropped. Whoever reads it slowly keeps nobody waiting: lines that find the
-/// queue full are left out.
-fn log() -> tracing_appender::non_blocking::WorkerGuard {
-    // What a request fails of is said by whoever made it.
-    let quiet = "info,kube_client=off";
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
-    let (writer, written_at_end) = tracing_appender::non_blocking(std::io::stderr());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    // It would say on standard error that standard error is closed, and panic.
-    let log = log.log_internal_errors(false);
-    log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
-    written_at_end
-}
-
-fn control(arguments: &ControllerArguments) -> Result<()> {
-    let _written_at_end = log();
-    let (rest, pool_edit) = (arguments.address_rest, arguments.pool_edit.edit());
-    match arguments.source.clone() {
-        Source::Kube => {
-            if arguments.once || arguments.output.is_some() {
-                bail!("--once and --output are for objects from files: --source file:DIR");
-            }
-            let kubeconfig = arguments.cluster.kubeconfig.clone();
-            let namespace = arguments.cluster.namespace.clone();
-            let options = controller::ClusterOptions { kubeconfig, namespace, rest, pool_edit };
-            Ok(runtime()?.block_on(controller::run_in_cluster(options))?)
-        }
-        Source::File(source) => {
-            let output = arguments.output.clone().context("--output says where objects are written")?;
-            let options = controller::Options { source, output, rest, pool_edit, once: arguments.once };
-            Ok(runtime()?.block_on(controller::run(options))?)
-        }
-    }
-}
-
-fn serve(arguments: &NodeArguments) -> Result<()> {
-    let _written_at_end = log();
-    let node = NodeName(match &arguments.node_name {
-        Some(name) => name.clone(),
-        None => machine_name()?,
-    });
-    let mut sizes = Sizes::default();
-    for text in &arguments.map_sizes {
-        sizes.set(text)?;
-    }
-    if arguments.dry_run {
-        let Source::File(source) = &arguments.source else {
-            bail!("--dry-run is for objects from files: --source file:DIR");
-        };
-        let network = match &arguments.links {
-            Some(path) => network::read(path, &node)?,
-            None => runtime()?.block_on(async { Netlink::connect()?.network().await })?,
-        };
-        let documents = node::dry_run(source, &node, &network, sizes)?;
-        if let Some(dir) = &arguments.output {
-            return Ok(Writer::new(dir).write(&documents)?);
-        }
-        for document in documents {
-            println!("---\n{}", output::to_yaml(&document.value)?.trim_end());
-        }
-        return Ok(());
-    }
-    let cluster = &arguments.cluster;
-    let feed = node::FeedOptions {
-        source: arguments.source.clone(),
-        kubeconfig: cluster.kubeconfig.clone(),
-        namespace: cluster.namespace.clone(),
-    };
-    let options = node::Options {
-        feed,
-        node,
-        pin_dir: arguments.pins.pin_dir.clone(),
-        output: arguments.output.clone().unwrap_or(OUTPUT.into()),
-        state: arguments.state.clone(),
-        sizes,
-        once: arguments.once,
-        profile: arguments.liveness.profile(),
-        metrics: arguments.metrics_bind,
-        drain_on_sigterm: arguments.drain_on_sigterm,
-    };
-    Ok(runtime()?.block_on(node::run(options))?)
-}
-
-fn machine_name() -> Result<String> {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").context("reading this machine's name")?;
-    Ok(name.trim().to_owned())
 }
 
 fn validate(source: &Path) -> Result<ExitCode> {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, error::Error, fs, path::Path, time::Duration};
 
 use lb_agent::controller::{self, Options};
+use lb_api::Reading;
 use lb_core::allocate::PoolEdit;
 use serde_json::Value;
 
@@ -43,6 +44,7 @@ impl Place {
     /// A controller that begins anew, for one pass.
     fn run(&self) -> Result<(), Box<dyn Error>> {
         let options = Options {
+            reading: Reading::default(),
             source: self.source.path().to_owned(),
             output: self.output.path().to_owned(),
             rest: Duration::from_secs(60),

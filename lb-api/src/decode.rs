@@ -18,6 +18,15 @@ use crate::{
     slice::{join, slice},
 };
 
+/// How objects are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The `loadBalancerClass` of the Services that are ours (MetalLB's flag `--lb-class`); none for those without any.
+    pub lb_class: Option<String>,
+    /// Whether Nodes may own VIPs that are labelled to be left out of load balancers (`--ignore-exclude-lb`).
+    pub ignore_exclude_lb: bool,
+}
+
 /// What files say.
 #[derive(Clone, Debug, Default)]
 pub struct Decoded {
@@ -34,7 +43,7 @@ pub struct Decoded {
 /// Decodes files, by name; those that end with `.json` are JSON, all others YAML.
 pub fn decode(files: &BTreeMap<String, Vec<u8>>) -> Decoded {
     let (documents, problems) = read(files);
-    let mut decoded = decode_documents(&documents);
+    let mut decoded = decode_documents(&documents, &Reading::default());
     decoded.problems.splice(0..0, problems);
     decoded
 }
@@ -64,7 +73,7 @@ pub(crate) fn expanded(documents: Vec<Document>) -> (Vec<Document>, Vec<Problem>
 }
 
 /// Decodes objects. Where two contradict each other, the first is right.
-pub(crate) fn decode_documents(documents: &[Document]) -> Decoded {
+pub(crate) fn decode_documents(documents: &[Document], reading: &Reading) -> Decoded {
     let mut decoded = Decoded::default();
     // Pools look for namespaces, and slices for their Services.
     let mut ordered: Vec<&Document> = documents.iter().collect();
@@ -75,7 +84,7 @@ pub(crate) fn decode_documents(documents: &[Document]) -> Decoded {
     });
     for document in ordered {
         decoded.origins.insert(document.key.clone(), document.file.clone());
-        decoded.add(document);
+        decoded.add(document, reading);
     }
     decoded
 }
@@ -95,7 +104,7 @@ impl Decoded {
         act(&mut Report { file: &document.file, object: &document.key, problems: &mut self.problems })
     }
 
-    fn add(&mut self, document: &Document) {
+    fn add(&mut self, document: &Document, reading: &Reading) {
         let ObjectKey { kind, namespace, name } = document.key.clone();
         let object_name = ObjectName { namespace, name: name.clone() };
         let value = &document.value;
@@ -109,11 +118,11 @@ impl Decoded {
                 self.snapshot.namespaces.insert(name, labels(metadata.labels));
             }
             "Node" => {
-                let node = self.report(document, |report| node(typed(value, report)?, report));
+                let node = self.report(document, |report| node(typed(value, report)?, reading, report));
                 self.snapshot.nodes.extend(node.map(|node| (NodeName(name), node)));
             }
             "Service" => {
-                let service = self.report(document, |report| service(typed(value, report)?, report));
+                let service = self.report(document, |report| service(typed(value, report)?, reading, report));
                 if let Some((service, fields)) = service {
                     self.fields.insert(object_name.clone(), fields);
                     self.snapshot.services.insert(object_name, service.into());

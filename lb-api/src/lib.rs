@@ -19,7 +19,7 @@ mod selector;
 mod service;
 mod slice;
 
-pub use decode::{Decoded, decode};
+pub use decode::{Decoded, Reading, decode};
 pub use memory::{Memory, Settled};
 pub use mirror::Mirror;
 pub use node::duration;

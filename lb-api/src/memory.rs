@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     allocation::of_allocation,
     config_map::{is_config, place_in_config},
-    decode::{Decoded, decode_documents, expanded, read},
+    decode::{Decoded, Reading, decode_documents, expanded, read},
     document::Document,
     objects::Objects,
     pool::is_configuration,
@@ -28,6 +28,7 @@ use crate::{
 #[serde(from = "Vec<Document>", into = "Vec<Document>")]
 pub struct Memory {
     documents: BTreeMap<ObjectKey, Document>,
+    reading: Reading,
 }
 
 /// What holds after files were read.
@@ -45,9 +46,23 @@ pub struct Settled {
     pub is_empty: bool,
 }
 
+impl Settled {
+    /// Whether there is something by which we are configured.
+    pub fn is_configured(&self) -> bool {
+        !self.snapshot.pools.is_empty()
+    }
+
+    /// Whether we are configured by something else than what is there now: what is wrong there has its last good state.
+    pub fn is_stale(&self) -> bool {
+        let concerns = |problem: &Problem| problem.object.as_ref().is_none_or(is_configuration);
+        self.problems.iter().any(|problem| problem.severity == Severity::Error && concerns(problem))
+    }
+}
+
 impl From<Vec<Document>> for Memory {
     fn from(documents: Vec<Document>) -> Self {
-        Self { documents: documents.into_iter().map(|document| (document.key.clone(), document)).collect() }
+        let documents = documents.into_iter().map(|document| (document.key.clone(), document)).collect();
+        Self { documents, reading: Reading::default() }
     }
 }
 
@@ -58,6 +73,11 @@ impl From<Memory> for Vec<Document> {
 }
 
 impl Memory {
+    /// From now on objects are read in this way.
+    pub fn set_reading(&mut self, reading: Reading) {
+        self.reading = reading;
+    }
+
     /// What files say, with the last good state of what is wrong in them, and addresses for the Services in it. An object that is gone is
     /// gone; one whose file cannot be read is not. A Service whose new state gets no address stays as it was, if that one gets some.
     pub fn settle(&mut self, files: &BTreeMap<String, Vec<u8>>) -> Settled {
@@ -112,7 +132,7 @@ impl Memory {
         loop {
             // What was good together stays good, and so does what has fallen back; what is new must fit in.
             documents.sort_by_key(|document| self.has_changed(document));
-            let mut decoded = decode_documents(documents);
+            let mut decoded = decode_documents(documents, &self.reading);
             let failed = failed(&decoded.problems);
             said.all(mem::take(&mut decoded.problems));
             if !self.fall_back(documents, &failed, said) {

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::{
     allocation::of_allocation,
+    decode::Reading,
     document::typed,
     memory::{Memory, Settled},
     node::node,
@@ -37,6 +38,7 @@ pub struct Mirror {
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     configuration: Objects,
     memory: Memory,
+    reading: Reading,
     /// What is wrong with Services, slices and Nodes by themselves.
     problems: BTreeMap<ObjectKey, Vec<Problem>>,
     /// What is wrong with the slices of a Service of ours.
@@ -78,6 +80,7 @@ impl Default for Mirror {
             slices_of: BTreeMap::new(),
             configuration: Objects::default(),
             memory: Memory::default(),
+            reading: Reading::default(),
             problems: BTreeMap::new(),
             joined: BTreeMap::new(),
             configured: Vec::new(),
@@ -89,6 +92,11 @@ impl Default for Mirror {
 }
 
 impl Mirror {
+    /// One of objects that are read in this way.
+    pub fn new(reading: Reading) -> Self {
+        Self { reading, ..Self::default() }
+    }
+
     /// An object is there, or is otherwise than before; whether that is news.
     pub fn insert(&mut self, object: Value) -> bool {
         let key = key_of(&object);
@@ -207,7 +215,8 @@ impl Mirror {
 
     fn insert_service(&mut self, key: &ObjectKey, object: &Value) -> bool {
         let name = key.object_name();
-        let (decoded, is_news) = self.report(key, |report| service(typed(object, report)?, report));
+        let reading = self.reading.clone();
+        let (decoded, is_news) = self.report(key, |report| service(typed(object, report)?, &reading, report));
         let known = self.services.entry(name.clone()).or_default();
         let (mut service, fields) =
             decoded.map_or((None, None), |(service, fields)| (Some(service), Some(fields)));
@@ -253,7 +262,8 @@ impl Mirror {
 
     fn insert_node(&mut self, key: &ObjectKey, object: &Value) -> bool {
         let name = NodeName(key.name.clone());
-        let (decoded, is_news) = self.report(key, |report| node(typed(object, report)?, report));
+        let reading = self.reading.clone();
+        let (decoded, is_news) = self.report(key, |report| node(typed(object, report)?, &reading, report));
         let nodes = &mut self.settled.snapshot.nodes;
         // One that is wrong stays as it was.
         match decoded.filter(|node| nodes.get(&name) != Some(node)) {

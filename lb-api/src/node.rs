@@ -10,6 +10,7 @@ use lb_core::{
 };
 
 use crate::{
+    decode::Reading,
     pool::labels,
     problem::{ProblemKind, Report, Severity},
 };
@@ -25,7 +26,7 @@ const TAINTS: [(&str, Reason); 3] = [
     ("karpenter.sh/disrupted", Reason::Disrupted),
 ];
 
-pub(crate) fn node(object: v1::Node, report: &mut Report<'_>) -> Option<Node> {
+pub(crate) fn node(object: v1::Node, reading: &Reading, report: &mut Report<'_>) -> Option<Node> {
     let labels = labels(object.metadata.labels);
     let status = object.status.unwrap_or_default();
     let mut addresses = Vec::new();
@@ -60,7 +61,7 @@ pub(crate) fn node(object: v1::Node, report: &mut Report<'_>) -> Option<Node> {
     let annotations = object.metadata.annotations.unwrap_or_default();
     let leaving = leaving(&annotations, &spec.taints.unwrap_or_default(), report);
     is_good.then(|| Node {
-        excluded: labels.contains_key(EXCLUDE),
+        excluded: labels.contains_key(EXCLUDE) && !reading.ignore_exclude_lb,
         labels,
         addresses,
         pod_cidrs,

@@ -17,6 +17,7 @@ use lb_core::{
 
 use crate::{
     annotations::{Annotations, L2, L2_EXPECTED, L2_MODES, annotation},
+    decode::Reading,
     pool::labels,
     problem::{ProblemKind, Report, Severity},
 };
@@ -51,9 +52,13 @@ impl Fields {
 }
 
 /// `None` if it is not ours, or wrong.
-pub(crate) fn service(object: v1::Service, report: &mut Report<'_>) -> Option<(Service, Fields)> {
+pub(crate) fn service(
+    object: v1::Service,
+    reading: &Reading,
+    report: &mut Report<'_>,
+) -> Option<(Service, Fields)> {
     let spec = object.spec?;
-    if spec.type_.as_deref() != Some("LoadBalancer") || spec.load_balancer_class.is_some() {
+    if spec.type_.as_deref() != Some("LoadBalancer") || spec.load_balancer_class != reading.lb_class {
         return None;
     }
     if spec.cluster_ip.as_deref() == Some("None") {

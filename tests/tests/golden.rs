@@ -12,6 +12,7 @@ use lb_agent::{
     controller, network, node,
     output::{Document, to_yaml},
 };
+use lb_api::Reading;
 use lb_core::{maps::Sizes, model::NodeName};
 use libtest_mimic::{Arguments, Trial};
 
@@ -37,7 +38,7 @@ fn main() -> Result<()> {
             trials.push(Trial::test(format!("{scenario}::{name}"), move || {
                 let compared = in_source(&dir, |source| {
                     let network = network::read(&dir.join("links.yaml"), &node)?;
-                    Ok(node::dry_run(source, &node, &network, Sizes::default())?)
+                    Ok(node::dry_run(source, &node, &network, Sizes::default(), Reading::default())?)
                 })
                 .and_then(|documents| compare(&dir.join(format!("{node}.yaml")), &documents));
                 compared.map_err(|error| format!("{error:#}").into())

@@ -14,11 +14,11 @@ use kube::{
         watcher::{self, Event},
     },
 };
-use lb_api::{Mirror, ObjectKey};
+use lb_api::{Mirror, ObjectKey, Reading};
 use serde_json::Value;
 
 use super::kinds::{Kind, of_controller, of_node};
-use crate::chain::chain;
+use crate::{chain::chain, metrics::SourceFacts};
 
 type Told = (Kind, Result<Event<DynamicObject>, watcher::Error>);
 
@@ -32,6 +32,8 @@ pub struct Watched {
     known: BTreeSet<&'static str>,
     /// Kinds that cannot be watched, and why: it is said once.
     failing: BTreeMap<&'static str, Failing>,
+    updates: u64,
+    errors: u64,
 }
 
 struct Failing {
@@ -42,16 +44,16 @@ struct Failing {
 
 impl Watched {
     /// What a controller needs, with `own` as our own namespace.
-    pub fn of_controller(client: &Client, own: &str) -> Self {
-        Self::new(client, own, of_controller())
+    pub fn of_controller(client: &Client, own: &str, reading: Reading) -> Self {
+        Self::new(client, own, reading, of_controller())
     }
 
     /// What a node needs, with `own` as our own namespace.
-    pub fn of_node(client: &Client, own: &str) -> Self {
-        Self::new(client, own, of_node())
+    pub fn of_node(client: &Client, own: &str, reading: Reading) -> Self {
+        Self::new(client, own, reading, of_node())
     }
 
-    fn new(client: &Client, own: &str, kinds: impl Iterator<Item = Kind>) -> Self {
+    fn new(client: &Client, own: &str, reading: Reading, kinds: impl Iterator<Item = Kind>) -> Self {
         let streams = kinds.map(|kind| {
             let config = watcher::Config::default();
             let config = match kind.only {
@@ -63,10 +65,12 @@ impl Watched {
         });
         Self {
             told: streams.collect(),
-            mirror: Mirror::default(),
+            mirror: Mirror::new(reading),
             listing: BTreeMap::new(),
             known: BTreeSet::new(),
             failing: BTreeMap::new(),
+            updates: 0,
+            errors: 0,
         }
     }
 
@@ -84,6 +88,24 @@ impl Watched {
     pub fn failing(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let failing = self.failing.iter().filter(|(_, failing)| !failing.is_missing);
         failing.map(|(kind, failing)| (*kind, failing.why.as_str()))
+    }
+
+    /// How objects are heard of.
+    pub fn facts(&self) -> SourceFacts {
+        let settled = self.mirror.settled();
+        let is_heard = |name| self.failing.get(name).is_none_or(|failing| failing.is_missing);
+        SourceFacts {
+            updates: self.updates,
+            errors: self.errors,
+            is_loaded: self.is_complete() && settled.is_configured(),
+            is_stale: settled.is_stale() || self.failing().next().is_some(),
+            heard: self
+                .known
+                .iter()
+                .chain(self.failing.keys())
+                .map(|name| (*name, is_heard(*name)))
+                .collect(),
+        }
     }
 
     /// Whether each kind has been listed, or is not there.
@@ -139,11 +161,13 @@ impl Watched {
             Event::Apply(object) => self.insert(kind, object),
             Event::Delete(object) => self.mirror.remove(&key(kind, &object)),
         };
+        self.updates += u64::from(has_changed);
         has_changed || is_back
     }
 
     fn fail(&mut self, kind: Kind, error: &watcher::Error) -> bool {
         let name = kind.kind;
+        self.errors += 1;
         let why = match cause(error) {
             Some(kube::Error::Api(status)) => status.message.clone(),
             Some(cause) => chain(cause),

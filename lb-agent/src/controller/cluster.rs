@@ -6,14 +6,18 @@ use std::{
 };
 
 use kube::Client;
-use lb_api::Memory;
+use lb_api::{Memory, Reading};
 use lb_core::allocate::{Allocator, PoolEdit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 
-use super::{decider::Decider, objects::released};
+use super::{decider::Decider, objects::released, secret};
 use crate::{
     chain::chain,
     cluster::{self, Leadership, Watched, Written},
+    metrics::{self, ControllerFacts, ControllerMetrics, Listen},
 };
 
 /// How the controller of a cluster runs.
@@ -27,6 +31,10 @@ pub struct ClusterOptions {
     pub rest: Duration,
     /// What becomes of addresses that pools do not give any more.
     pub pool_edit: PoolEdit,
+    /// How objects are read.
+    pub reading: Reading,
+    /// Where metrics and health are to be had, if anywhere.
+    pub listens: Vec<Listen>,
 }
 
 /// What ends the controller of a cluster. All else is logged and tried again.
@@ -35,6 +43,9 @@ pub enum ClusterError {
     /// No connection can be made.
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
+    /// The metrics thread cannot be started.
+    #[error(transparent)]
+    Metrics(#[from] metrics::Error),
     /// Signals cannot be waited for.
     #[error("{what}")]
     Kernel {
@@ -65,11 +76,12 @@ pub async fn run_in_cluster(options: ClusterOptions) -> Result<(), ClusterError>
     let mut terminate = signal(SignalKind::terminate()).map_err(kernel("waiting for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(kernel("waiting for SIGINT"))?;
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
-    let watched = Watched::of_controller(&client, &options.namespace);
+    let watched = Watched::of_controller(&client, &options.namespace, options.reading.clone());
+    let metrics = ControllerMetrics::start(options.listens.clone())?;
     let mut leadership =
         Leadership::begin(client.clone(), &options.namespace, LEASE).map_err(kernel("random numbers"))?;
     tokio::select! {
-        () = control(watched, &mut leadership, &client, &options) => {}
+        () = control(watched, &mut leadership, &client, &options, &metrics) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -84,6 +96,8 @@ struct Acting {
     written: Written,
     /// What the last look at everything took.
     took: Duration,
+    /// Ends with this.
+    _secret: JoinSet<()>,
 }
 
 /// Never, where nothing is written.
@@ -99,10 +113,13 @@ async fn control(
     leadership: &mut Leadership,
     client: &Client,
     options: &ClusterOptions,
+    metrics: &ControllerMetrics,
 ) {
     let mut acting: Option<Acting> = None;
     let mut again: Option<Instant> = None;
+    let mut facts = ControllerFacts::default();
     loop {
+        metrics.beat();
         let mut has_changed = false;
         tokio::select! {
             () = watched.changed() => has_changed = true,
@@ -111,15 +128,20 @@ async fn control(
             () = until(again) => {}
         }
         again = None;
-        if !leadership.leads(Instant::now()) || !watched.is_complete() {
+        let (leads, is_complete) = (leadership.leads(Instant::now()), watched.is_complete());
+        if !leads || !is_complete {
             acting = None;
+            if is_complete {
+                metrics.set(ControllerFacts { source: watched.facts(), ..ControllerFacts::default() });
+            }
             continue;
         }
         let is_new = acting.is_none();
-        let Acting { decider, written, took } = acting.get_or_insert_with(|| Acting {
+        let Acting { decider, written, took, .. } = acting.get_or_insert_with(|| Acting {
             decider: Decider::new(Memory::default(), Allocator::new(options.rest, options.pool_edit), None),
             written: Written::new(client.clone(), MANAGER),
             took: Duration::ZERO,
+            _secret: [secret::keep(client.clone(), options.namespace.clone())].into_iter().collect(),
         });
         if has_changed || is_new {
             tokio::time::sleep(SETTLE.max(*took * SETTLE_RATIO)).await;
@@ -127,9 +149,12 @@ async fn control(
             watched.take_waiting();
             let settled = decider.decide_objects(watched.mirror_mut(), begin);
             let mut documents = decider.tell(settled);
+            facts.decided(&settled.allocation, settled.problems.len());
             documents.extend(released(watched.mirror()));
             written.want(documents, watched.mirror());
             *took = begin.elapsed();
+            (facts.source, facts.leads) = (watched.facts(), true);
+            metrics.set(facts.clone());
         }
         if !written.has_work(Instant::now()) {
             continue;

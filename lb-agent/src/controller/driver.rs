@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use lb_api::Memory;
+use lb_api::{Memory, Reading};
 use lb_core::allocate::{Allocator, PoolEdit};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,6 +29,8 @@ pub struct Options {
     pub rest: Duration,
     /// What becomes of addresses that pools do not give any more.
     pub pool_edit: PoolEdit,
+    /// How objects are read.
+    pub reading: Reading,
     /// One pass, then the end.
     pub once: bool,
 }
@@ -112,7 +114,8 @@ struct Driver {
 
 impl Driver {
     fn start(options: Options) -> Self {
-        let (last_good, memory) = LastGood::load(&options.output, CONTROLLER);
+        let (last_good, mut memory) = LastGood::load(&options.output, CONTROLLER);
+        memory.set_reading(options.reading.clone());
         let allocator = Allocator::new(options.rest, options.pool_edit);
         Self {
             decider: Decider::new(memory, allocator, Some(&options.output)),

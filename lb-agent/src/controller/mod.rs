@@ -5,6 +5,7 @@ mod decider;
 mod driver;
 mod facts;
 mod objects;
+mod secret;
 
 pub use cluster::{ClusterError, ClusterOptions, run_in_cluster};
 pub use driver::{Error, Options, dry_run, run};

@@ -13,6 +13,7 @@ use lb_core::{
     plan::Plan,
 };
 
+use super::SourceFacts;
 use crate::output::{DrainStatus, Owned};
 
 /// What a pass has made of things, as nodes stand.
@@ -38,6 +39,8 @@ pub struct Facts {
     pub problems: usize,
     /// How far this node has come, if it leaves on purpose.
     pub drain: Option<DrainStatus>,
+    /// How objects are heard of.
+    pub source: SourceFacts,
 }
 
 /// What a node answers of a VIP that is spread over nodes.
@@ -131,6 +134,7 @@ impl Facts {
             map_bytes,
             problems: settled.problems.len() + placed.left_out.len(),
             drain: None,
+            source: SourceFacts::default(),
         }
     }
 }

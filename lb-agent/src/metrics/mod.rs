@@ -3,23 +3,25 @@
 //! A scrape reads the maps of counters when it comes, and of everything else what was said last: the driver's [`Facts`] and the
 //! liveness thread's snapshot. Labels come from objects, so there are no more of them than there are objects.
 
+mod controller;
 mod facts;
+mod out;
 mod page;
 mod server;
+mod source;
 
 use std::{
     io,
-    net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
     time::Duration,
 };
 
-use tokio::sync::oneshot;
-
+pub use controller::{ControllerFacts, ControllerMetrics, ControllerPage};
 pub use facts::{BackendFacts, Facts, ServiceFacts, ShareFacts};
 pub use page::{Counted, Page, text};
+pub use server::Listen;
+pub use source::SourceFacts;
 
 use crate::{
     dataplane::{self, Counters},
@@ -40,8 +42,7 @@ pub enum Error {
 /// The server, as long as it is held.
 pub struct Metrics {
     facts: Arc<Mutex<Option<Arc<Facts>>>>,
-    end: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _server: server::Server,
 }
 
 /// A liveness thread that has said nothing for so long hangs: it wakes several times a second.
@@ -53,31 +54,15 @@ impl Metrics {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn start(address: SocketAddr, pin_dir: &Path, snapshots: Snapshots) -> Result<Self, Error> {
+    pub fn start(listens: Vec<Listen>, pin_dir: &Path, snapshots: Snapshots) -> Result<Self, Error> {
         let facts = Arc::default();
         let site = Node { counters: Counters::pinned(pin_dir)?, facts: Arc::clone(&facts), snapshots };
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
-        let (end, ended) = oneshot::channel();
-        let serve = move || runtime.block_on(server::serve(address, site, ended));
-        let thread =
-            std::thread::Builder::new().name("metrics".to_owned()).spawn(serve).map_err(Error::Start)?;
-        Ok(Self { facts, end: Some(end), thread: Some(thread) })
+        Ok(Self { facts, _server: server::Server::start(listens, site)? })
     }
 
     /// Says what a pass has made of things.
     pub fn set(&self, facts: Facts) {
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(facts));
-    }
-}
-
-impl Drop for Metrics {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        if let Some(thread) = self.thread.take() {
-            // Its panic was printed when it happened.
-            let _ = thread.join();
-        }
     }
 }
 

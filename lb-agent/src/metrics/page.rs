@@ -12,14 +12,12 @@ use lb_common::{
     layout::{ALGORITHM_VERSION, ReasonCount, Stats, VipStats},
 };
 use lb_core::{claims::Withheld, liveness::Condition};
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, NoLabelSet, prometheus_text},
-    metrics::MetricType,
-    registry::Registry,
-};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
-use super::facts::{Facts, ShareFacts};
+use super::{
+    facts::{Facts, ShareFacts},
+    out::{self, Out},
+};
 use crate::{
     dataplane::{self, Counters},
     liveness::{OpenError, Snapshot},
@@ -66,77 +64,12 @@ impl Counted {
     }
 }
 
-/// In Prometheus' text format, version 0.0.4: it leaves MetalLB's counters the names that they have, without `_total`.
+/// See [`out::text`].
 ///
 /// # Errors
 /// None in practice: a string takes everything.
 pub fn text(page: Page) -> Result<String, fmt::Error> {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(page));
-    let mut text = String::new();
-    prometheus_text::encode(&mut text, &registry)?;
-    Ok(text)
-}
-
-/// Type and description of `text`.
-pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
-
-type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
-
-struct Out<'a>(DescriptorEncoder<'a>);
-
-impl Out<'_> {
-    /// What only grows; `_total` is added to the name.
-    fn counters<'l, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        rows: impl IntoIterator<Item = (Labels<'l, N>, u64)>,
-    ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        rows.into_iter().try_for_each(|(labels, value)| {
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)
-        })
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        metric.encode_counter::<NoLabelSet, _, f64>(&value, None)
-    }
-
-    fn gauges<'l, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        rows: impl IntoIterator<Item = (Labels<'l, N>, f64)>,
-    ) -> fmt::Result {
-        self.values(name, help, MetricType::Gauge, rows)
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
-    }
-
-    /// A counter under a name of MetalLB's that has no `_total`.
-    fn metallb<'l>(
-        &mut self,
-        name: &str,
-        help: &str,
-        rows: impl IntoIterator<Item = (Labels<'l, 1>, u64)>,
-    ) -> fmt::Result {
-        self.values(name, help, MetricType::Unknown, rows)
-    }
-
-    fn values<'l, const N: usize, V: prometheus_client::encoding::EncodeGaugeValue>(
-        &mut self,
-        name: &str,
-        help: &str,
-        metric_type: MetricType,
-        rows: impl IntoIterator<Item = (Labels<'l, N>, V)>,
-    ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, metric_type)?;
-        rows.into_iter().try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
-    }
+    out::text(page)
 }
 
 impl Collector for Page {
@@ -151,6 +84,7 @@ impl Collector for Page {
         self.liveness(&mut out)?;
         self.claims(&mut out)?;
         self.drain(&mut out)?;
+        self.facts.source.encode(&mut out)?;
         self.agent(&mut out)
     }
 }

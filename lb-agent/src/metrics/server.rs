@@ -1,9 +1,13 @@
 //! The HTTP server: a thread of its own, so that neither a pass nor the liveness thread waits for whoever asks.
 
 use std::{
+    cell::RefCell,
     convert::Infallible,
-    net::SocketAddr,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    rc::Rc,
     sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -22,11 +26,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::page;
+use super::{Error, out};
 
 /// What is asked for, and what is answered.
 pub(super) trait Site: Send + 'static {
-    /// `/metrics`, in the format of [`page::CONTENT_TYPE`], or why there is none.
+    /// `/metrics`, in the format of [`out::CONTENT_TYPE`], or why there is none.
     fn metrics(&mut self) -> Result<String, String>;
 
     /// `/healthz`: why the agent should be started anew, if it should.
@@ -49,32 +53,92 @@ const FRESH: Duration = Duration::from_secs(1);
 /// An address that cannot be had is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Serves until `end` is dropped or sent to.
-pub(super) async fn serve(address: SocketAddr, site: impl Site, end: oneshot::Receiver<()>) {
-    tokio::select! {
-        () = listen(address, site) => {}
-        _ = end => {}
+/// An address to be served at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address; of all addresses the one of IPv6 stands for both families.
+    pub address: SocketAddr,
+    /// The flag that changes it.
+    pub flag: &'static str,
+}
+
+/// A server, as long as it is held.
+pub(super) struct Server {
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts it on a thread of its own. An address that another program has is tried again and again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn start(listens: Vec<Listen>, site: impl Site) -> Result<Self, Error> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
+        let (end, ended) = oneshot::channel();
+        let serve = move || runtime.block_on(serve(listens, site, ended));
+        let thread =
+            std::thread::Builder::new().name("metrics".to_owned()).spawn(serve).map_err(Error::Start)?;
+        Ok(Self { end: Some(end), thread: Some(thread) })
     }
 }
 
-async fn listen(address: SocketAddr, site: impl Site) {
-    let listener = loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => break listener,
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // Its panic was printed when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Serves until `end` is dropped or sent to.
+async fn serve(listens: Vec<Listen>, site: impl Site, end: oneshot::Receiver<()>) {
+    let answers = Rc::new(RefCell::new(Answers { site, last: None }));
+    let tasks = tokio::task::LocalSet::new();
+    for listen in listens {
+        let answers = Rc::clone(&answers);
+        tasks.spawn_local(async move { accept(bound(&listen).await, answers).await });
+    }
+    let _ = tasks.run_until(end).await;
+}
+
+async fn bound(Listen { address, flag }: &Listen) -> TcpListener {
+    loop {
+        match bind(*address).await {
+            Ok(listener) => {
+                tracing::info!(%address, "metrics and health");
+                return listener;
+            }
             Err(error) => {
-                tracing::error!(%address, %error, "metrics: the address cannot be had; it is tried again");
+                tracing::error!(
+                    %address,
+                    %error,
+                    "no metrics or health here: {flag} changes the address; it is tried again"
+                );
                 sleep(AGAIN).await;
             }
         }
-    };
-    tracing::info!(%address, "metrics");
-    let tasks = tokio::task::LocalSet::new();
-    tasks.run_until(accept(listener, site)).await;
+    }
 }
 
-async fn accept(listener: TcpListener, site: impl Site) {
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    match &bound {
+        // A kernel without IPv6.
+        Err(error)
+            if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(libc::EAFNOSUPPORT) =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        _ => bound,
+    }
+}
+
+async fn accept(listener: TcpListener, answers: Rc<RefCell<Answers<impl Site>>>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let answers = std::rc::Rc::new(std::cell::RefCell::new(Answers { site, last: None }));
     loop {
         // It is never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -87,7 +151,7 @@ async fn accept(listener: TcpListener, site: impl Site) {
                 continue;
             }
         };
-        let answers = std::rc::Rc::clone(&answers);
+        let answers = Rc::clone(&answers);
         tokio::task::spawn_local(async move {
             converse(stream, |request| answers.borrow_mut().answer(request)).await;
             drop(place);
@@ -143,7 +207,7 @@ impl<S: Site> Answers<S> {
                 Err(why) => return plain(StatusCode::SERVICE_UNAVAILABLE, why.into()),
             },
         };
-        with_type(StatusCode::OK, page::CONTENT_TYPE, text)
+        with_type(StatusCode::OK, out::CONTENT_TYPE, text)
     }
 }
 
@@ -197,12 +261,12 @@ mod tests {
         let site = Fake { is_ready, scrapes: Arc::clone(&scrapes) };
         let tasks = tokio::task::LocalSet::new();
         tokio::select! {
-            () = tasks.run_until(accept(listener, site)) => Err("the server has ended".into()),
+            () = tasks.run_until(accept(listener, Rc::new(RefCell::new(Answers { site, last: None })))) => Err("the server has ended".into()),
             done = client(address, scrapes) => done,
         }
     }
 
-    async fn ask(address: SocketAddr, request: &str) -> Result<String, std::io::Error> {
+    async fn ask(address: SocketAddr, request: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(format!("{request} HTTP/1.1\r\nHost: n1\r\n\r\n").as_bytes()).await?;
         let mut answer = String::new();

@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
-use lb_api::Memory;
+use lb_api::{Memory, Reading};
 use lb_common::{
     hash::HashKey,
     layout::{ALGORITHM_VERSION, CONFIG_VERSION, STATE_VERSION},
@@ -42,7 +42,7 @@ use crate::{
     commands,
     dataplane::{self, Dataplane, EgressMode},
     liveness::{self, Orders},
-    metrics::{self, Facts, Metrics},
+    metrics::{self, Facts, Listen, Metrics},
     network::{Netlink, NetlinkError, keep_tags, leave_out_untagged},
     output::{
         self, AgentStatus, Author, Document, DrainRequests, Events, LastGood, Members, Moment, NodeStatus,
@@ -70,8 +70,8 @@ pub struct Options {
     pub once: bool,
     /// How fast nodes notice that one of them has died.
     pub profile: Profile,
-    /// Where metrics are to be had, if anywhere.
-    pub metrics: Option<SocketAddr>,
+    /// Where metrics and health are to be had, if anywhere.
+    pub listens: Vec<Listen>,
     /// On SIGTERM, VIPs move first, and the agent ends when it is drained or after so long; at once without it.
     pub drain_on_sigterm: Option<Duration>,
 }
@@ -224,8 +224,11 @@ pub fn dry_run(
     node: &NodeName,
     network: &Network,
     sizes: Sizes,
+    reading: Reading,
 ) -> Result<Vec<Document>, source::Error> {
-    let settled = Memory::default().settle(&source::read(source)?);
+    let mut memory = Memory::default();
+    memory.set_reading(reading);
+    let settled = memory.settle(&source::read(source)?);
     let standing = Standing::default();
     let local = Local {
         sizes,
@@ -292,10 +295,10 @@ impl Driver {
             state: options.state.clone(),
             profile: options.profile,
         })?;
-        let metrics = options
-            .metrics
-            .map(|address| Metrics::start(address, &options.pin_dir, liveness.snapshots().clone()))
-            .transpose()?;
+        let metrics = match options.listens.clone() {
+            listens if listens.is_empty() => None,
+            listens => Some(Metrics::start(listens, &options.pin_dir, liveness.snapshots().clone())?),
+        };
         Ok(Self {
             feed,
             netlink,
@@ -479,7 +482,7 @@ impl Driver {
         );
         if let Some(metrics) = &self.metrics {
             let facts = Facts::of(plan, placed, standing, self.feed.settled(), &owned, map_bytes);
-            metrics.set(Facts { drain: status.drain.clone(), ..facts });
+            metrics.set(Facts { drain: status.drain.clone(), source: self.feed.facts(), ..facts });
         }
         let since = self.validity.observe(self.feed.settled(), now.time);
         let mut documents = documents(plan, self.feed.settled(), status, &owned, since, None);

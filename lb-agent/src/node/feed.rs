@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
-use lb_api::{Memory, Settled};
+use lb_api::{Memory, Reading, Settled};
 use lb_core::model::NodeName;
 
 use crate::{
     chain::chain,
     cluster::{self, Watched, Written},
+    metrics::SourceFacts,
     output::{Document, LastGood, is_local},
     source::{self, Source, Watch},
 };
@@ -21,6 +22,8 @@ pub struct FeedOptions {
     pub kubeconfig: Option<String>,
     /// Our own namespace in a cluster: where MetalLB's objects stand.
     pub namespace: String,
+    /// How objects are read.
+    pub reading: Reading,
 }
 
 /// Why there is no source.
@@ -50,6 +53,7 @@ struct Files {
     watch: Watch,
     memory: Memory,
     settled: Settled,
+    reads: u64,
 }
 
 struct Cluster {
@@ -68,18 +72,19 @@ impl Feed {
     pub async fn open(
         options: &FeedOptions,
         node: &NodeName,
-        (last_good, memory): (LastGood, Memory),
+        (last_good, mut memory): (LastGood, Memory),
     ) -> Result<Self, Error> {
+        memory.set_reading(options.reading.clone());
         let origin = match &options.source {
             Source::File(dir) => {
                 let watch = Watch::new(dir)?;
                 // As long as nothing has been read, nothing may be changed because of that.
                 let settled = Settled { is_empty: true, ..Settled::default() };
-                Origin::Files(Box::new(Files { dir: dir.clone(), watch, memory, settled }))
+                Origin::Files(Box::new(Files { dir: dir.clone(), watch, memory, settled, reads: 0 }))
             }
             Source::Kube => {
                 let client = cluster::connect(options.kubeconfig.as_deref()).await?;
-                let mut watched = Watched::of_node(&client, &options.namespace);
+                let mut watched = Watched::of_node(&client, &options.namespace, options.reading.clone());
                 watched.mirror_mut().remember(memory);
                 let written = Written::of_node(client, MANAGER, &options.namespace, &node.0);
                 Origin::Cluster(Box::new(Cluster { watched, written }))
@@ -131,6 +136,19 @@ impl Feed {
         }
     }
 
+    /// How objects are heard of.
+    pub fn facts(&self) -> SourceFacts {
+        match &self.origin {
+            Origin::Files(files) => SourceFacts {
+                updates: files.reads,
+                is_loaded: files.settled.is_configured(),
+                is_stale: files.settled.is_stale(),
+                ..SourceFacts::default()
+            },
+            Origin::Cluster(cluster) => cluster.watched.facts(),
+        }
+    }
+
     /// Why no changes of some kinds are heard of at present, and of which.
     pub fn unheard(&self) -> BTreeMap<String, Vec<&'static str>> {
         let mut unheard: BTreeMap<String, Vec<&str>> = BTreeMap::new();
@@ -152,6 +170,7 @@ impl Files {
         match source::read(&self.dir) {
             Ok(files) => {
                 self.settled = self.memory.settle(&files);
+                self.reads += 1;
                 Some(&self.memory)
             }
             Err(error) => {

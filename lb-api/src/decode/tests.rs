@@ -5,6 +5,7 @@ use lb_core::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::Memory;
 
 const GOOD: &str = r#"
 apiVersion: v1
@@ -537,4 +538,36 @@ fn a_previous_secret_that_can_be_guessed_opens_nothing() {
     let decoded = decode_one(&object("0123456789abcdeg"));
     assert!(decoded.snapshot.gossip_secret.is_some_and(|secret| secret.previous.is_some()));
     assert!(decoded.problems.is_empty());
+}
+
+#[test]
+fn services_of_our_class_are_ours_and_no_others() {
+    let of = |class: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{type: LoadBalancer, ports: [{{port: 80}}]{class}}}}}"
+        )
+    };
+    for (spec, flag, is_ours) in [
+        ("", None, true),
+        ("", Some("a/b"), false),
+        (", loadBalancerClass: a/b", None, false),
+        (", loadBalancerClass: a/b", Some("a/b"), true),
+        (", loadBalancerClass: a/c", Some("a/b"), false),
+    ] {
+        let mut memory = Memory::default();
+        memory.set_reading(Reading { lb_class: flag.map(str::to_owned), ..Reading::default() });
+        let settled = memory.settle(&[("a.yaml".to_owned(), of(spec).into_bytes())].into());
+        assert_eq!(settled.snapshot.services.len(), usize::from(is_ours), "{spec} {flag:?}");
+    }
+}
+
+#[test]
+fn nodes_that_are_labelled_to_be_left_out_are_unless_that_is_ignored() {
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {node.kubernetes.io/exclude-from-external-load-balancers: ''}}}";
+    for ignore_exclude_lb in [false, true] {
+        let mut memory = Memory::default();
+        memory.set_reading(Reading { ignore_exclude_lb, ..Reading::default() });
+        let settled = memory.settle(&[("a.yaml".to_owned(), node.as_bytes().to_vec())].into());
+        assert!(settled.snapshot.nodes.values().all(|node| node.excluded != ignore_exclude_lb));
+    }
 }

@@ -143,7 +143,10 @@ impl Lab {
         for name in ["n1", "n2", "n3", "n4"] {
             self.objects.put(&self.node_object(name)?)?;
         }
-        self.objects.put(&objects::memberlist())?;
+        // In a cluster the controller makes it.
+        if self.controller.is_none() {
+            self.objects.put(&objects::memberlist())?;
+        }
         for object in objects::pool(&["192.0.2.200-192.0.2.219", "2001:db8:0:1::200-2001:db8:0:1::21f"]) {
             self.objects.put(&object)?;
         }
