@@ -3,6 +3,7 @@
 //! [`decode()`] takes files and gives a snapshot with everything that is right, and [`Problem`]s for the rest. It reads nothing itself.
 
 mod annotations;
+mod bgp;
 mod config_map;
 pub mod crd;
 mod decode;

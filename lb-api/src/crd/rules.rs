@@ -1,14 +1,16 @@
 //! What MetalLB checks in webhooks (`internal/config/config.go`), as far as one object alone decides it, in the definitions.
 //!
-//! Nothing is refused that MetalLB takes. Where a rule cannot say all, it says less, and decoding says the rest: the order of the ends
-//! of an IPv6 range, keys of `matchLabels`, and whatever needs a second object.
+//! Nothing is refused that works with MetalLB. Where a rule cannot say all, it says less, and decoding says the rest: the order of the
+//! ends of an IPv6 range, keys of `matchLabels`, selectors that are there twice, and whatever needs a second object. A range from one
+//! family to the other, of which MetalLB takes no address without a word, is refused.
 //!
 //! All of it is known to Kubernetes 1.25, the first whose API servers hold rules against objects unasked: none of what came later
 //! is used (`messageExpression` of 1.27, `fieldPath` of 1.28, `ip()` and `cidr()`, which definitions may use from 1.31 on), because an
 //! API server refuses a whole definition for one word that it does not know.
 //!
-//! An API server takes rules whose cost it can bound: so lists and texts that they look at have limits here. They are far above what
-//! people have, and what MetalLB has none for is seldom long: see each.
+//! An API server takes a rule whose cost it can bound: so the lists and texts that rules look at have limits here, which MetalLB has not.
+//! They are as large as rules may cost, and far above what people have: see each. An object that was stored before, and breaks a rule, can
+//! still be changed elsewhere from Kubernetes 1.30 on.
 
 use kube::core::Rule;
 use schemars::{Schema, SchemaGenerator, json_schema};

@@ -16,7 +16,7 @@ use kube::{
     api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
     runtime::{conditions::is_crd_established, wait::await_condition},
 };
-use lb_api::crd::definitions;
+use lb_api::{Problem, ProblemKind, crd::definitions, decode};
 use libtest_mimic::{Arguments, Failed, Trial};
 use magnetite_tests::api_server::{ApiServer, programs};
 use objects::{complete, good};
@@ -49,6 +49,7 @@ fn main() {
     let mut trials = vec![
         Trial::test("every_check_has_a_case", || said(every_check_has_a_case())),
         Trial::test("every_field_is_in_an_object", || said(every_field_is_in_an_object())),
+        Trial::test("files_are_told_the_same", || said(files_are_told_the_same())),
     ];
     trials.extend(tests.map(|(name, test)| match (cannot_run, &api) {
         (Some(why), _) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
@@ -118,6 +119,51 @@ fn every_field_is_in_an_object() -> Result<()> {
         .collect();
     ensure!(missing.is_empty(), "in no object:\n{}", missing.join("\n"));
     Ok(())
+}
+
+/// Where there is no API server, decoding takes and refuses the same; of BGP it does when that is announced.
+fn files_are_told_the_same() -> Result<()> {
+    for (of, value) in complete() {
+        // They are examples, which have addresses in common, and names of what is not there.
+        let is_meant = |kind: &ProblemKind| {
+            matches!(
+                kind,
+                ProblemKind::OverlapWithin { .. }
+                    | ProblemKind::NoNamespace
+                    | ProblemKind::NotAnnounced
+                    | ProblemKind::NoSuchObject { .. }
+            ) || matches!(kind, ProblemKind::Value { value, .. } if value == "no-advertise")
+        };
+        let problems: Vec<_> =
+            told(of, &value)?.into_iter().filter(|problem| !is_meant(&problem.kind)).collect();
+        ensure!(problems.is_empty(), "{of}: {}", problems[0]);
+    }
+    let read = ["IPAddressPool.v1beta1", "L2Advertisement.v1beta1"];
+    for Case { of, refused, taken, field, .. } in
+        table()?.into_iter().filter(|case| read.contains(&case.of.as_str()))
+    {
+        let told = |change: &Value| {
+            let mut value = good(&of);
+            schema::merge(&mut value, change);
+            let is_meant = |kind: &ProblemKind| {
+                matches!(kind, ProblemKind::NoNamespace | ProblemKind::OverlapWithin { .. })
+            };
+            let problems = told(&of, &value)?.into_iter();
+            let mut problems = problems.filter(|problem| !is_meant(&problem.kind));
+            Ok::<_, anyhow::Error>(problems.find(|problem| problem.field.starts_with(&field)))
+        };
+        ensure!(told(&refused)?.is_some(), "{of} {refused} is taken");
+        let problem = told(&taken)?;
+        ensure!(problem.is_none(), "{of} {taken}: {problem:?}");
+    }
+    Ok(())
+}
+
+/// What decoding says of an object.
+fn told(of: &str, value: &Value) -> Result<Vec<Problem>> {
+    let mut value = serde_json::to_value(object(of, value.clone())?)?;
+    value["metadata"]["name"] = json!("case");
+    Ok(decode(&[("case.json".to_owned(), serde_json::to_vec(&value)?)].into()).problems)
 }
 
 /// Where the objects of each kind and version are.
