@@ -1,6 +1,6 @@
 //! All files of a directory to one snapshot.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 use k8s_openapi::api::core::v1;
 use kube::Resource;
@@ -8,6 +8,7 @@ use lb_core::model::{NodeName, ObjectName, Snapshot};
 use serde::de::DeserializeOwned;
 
 use crate::{
+    bgp::{Bgp, Names},
     config_map, crd,
     document::{Document, split, typed},
     node::node,
@@ -38,6 +39,8 @@ pub struct Decoded {
     pub origins: BTreeMap<ObjectKey, String>,
     /// Where in each Service stands what its allocation depends on.
     pub(crate) fields: BTreeMap<ObjectName, Fields>,
+    /// Names in objects of BGP, until all have been read.
+    names: Names,
 }
 
 /// Decodes files, by name; those that end with `.json` are JSON, all others YAML.
@@ -86,6 +89,8 @@ pub(crate) fn decode_documents(documents: &[Document], reading: &Reading) -> Dec
         decoded.origins.insert(document.key.clone(), document.file.clone());
         decoded.add(document, reading);
     }
+    let dangling = mem::take(&mut decoded.names).problems();
+    decoded.problems.extend(dangling);
     decoded
 }
 
@@ -172,12 +177,13 @@ impl Decoded {
         }
     }
 
-    fn add_bgp<T: DeserializeOwned + Resource<DynamicType = ()>>(&mut self, document: &Document) {
-        self.report(document, |report| {
-            if typed::<T>(&document.value, report).is_some() {
-                report.add(Severity::Warning, "", ProblemKind::NotAnnounced);
-            }
-        });
+    fn add_bgp<T: Bgp + DeserializeOwned + Resource<DynamicType = ()>>(&mut self, document: &Document) {
+        let report =
+            &mut Report { file: &document.file, object: &document.key, problems: &mut self.problems };
+        if let Some(object) = typed::<T>(&document.value, report) {
+            report.add(Severity::Warning, "", ProblemKind::NotAnnounced);
+            object.name(&mut self.names, report);
+        }
     }
 
     fn add_slice(&mut self, document: &Document, namespace: &str) {

@@ -4,6 +4,7 @@
 
 mod allocation;
 mod annotations;
+mod bgp;
 mod config_map;
 pub mod crd;
 mod decode;

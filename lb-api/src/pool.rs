@@ -21,6 +21,10 @@ pub(crate) fn pool(
     let spec = object.spec;
     let mut ranges: Vec<AddressRange> = Vec::new();
     let mut is_good = true;
+    if spec.addresses.is_empty() {
+        is_good = false;
+        report.add(Severity::Error, "spec.addresses", ProblemKind::NoAddresses);
+    }
     for (i, text) in spec.addresses.iter().enumerate() {
         match range(text) {
             Some(range) => ranges.push(range),
@@ -57,6 +61,7 @@ fn service_allocation(
             report.add(Severity::Warning, format!("{field}[{i}]"), ProblemKind::NoNamespace);
         }
     }
+    report.repeated("spec.serviceAllocation.namespaces", &spec.namespaces);
     Some(ServiceAllocation {
         priority: spec.priority.and_then(NonZero::new),
         namespaces: spec.namespaces.into_iter().collect(),
@@ -133,6 +138,7 @@ pub(crate) fn l2_advertisement(
         };
         preferred.push(nodes);
     }
+    report.repeated("spec.ipAddressPools", &spec.ip_address_pools);
     Some(L2Advertisement {
         pools: spec.ip_address_pools.into_iter().collect(),
         pool_selectors: selectors("spec.ipAddressPoolSelectors", spec.ip_address_pool_selectors, report)?,
@@ -144,13 +150,23 @@ pub(crate) fn l2_advertisement(
     })
 }
 
-/// A CIDR or `first-last`, spaces allowed.
+/// A CIDR or `first-last`, spaces allowed. As in Go an IPv4 address that is mapped to IPv6 is one of IPv4, and the length of a prefix may
+/// have leading zeros.
 fn range(text: &str) -> Option<AddressRange> {
+    let address =
+        |text: &str| text.trim().parse().ok().map(|address: IpAddr| (address, address.to_canonical()));
     if let Some((first, last)) = text.split_once('-') {
-        return AddressRange::new(first.trim().parse::<IpAddr>().ok()?, last.trim().parse::<IpAddr>().ok()?);
+        return AddressRange::new(address(first)?.1, address(last)?.1);
     }
-    text.trim().parse::<IpNet>().ok().map(AddressRange::from)
+    let (network, length) = text.trim().split_once('/')?;
+    let (written, network) = address(network)?;
+    let length: u8 = length.parse().ok().filter(|_| length.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let mapped = if written == network { 0 } else { MAPPED };
+    Some(IpNet::new(network, length.checked_sub(mapped)?).ok()?.into())
 }
+
+/// Length of the prefix of IPv4 addresses that are mapped to IPv6 (RFC 4291, section 2.5.5.2).
+const MAPPED: u8 = 96;
 
 /// Labels of an object.
 pub(crate) fn labels(labels: Option<Labels>) -> Labels {
@@ -190,7 +206,21 @@ mod tests {
         assert_eq!(shown("192.0.2.8/30").as_deref(), Some("192.0.2.8 192.0.2.11"));
         assert_eq!(shown("2001:db8::/127").as_deref(), Some("2001:db8:: 2001:db8::1"));
         assert_eq!(shown("192.0.2.1 - 192.0.2.9").as_deref(), Some("192.0.2.1 192.0.2.9"));
-        for bad in ["", "192.0.2.1", "192.0.2.9-192.0.2.1", "192.0.2.1-2001:db8::", "192.0.2.0/33", "-"] {
+        assert_eq!(shown("192.0.2.8/030").as_deref(), Some("192.0.2.8 192.0.2.11"));
+        assert_eq!(shown("::ffff:192.0.2.8/126").as_deref(), Some("192.0.2.8 192.0.2.11"));
+        assert_eq!(shown("::ffff:192.0.2.1-192.0.2.9").as_deref(), Some("192.0.2.1 192.0.2.9"));
+        for bad in [
+            "192.0.2.0/+24",
+            "192.0.2.0/",
+            "::ffff:192.0.2.8/95",
+            "2001:db8::9-2001:db8::1",
+            "",
+            "192.0.2.1",
+            "192.0.2.9-192.0.2.1",
+            "192.0.2.1-2001:db8::",
+            "192.0.2.0/33",
+            "-",
+        ] {
             assert_eq!(shown(bad), None, "{bad:?}");
         }
     }

@@ -1,6 +1,6 @@
 //! What is wrong with an object, for the person who can mend it.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use lb_core::{
     allocate::{AllocationError, Purpose, Remark},
@@ -162,6 +162,29 @@ pub enum ProblemKind {
         /// What could be there.
         expected: &'static str,
     },
+    /// A pool without addresses.
+    #[error("is empty: a pool has one CIDR or range at least")]
+    NoAddresses,
+    /// Values of a requirement that do not go with its operator.
+    #[error("has to be there for operators In and NotIn, and for no others")]
+    ValuesOfOperator,
+    /// An entry of a list, once more.
+    #[error("is in the list already: leave it out")]
+    Repeated,
+    /// A name by which an object is to be found.
+    #[error("there is no {kind} {name:?}: make it, or check the name")]
+    NoSuchObject {
+        /// The kind.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A name of which there can be one.
+    #[error("{other} has a community of this name already: leave out one of them")]
+    NamedTwice {
+        /// The object that has the other.
+        other: String,
+    },
     /// Addresses of two pools.
     #[error("{range} overlaps with IPAddressPool {other}: an address belongs to one pool")]
     Overlap {
@@ -233,6 +256,16 @@ impl Report<'_> {
             severity,
             kind,
         });
+    }
+
+    /// Entries that are there twice, which changes nothing.
+    pub fn repeated<T: Ord>(&mut self, field: &str, entries: impl IntoIterator<Item = T>) {
+        let mut known = BTreeSet::new();
+        for (i, entry) in entries.into_iter().enumerate() {
+            if !known.insert(entry) {
+                self.add(Severity::Warning, format!("{field}[{i}]"), ProblemKind::Repeated);
+            }
+        }
     }
 
     /// The object is not used because of this value.

@@ -22,7 +22,7 @@ pub enum Level {
     Packet,
     /// Clusters in network namespaces: root.
     Netns,
-    /// The controller and a real API server, which is built first: root, and Go. Only if it is named.
+    /// The definitions and the controller on a real API server, which is built first: root, and Go. Only if it is named.
     Cluster,
 }
 
@@ -73,14 +73,9 @@ pub fn run(levels: &[Level]) -> Result<()> {
         println!("test: cluster");
         kubernetes::build()?;
         lab::build()?;
-        totals.add(count(cargo().args([
-            "test",
-            "--release",
-            "--package",
-            "magnetite-tests",
-            "--test",
-            "cluster",
-        ]))?);
+        let targets = ["--test", "definitions", "--test", "cluster"];
+        let tests = ["test", "--release", "--no-fail-fast", "--package", "magnetite-tests"];
+        totals.add(count(cargo().args(tests).args(targets))?);
     }
     totals.skipped.iter().for_each(|name| println!("skipped: {name}"));
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped_count);

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Nothing;
+use super::{Nothing, rules};
 
 /// Announcement of pools by BGP.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -33,19 +33,24 @@ use super::Nothing;
 pub struct BGPAdvertisementSpec {
     /// Prefix length to which IPv4 addresses are aggregated; 32 if unset.
     #[serde(default = "whole_v4")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 32))]
     pub aggregation_length: i32,
     /// Prefix length to which IPv6 addresses are aggregated; 128 if unset.
     #[serde(default = "whole_v6")]
+    #[schemars(range(max = 128))]
     pub aggregation_length_v6: i32,
     /// LOCAL_PREF, for peers of the same AS (RFC 4271, section 5.1.5).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 4_294_967_295_u32))]
     pub local_pref: Option<u32>,
     /// Communities: `64512:100`, `large:64512:100:1`, or an alias of a Community object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "rules::communities")]
     pub communities: Vec<String>,
     /// Names of pools.
     #[serde(default, rename = "ipAddressPools", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = rules::NAMES), inner(length(max = rules::NAME)))]
+    #[x_kube(validation = rules::each_once("ipAddressPools"))]
     pub ip_address_pools: Vec<String>,
     /// Pools by label; with names, both count. With neither, all pools.
     #[serde(default, rename = "ipAddressPoolSelectors", skip_serializing_if = "Vec::is_empty")]
@@ -55,6 +60,8 @@ pub struct BGPAdvertisementSpec {
     pub node_selectors: Vec<LabelSelector>,
     /// Names of the BGPPeers that are told; all if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = rules::NAMES), inner(length(max = rules::NAME)))]
+    #[x_kube(validation = rules::each_once("peers"))]
     pub peers: Vec<String>,
     /// Services that are announced, by label; all if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -70,7 +77,7 @@ fn whole_v6() -> i32 {
 }
 
 /// Names for BGP communities.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "metallb.io",
     version = "v1beta1",
@@ -82,17 +89,22 @@ fn whole_v6() -> i32 {
 pub struct CommunitySpec {
     /// The names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = rules::ALIASES))]
+    #[x_kube(validation = rules::each_name_once("communities"))]
     pub communities: Vec<CommunityAlias>,
 }
 
 /// A name for a BGP community.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = rules::alias_of_community())]
 pub struct CommunityAlias {
     /// The name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = rules::COMMUNITY))]
     pub name: String,
     /// The community: `64512:100`, or `large:64512:100:1` (RFC 8092).
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = rules::COMMUNITY))]
     pub value: String,
 }
 

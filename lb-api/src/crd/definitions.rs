@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     BFDProfile, BGPAdvertisement, Community, ConfigurationState, IPAddressPool, L2Advertisement,
-    ServiceBGPStatus, ServiceL2Status, v1beta1, v1beta2,
+    ServiceBGPStatus, ServiceL2Status, rules, v1beta1, v1beta2,
 };
 
 /// What goes wrong: never, as a test shows.
@@ -73,19 +73,27 @@ fn form(schema: &mut Value) {
         fields.remove("format");
     }
     if let Some(Value::Object(properties)) = fields.get_mut("properties") {
-        let is_selector =
-            properties.contains_key("matchLabels") && properties.contains_key("matchExpressions");
+        let is_selector = is_selector(properties);
         properties.values_mut().for_each(form);
         if let Some(Value::Object(conditions)) = properties.get_mut("conditions") {
             key_by_type(conditions);
         }
         if is_selector {
+            rules::selector(properties);
             fields.insert("x-kubernetes-map-type".to_owned(), json!("atomic"));
         }
+    }
+    let items = fields.get("items").and_then(|items| items["properties"].as_object());
+    if items.is_some_and(is_selector) {
+        fields.insert("maxItems".to_owned(), json!(rules::SELECTORS));
     }
     for inner in ["items", "additionalProperties"] {
         fields.get_mut(inner).into_iter().for_each(form);
     }
+}
+
+fn is_selector(properties: &Map<String, Value>) -> bool {
+    properties.contains_key("matchLabels") && properties.contains_key("matchExpressions")
 }
 
 /// Of conditions there is one of each type, so that each can be applied by another.

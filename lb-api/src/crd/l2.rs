@@ -1,14 +1,14 @@
 //! `L2Advertisement`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Nothing;
+use super::{Nothing, rules};
 
 /// Announcement of pools by ARP and NDP.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "metallb.io",
     version = "v1beta1",
@@ -29,6 +29,8 @@ use super::Nothing;
 pub struct L2AdvertisementSpec {
     /// Names of pools.
     #[serde(default, rename = "ipAddressPools", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = rules::NAMES), inner(length(max = rules::NAME)))]
+    #[x_kube(validation = rules::each_once("ipAddressPools"))]
     pub ip_address_pools: Vec<String>,
     /// Pools by label; with names, both count.
     #[serde(default, rename = "ipAddressPoolSelectors", skip_serializing_if = "Vec::is_empty")]
@@ -44,6 +46,7 @@ pub struct L2AdvertisementSpec {
     pub service_selectors: Vec<LabelSelector>,
     /// Nodes that rather announce than others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = rules::SELECTORS))]
     pub preferred_node_selectors: Vec<PreferredNodeSelector>,
 }
 

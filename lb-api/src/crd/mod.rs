@@ -8,6 +8,7 @@ mod definitions;
 mod l2;
 mod peer;
 mod pool;
+mod rules;
 mod status;
 
 use schemars::JsonSchema;

@@ -4,14 +4,14 @@
 pub mod v1beta1 {
     use std::collections::BTreeMap;
 
-    use kube::CustomResource;
+    use kube::{CustomResource, KubeSchema};
     use schemars::JsonSchema;
     use serde::{Deserialize, Serialize};
 
-    use crate::crd::Nothing;
+    use crate::crd::{Nothing, rules};
 
     /// A BGP router that is told of addresses.
-    #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+    #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
     #[kube(
         group = "metallb.io",
         version = "v1beta1",
@@ -27,19 +27,28 @@ pub mod v1beta1 {
         printcolumn(name = "Multi Hops", type_ = "string", json_path = ".spec.ebgpMultiHop")
     )]
     #[serde(rename_all = "camelCase")]
+    #[x_kube(
+        validation = rules::multi_hop_is_external(),
+        validation = rules::keepalive_in_hold_time(),
+        validation = rules::keepalive_alone()
+    )]
     pub struct BGPPeerSpec {
         /// Our AS.
         #[serde(rename = "myASN")]
-        #[schemars(range(min = 0, max = 4_294_967_295_u32))]
+        #[schemars(range(min = 1, max = 4_294_967_295_u32))]
         pub my_asn: u32,
         /// The router's AS.
         #[serde(rename = "peerASN")]
-        #[schemars(range(min = 0, max = 4_294_967_295_u32))]
+        #[schemars(range(min = 1, max = 4_294_967_295_u32))]
         pub peer_asn: u32,
         /// Its address.
+        #[schemars(length(max = rules::ADDRESS))]
+        #[x_kube(validation = rules::address("peerAddress"))]
         pub peer_address: String,
         /// The address that the session comes from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = rules::ADDRESS))]
+        #[x_kube(validation = rules::address("sourceAddress"))]
         pub source_address: Option<String>,
         /// Its port; 179 if unset or 0.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,12 +56,18 @@ pub mod v1beta1 {
         pub peer_port: Option<u16>,
         /// After so long without a word the session is down (`90s`); the router may want less.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = rules::DURATION))]
+        #[x_kube(validation = rules::hold_time())]
         pub hold_time: Option<String>,
         /// Between two words; a third of the hold time if unset.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = rules::DURATION))]
+        #[x_kube(validation = rules::keepalive_time())]
         pub keepalive_time: Option<String>,
         /// Our router ID, which looks like an IPv4 address.
         #[serde(default, rename = "routerID", skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = rules::ADDRESS))]
+        #[x_kube(validation = rules::router_id())]
         pub router_id: Option<String>,
         /// Nodes that have a session; all if empty.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -100,7 +115,7 @@ pub mod v1beta2 {
     use schemars::JsonSchema;
     use serde::{Deserialize, Serialize};
 
-    use crate::crd::Nothing;
+    use crate::crd::{Nothing, rules};
 
     /// A BGP router that is told of addresses.
     #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -117,10 +132,18 @@ pub mod v1beta2 {
         printcolumn(name = "Multi Hops", type_ = "string", json_path = ".spec.ebgpMultiHop")
     )]
     #[serde(rename_all = "camelCase")]
+    #[x_kube(
+        validation = rules::multi_hop_is_external(),
+        validation = rules::keepalive_in_hold_time(),
+        validation = rules::keepalive_alone(),
+        validation = rules::peer_asn_or_dynamic(),
+        validation = rules::address_or_interface(),
+        validation = rules::password_or_secret()
+    )]
     pub struct BGPPeerSpec {
         /// Our AS.
         #[serde(rename = "myASN")]
-        #[schemars(range(min = 0, max = 4_294_967_295_u32))]
+        #[schemars(range(min = 1, max = 4_294_967_295_u32))]
         pub my_asn: u32,
         /// The AS that this router sees instead, and which replaces ours (RFC 7705).
         #[serde(default, rename = "localASN", skip_serializing_if = "Option::is_none")]
@@ -135,12 +158,16 @@ pub mod v1beta2 {
         pub dynamic_asn: Option<DynamicAsn>,
         /// The router's address; it or `interface`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = rules::ADDRESS))]
+        #[x_kube(validation = rules::address("peerAddress"))]
         pub peer_address: Option<String>,
         /// The link at whose other end the router is, found by its link-local address.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub interface: Option<String>,
         /// The address that the session comes from.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = rules::ADDRESS))]
+        #[x_kube(validation = rules::address("sourceAddress"))]
         pub source_address: Option<String>,
         /// Its port.
         #[serde(default = "bgp")]
@@ -148,20 +175,26 @@ pub mod v1beta2 {
         pub peer_port: u16,
         /// After so long without a word the session is down (`90s`); the router may want less.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = rules::DURATION))]
+        #[x_kube(validation = rules::hold_time())]
         pub hold_time: Option<String>,
         /// Between two words; a third of the hold time if unset.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = rules::DURATION))]
+        #[x_kube(validation = rules::keepalive_time())]
         pub keepalive_time: Option<String>,
         /// Between two attempts to connect, in whole seconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[x_kube(
             validation = Rule::new("duration(self).getSeconds() >= 1 && duration(self).getSeconds() <= 65535")
-                .message("from 1 to 65535 seconds"),
-            validation = Rule::new("duration(self).getMilliseconds() % 1000 == 0").message("whole seconds")
+                .message("connectTime has to be from 1s to 65535s"),
+            validation = Rule::new("duration(self).getMilliseconds() % 1000 == 0").message("connectTime has to be whole seconds")
         )]
         pub connect_time: Option<String>,
         /// Our router ID, which looks like an IPv4 address.
         #[serde(default, rename = "routerID", skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = rules::ADDRESS))]
+        #[x_kube(validation = rules::router_id())]
         pub router_id: Option<String>,
         /// Nodes that have a session; all if empty.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -177,7 +210,7 @@ pub mod v1beta2 {
         pub bfd_profile: Option<String>,
         /// Whether the router keeps what it was told while the session is away (RFC 4724). It cannot be changed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[x_kube(validation = Rule::new("self == oldSelf").message("enableGracefulRestart cannot be changed"))]
+        #[x_kube(validation = rules::unchanged("enableGracefulRestart"))]
         pub enable_graceful_restart: Option<bool>,
         /// Whether the router of another AS is not on a link of the node.
         #[serde(default, rename = "ebgpMultiHop", skip_serializing_if = "Option::is_none")]

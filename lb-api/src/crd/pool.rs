@@ -1,9 +1,11 @@
 //! `IPAddressPool`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::CustomResource;
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::rules;
 
 /// Addresses to give to Services.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +23,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct IPAddressPoolSpec {
     /// CIDRs, or ranges `first-last`; both families.
+    #[schemars(schema_with = "rules::addresses")]
     pub addresses: Vec<String>,
     /// Whether Services that do not ask for this pool get its addresses; true if unset.
     #[serde(default = "yes")]
@@ -38,7 +41,7 @@ fn yes() -> bool {
 }
 
 /// To which Services a pool gives addresses, and before which other pools.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAllocation {
     /// Lower comes first; 0 and unset come last.
@@ -46,6 +49,8 @@ pub struct ServiceAllocation {
     pub priority: Option<i64>,
     /// Namespaces by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = rules::NAMESPACES), inner(length(max = rules::LABEL)))]
+    #[x_kube(validation = rules::each_once("namespaces"))]
     pub namespaces: Vec<String>,
     /// Namespaces by label; with names, both count. With neither, all namespaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

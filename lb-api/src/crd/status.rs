@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// Which node answers for a Service by ARP and NDP.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -27,15 +29,15 @@ pub struct ServiceL2StatusSpec {}
 pub struct ServiceL2StatusStatus {
     /// The node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("it cannot be changed"))]
+    #[x_kube(validation = rules::unchanged("node"))]
     pub node: Option<String>,
     /// The Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("it cannot be changed"))]
+    #[x_kube(validation = rules::unchanged("serviceName"))]
     pub service_name: Option<String>,
     /// Its namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("it cannot be changed"))]
+    #[x_kube(validation = rules::unchanged("serviceNamespace"))]
     pub service_namespace: Option<String>,
     /// The links on which the node answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -72,15 +74,15 @@ pub struct ServiceBGPStatusSpec {}
 pub struct ServiceBGPStatusStatus {
     /// The node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("it cannot be changed"))]
+    #[x_kube(validation = rules::unchanged("node"))]
     pub node: Option<String>,
     /// The Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("it cannot be changed"))]
+    #[x_kube(validation = rules::unchanged("serviceName"))]
     pub service_name: Option<String>,
     /// Its namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("it cannot be changed"))]
+    #[x_kube(validation = rules::unchanged("serviceNamespace"))]
     pub service_namespace: Option<String>,
     /// BGPPeers that are to be told: whether their sessions are up is not said here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -181,6 +181,54 @@ fn what_is_wrong_is_said_with_file_object_and_field() {
             "warning: objects.yaml: L2Advertisement metallb-system/all: spec.nodeSelectors[0].matchLabel: is no field",
         ),
         (
+            "matchLabels: {zone: a}",
+            "matchLabels: {a.example/zone/b: a}",
+            "error: objects.yaml: L2Advertisement metallb-system/all: spec.nodeSelectors[0].matchLabels: \"a.example/zone/b\" is \
+             not the key of a label",
+        ),
+        (
+            "matchLabels: {zone: a}",
+            "matchLabels: {zone: a b}",
+            "error: objects.yaml: L2Advertisement metallb-system/all: spec.nodeSelectors[0].matchLabels.zone: \"a b\" is not the \
+             value of a label",
+        ),
+        (
+            "matchLabels: {zone: a}",
+            "matchExpressions: [{key: zone, operator: Exists, values: [a]}]",
+            "error: objects.yaml: L2Advertisement metallb-system/all: spec.nodeSelectors[0].matchExpressions[0].values: has to be \
+             there for operators In and NotIn, and for no others",
+        ),
+        (
+            "matchLabels: {zone: a}",
+            "matchExpressions: [{key: zone, operator: NotIn}]",
+            "error: objects.yaml: L2Advertisement metallb-system/all: spec.nodeSelectors[0].matchExpressions[0].values: has to be",
+        ),
+        (
+            "matchLabels: {zone: a}",
+            "matchExpressions: [{key: Zone.Example/zone, operator: Exists}]",
+            "error: objects.yaml: L2Advertisement metallb-system/all: spec.nodeSelectors[0].matchExpressions[0].key: \"Zone.Exam",
+        ),
+        (
+            "[{matchLabels: {zone: a}}]",
+            "[{matchLabels: {zone: a}}, {}, {matchLabels: {zone: a}}]",
+            "warning: objects.yaml: L2Advertisement metallb-system/all: spec.nodeSelectors[2]: is in the list already: leave it out",
+        ),
+        (
+            "nodeSelectors: [{matchLabels: {zone: a}}]",
+            "ipAddressPools: [main, main]",
+            "warning: objects.yaml: L2Advertisement metallb-system/all: spec.ipAddressPools[1]: is in the list already",
+        ),
+        (
+            "avoidBuggyIPs: true",
+            "serviceAllocation: {namespaces: [a, b, a]}",
+            "warning: objects.yaml: IPAddressPool metallb-system/main: spec.serviceAllocation.namespaces[2]: is in the list already",
+        ),
+        (
+            "[192.0.2.100-192.0.2.110, \"2001:db8::/120\"]",
+            "[]",
+            "error: objects.yaml: IPAddressPool metallb-system/main: spec.addresses: is empty: a pool has one CIDR or range at least",
+        ),
+        (
             "apiVersion: v1\nkind: Service",
             "apiVersion: v2\nkind: Service",
             "error: objects.yaml: Service default/web: apiVersion: \"v2\" is not v1, the version of this kind that is read",

@@ -1,0 +1,214 @@
+//! What objects of BGP say of each other. What one of them says alone is in the definitions.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    crd::{BFDProfile, BGPAdvertisement, Community, v1beta1, v1beta2},
+    problem::{ObjectKey, Problem, ProblemKind, Report, Severity},
+};
+
+/// What objects are called, and by which names they call others.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names {
+    /// Those that are there, and the first object that has each.
+    known: BTreeMap<Name, ObjectKey>,
+    uses: Vec<Use>,
+}
+
+/// What a name is of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Peer(String),
+    Profile(String),
+    /// An alias of a community.
+    Community(String),
+}
+
+/// A name that is used.
+#[derive(Clone, Debug)]
+struct Use {
+    name: Name,
+    file: String,
+    object: ObjectKey,
+    field: String,
+}
+
+/// An object of BGP.
+pub(crate) trait Bgp {
+    /// Takes the names in it; reports those that are there already.
+    fn name(self, names: &mut Names, report: &mut Report<'_>);
+}
+
+impl Bgp for v1beta1::BGPPeer {
+    fn name(self, names: &mut Names, report: &mut Report<'_>) {
+        names.peer(self.spec.bfd_profile, report);
+    }
+}
+
+impl Bgp for v1beta2::BGPPeer {
+    fn name(self, names: &mut Names, report: &mut Report<'_>) {
+        names.peer(self.spec.bfd_profile, report);
+    }
+}
+
+impl Bgp for BFDProfile {
+    fn name(self, names: &mut Names, report: &mut Report<'_>) {
+        names.known.insert(Name::Profile(report.object.name.clone()), report.object.clone());
+    }
+}
+
+impl Bgp for BGPAdvertisement {
+    fn name(self, names: &mut Names, report: &mut Report<'_>) {
+        for (i, peer) in self.spec.peers.into_iter().enumerate() {
+            names.uses(Name::Peer(peer), format!("spec.peers[{i}]"), report);
+        }
+        for (i, text) in self.spec.communities.into_iter().enumerate().filter(|(_, text)| !is_community(text))
+        {
+            names.uses(Name::Community(text), format!("spec.communities[{i}]"), report);
+        }
+    }
+}
+
+impl Bgp for Community {
+    fn name(self, names: &mut Names, report: &mut Report<'_>) {
+        for (i, alias) in self.spec.communities.into_iter().enumerate() {
+            let field = format!("spec.communities[{i}]");
+            if !is_community(&alias.value) {
+                report.bad_value(format!("{field}.value"), &alias.value, COMMUNITY);
+                continue;
+            }
+            let name = Name::Community(alias.name);
+            if let Some(other) = names.known.get(&name) {
+                let kind = ProblemKind::NamedTwice { other: other.to_string() };
+                report.add(Severity::Error, format!("{field}.name"), kind);
+                continue;
+            }
+            names.known.insert(name, report.object.clone());
+        }
+    }
+}
+
+impl Names {
+    fn peer(&mut self, profile: Option<String>, report: &Report<'_>) {
+        self.known.insert(Name::Peer(report.object.name.clone()), report.object.clone());
+        if let Some(profile) = profile.filter(|profile| !profile.is_empty()) {
+            self.uses(Name::Profile(profile), "spec.bfdProfile".to_owned(), report);
+        }
+    }
+
+    fn uses(&mut self, name: Name, field: String, report: &Report<'_>) {
+        let (file, object) = (report.file.to_owned(), report.object.clone());
+        self.uses.push(Use { name, file, object, field });
+    }
+
+    /// Names of what is not there, when all objects have been read. A peer that is not there is told nothing, in MetalLB without a word.
+    pub fn problems(self) -> Vec<Problem> {
+        let Self { known, uses } = self;
+        let dangling = uses.into_iter().filter(|used| !known.contains_key(&used.name));
+        let problem = |Use { name, file, object, field }| {
+            let (severity, kind) = match name {
+                Name::Peer(name) => (Severity::Warning, ProblemKind::NoSuchObject { kind: "BGPPeer", name }),
+                Name::Profile(name) => {
+                    (Severity::Error, ProblemKind::NoSuchObject { kind: "BFDProfile", name })
+                }
+                Name::Community(value) => {
+                    (Severity::Error, ProblemKind::Value { value, expected: COMMUNITY_OR_ALIAS })
+                }
+            };
+            Problem { file, object: Some(object), field, severity, kind }
+        };
+        dangling.map(problem).collect()
+    }
+}
+
+const COMMUNITY: &str = "a community (64512:100, large:64512:100:1)";
+const COMMUNITY_OR_ALIAS: &str =
+    "a community (64512:100, large:64512:100:1) or the name of one in a Community object";
+
+/// RFC 1997, RFC 8092.
+fn is_community(text: &str) -> bool {
+    // Rust takes a plus sign.
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts[..] {
+        ["large", ref numbers @ ..] => {
+            numbers.len() == 3 && numbers.iter().all(|part| is_number(part) && part.parse::<u32>().is_ok())
+        }
+        [a, b] => [a, b].iter().all(|part| is_number(part) && part.parse::<u16>().is_ok()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::decode;
+
+    #[test]
+    fn communities_are_of_two_numbers_or_large() {
+        for good in ["0:0", "65535:65535", "064512:1", "large:0:0:0", "large:4294967295:1:2"] {
+            assert!(is_community(good), "{good}");
+        }
+        for bad in
+            ["", ":", "1:", "+1:1", "65536:1", "1:2:3", "large:1:2", "large:1:2:4294967296", "small:1:2:3"]
+        {
+            assert!(!is_community(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_what_is_not_there_are_reported_in_any_order() {
+        let object = |kind: &str, name: &str, spec: &str| {
+            let version = if kind == "BGPPeer" { "v1beta2" } else { "v1beta1" };
+            format!(
+                "---\n{{apiVersion: metallb.io/{version}, kind: {kind}, metadata: {{name: {name}}}, spec: {{{spec}}}}}\n"
+            )
+        };
+        let good = [
+            object("BGPAdvertisement", "adv", "peers: [tor], communities: ['1:1', ours]"),
+            object("BGPPeer", "tor", "myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, bfdProfile: fast"),
+            object("BFDProfile", "fast", ""),
+            object("Community", "named", "communities: [{name: ours, value: '1:2'}]"),
+        ];
+        let said = |objects: &[String]| {
+            let decoded = decode(&[("a.yaml".to_owned(), objects.concat().into_bytes())].into());
+            let problems = decoded.problems.into_iter();
+            let others = problems.filter(|problem| problem.kind != ProblemKind::NotAnnounced);
+            others.map(|problem| problem.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(said(&good), [""; 0]);
+        let without = |i: usize| {
+            let mut objects = good.to_vec();
+            objects.remove(i);
+            said(&objects)
+        };
+        let not_there = "make it, or check the name";
+        assert_eq!(
+            [without(1), without(2), without(3)].concat(),
+            [
+                format!(
+                    "warning: a.yaml: BGPAdvertisement default/adv: spec.peers[0]: there is no BGPPeer \"tor\": {not_there}"
+                ),
+                format!(
+                    "error: a.yaml: BGPPeer default/tor: spec.bfdProfile: there is no BFDProfile \"fast\": {not_there}"
+                ),
+                format!(
+                    "error: a.yaml: BGPAdvertisement default/adv: spec.communities[1]: \"ours\" is not {COMMUNITY_OR_ALIAS}"
+                ),
+            ]
+        );
+        let mut twice = good.to_vec();
+        twice.push(object(
+            "Community",
+            "again",
+            "communities: [{name: ours, value: '1:3'}, {name: x, value: '1'}]",
+        ));
+        let found = [
+            "error: a.yaml: Community default/again: spec.communities[0].name: Community default/named has a community of this \
+             name already: leave out one of them",
+            "error: a.yaml: Community default/again: spec.communities[1].value: \"1\" is not a community (64512:100, \
+             large:64512:100:1)",
+        ];
+        assert_eq!(said(&twice), found);
+    }
+}
