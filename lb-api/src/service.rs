@@ -6,6 +6,7 @@ use std::{
     num::NonZeroU16,
 };
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
 use lb_core::{
     allocate::{AllocationError, Claim},
@@ -77,6 +78,7 @@ pub(crate) fn service(
             return None;
         }
     };
+    let sources = sources(spec.load_balancer_source_ranges.unwrap_or_default(), report)?;
     let cluster_addresses = spec.cluster_ips.or(spec.cluster_ip.map(|ip| vec![ip]));
     let (families, family_policy) =
         families(spec.ip_families, cluster_addresses, spec.ip_family_policy.as_deref(), report)?;
@@ -124,6 +126,7 @@ pub(crate) fn service(
         selector: labels(spec.selector),
         policy,
         client_ip_affinity,
+        sources,
         requested,
         requested_pool: requested_pool.filter(|pool| !pool.is_empty()),
         sharing_key,
@@ -176,6 +179,21 @@ fn ports(ports: Vec<v1::ServicePort>, report: &mut Report<'_>) -> (Vec<ServicePo
         balanced.push(ServicePort { name: port.name.unwrap_or_default(), protocol, port: number });
     }
     (balanced, sctp)
+}
+
+/// One that cannot be read leaves nothing: the Service would be open to more than was meant.
+fn sources(ranges: Vec<String>, report: &mut Report<'_>) -> Option<BTreeSet<IpNet>> {
+    let mut sources = BTreeSet::new();
+    for (i, range) in ranges.into_iter().enumerate() {
+        match range.trim().parse::<IpNet>() {
+            Ok(network) => sources.insert(network.trunc()),
+            Err(_) => {
+                report.bad_value(format!("spec.loadBalancerSourceRanges[{i}]"), range, "a CIDR");
+                return None;
+            }
+        };
+    }
+    Some(sources)
 }
 
 /// `ipFamilies`, else those of the cluster addresses; without both, which the API server fills in, those of the policy.

@@ -161,6 +161,8 @@ pub struct ServicePlan {
     pub kernel: Option<KernelReason>,
     /// Affinity ClientIP.
     pub affinity: bool,
+    /// From where it may be reached; without any, from everywhere.
+    pub sources: BTreeSet<IpNet>,
     /// Size of its table.
     pub table: TableSize,
     /// Its endpoints, of the VIP's family.
@@ -187,6 +189,9 @@ pub enum KernelReason {
     /// The annotation says so.
     #[error("annotation magnetite.io/forwarding: kernel")]
     Requested,
+    /// It may be reached from some networks alone, and the data path does not tell clients apart: kube-proxy does.
+    #[error("spec.loadBalancerSourceRanges is kube-proxy's to enforce")]
+    SourceRanges,
     /// More than rows can name.
     #[error("{count} endpoints, at most {MAX_BACKENDS} are balanced")]
     TooManyEndpoints {
@@ -334,6 +339,8 @@ impl Plan {
             .collect();
         let kernel = if service.forwarding == Forwarding::Kernel {
             Some(KernelReason::Requested)
+        } else if !service.sources.is_empty() {
+            Some(KernelReason::SourceRanges)
         } else if endpoints.len() > MAX_BACKENDS {
             Some(KernelReason::TooManyEndpoints { count: endpoints.len() })
         } else if !endpoints.values().any(|endpoint| endpoint.ready) {
@@ -345,6 +352,7 @@ impl Plan {
             service: name.clone(),
             kernel,
             affinity: service.client_ip_affinity,
+            sources: service.sources.clone(),
             table: service.table_size.unwrap_or_else(|| ladder(endpoints.len())),
             endpoints,
         }

@@ -123,6 +123,8 @@ pub struct Service {
     pub policy: TrafficPolicy,
     /// `sessionAffinity: ClientIP`.
     pub client_ip_affinity: bool,
+    /// `loadBalancerSourceRanges`: from where it may be reached; without any, from everywhere.
+    pub sources: BTreeSet<IpNet>,
     /// Addresses asked for (annotation or `spec.loadBalancerIP`), at most one of a family.
     pub requested: Vec<IpAddr>,
     /// Pool asked for.

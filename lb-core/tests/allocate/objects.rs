@@ -47,6 +47,7 @@ pub fn service() -> Service {
         selector: Labels::new(),
         policy: TrafficPolicy::Cluster,
         client_ip_affinity: false,
+        sources: BTreeSet::new(),
         requested: Vec::new(),
         requested_pool: None,
         sharing_key: String::new(),
