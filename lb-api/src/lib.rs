@@ -22,7 +22,7 @@ mod slice;
 
 pub use decode::{Decoded, Reading, decode};
 pub use memory::{Memory, Settled};
-pub use mirror::Mirror;
+pub use mirror::{Changed, Mirror};
 pub use node::duration;
 pub use problem::{ObjectKey, Problem, ProblemKind, Severity};
 pub use service::ALLOCATED_FROM;

@@ -45,6 +45,7 @@ pub struct Mirror {
     joined: BTreeMap<ObjectName, Vec<Problem>>,
     configured: Vec<Problem>,
     stale: Stale,
+    changed: Changed,
     settled: Settled,
 }
 
@@ -68,7 +69,17 @@ struct Joining {
 #[derive(Debug, Default)]
 struct Stale {
     services: BTreeSet<ObjectName>,
+    nodes: bool,
     configuration: bool,
+}
+
+/// What was settled otherwise than before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changed {
+    /// Services that are new, gone or otherwise than before, each with what it was.
+    pub services: BTreeMap<ObjectName, Option<Arc<Service>>>,
+    /// Something else than Services.
+    pub others: bool,
 }
 
 impl Default for Mirror {
@@ -85,6 +96,7 @@ impl Default for Mirror {
             joined: BTreeMap::new(),
             configured: Vec::new(),
             stale: Stale::default(),
+            changed: Changed::default(),
             // As long as nothing has been settled, nothing may be changed because of that.
             settled: Settled { is_empty: true, ..Settled::default() },
         }
@@ -130,7 +142,11 @@ impl Mirror {
                 }
                 None => false,
             },
-            "Node" => self.settled.snapshot.nodes.remove(&NodeName(name.name)).is_some(),
+            "Node" => {
+                let was_there = self.settled.snapshot.nodes.remove(&NodeName(name.name)).is_some();
+                self.stale.nodes |= was_there;
+                was_there
+            }
             _ => {
                 let was_there = self.configuration.remove(key);
                 self.stale.configuration |= was_there;
@@ -181,6 +197,7 @@ impl Mirror {
         allocate: impl FnOnce(&Snapshot, &BTreeSet<ObjectName>, &mut Allocation),
     ) -> &Settled {
         let mut stale = std::mem::take(&mut self.stale);
+        self.changed = Changed { services: BTreeMap::new(), others: stale.configuration || stale.nodes };
         if stale.configuration {
             self.configure();
         }
@@ -200,6 +217,11 @@ impl Mirror {
     /// What was settled last.
     pub fn settled(&self) -> &Settled {
         &self.settled
+    }
+
+    /// What was otherwise when it was settled last than the time before.
+    pub fn changed(&self) -> &Changed {
+        &self.changed
     }
 
     /// What those objects last said by which we are configured.
@@ -269,6 +291,7 @@ impl Mirror {
         match decoded.filter(|node| nodes.get(&name) != Some(node)) {
             Some(node) => {
                 nodes.insert(name, node);
+                self.stale.nodes = true;
                 true
             }
             None => is_news,
@@ -309,7 +332,9 @@ impl Mirror {
         let services = &mut self.settled.snapshot.services;
         let Some(service) = self.services.get(name).and_then(|seen| seen.service.as_ref()) else {
             self.fields.remove(name);
-            services.remove(name);
+            if let Some(known) = services.remove(name) {
+                self.changed.services.insert(name.clone(), Some(known));
+            }
             return;
         };
         let (mut service, mut problems) = (service.clone(), Vec::new());
@@ -328,7 +353,8 @@ impl Mirror {
         }
         // What is as it was stays the same.
         if services.get(name).is_none_or(|known| **known != service) {
-            services.insert(name.clone(), Arc::new(service));
+            let known = services.insert(name.clone(), Arc::new(service));
+            self.changed.services.insert(name.clone(), known);
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     net::Ipv6Addr,
 };
 
-use lb_common::layout::{Addr, Mac, Neighbour, Spread, SpreadKey, Vip, node_state};
+use lb_common::layout::{Addr, Mac, Neighbour, ServiceKey, Spread, SpreadKey, Vip, node_state};
 
 use crate::{
     kept::Carriers,
@@ -26,7 +26,7 @@ pub struct Armed {
     /// The tables of VIPs that are spread over nodes, each once, and in which segment it is used.
     pub tables: Vec<(u16, Shares)>,
     /// On which nodes each service has its backends.
-    pub services: Vec<Carriers>,
+    pub services: BTreeMap<ServiceKey, Carriers>,
 }
 
 /// A node in a segment.

@@ -1,6 +1,6 @@
 //! From what the maps hold to what they should hold, in an order in which no packet sees a part without what it needs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lb_common::layout::{Backend, backend_state};
 
@@ -23,8 +23,8 @@ pub fn diff(current: &Maps, wanted: &Maps) -> Vec<Op> {
     };
     ops.extend(backends(false));
     sets(&mut ops, &current.local_ports, &wanted.local_ports, Op::SetLocalPort);
-    let rows = changes(&current.table, &wanted.table);
-    ops.extend(rows.into_iter().map(|(offset, rows)| Op::WriteRows { offset, rows }));
+    let rows = wanted.rows.iter().filter(|(offset, rows)| current.rows.get(*offset) != Some(*rows));
+    ops.extend(rows.map(|(offset, rows)| Op::WriteRows { offset: *offset, rows: Arc::clone(rows) }));
     if current.config != wanted.config {
         ops.push(Op::SetConfig(wanted.config));
     }
@@ -80,7 +80,7 @@ fn new_places<'a>(current: &'a Maps, wanted: &'a Maps) -> impl Iterator<Item = S
 }
 
 /// Whether the change takes a backend away from those that rows of before could choose.
-fn takes(old: &Backend, new: &Backend) -> bool {
+pub(crate) fn takes(old: &Backend, new: &Backend) -> bool {
     old.state != backend_state::FREE && new.state != backend_state::READY
 }
 
@@ -91,7 +91,7 @@ fn changes<T: Copy + PartialEq>(current: &[T], wanted: &[T]) -> Vec<(u32, Vec<T>
 }
 
 /// [`changes`], of those entries alone that are asked for.
-fn changes_if<T: Copy + PartialEq>(
+pub(crate) fn changes_if<T: Copy + PartialEq>(
     current: &[T],
     wanted: &[T],
     is_asked: impl Fn(&T, &T) -> bool,

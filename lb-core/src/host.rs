@@ -102,7 +102,7 @@ impl Lookup for HostMaps {
     }
 
     fn row(&self, index: u32) -> Option<&Row> {
-        self.maps.table.get(index as usize)
+        self.maps.row(index)
     }
 
     fn backend(&self, index: u32) -> Option<&Backend> {

@@ -20,7 +20,7 @@ pub fn kept(armed: &Armed, standing: &Standing) -> BTreeMap<u32, Kept> {
     let troubled = armed.neighbours.keys().filter(|place| trouble(**place).is_some());
     let segments: BTreeSet<u32> = troubled.map(|place| place % MAX_SEGMENTS).collect();
     for segment in segments {
-        for service in &armed.services {
+        for service in armed.services.values() {
             let place = |node: u16| u32::from(node) * MAX_SEGMENTS + segment;
             let takes_flows = |node: &u16| {
                 armed.neighbours.get(&place(*node)).is_some_and(|n| n.entry.state == node_state::READY)
@@ -42,7 +42,7 @@ pub fn kept(armed: &Armed, standing: &Standing) -> BTreeMap<u32, Kept> {
 mod tests {
     use std::net::IpAddr;
 
-    use lb_common::layout::{Neighbour, reach};
+    use lb_common::layout::{Neighbour, ServiceKey, reach};
 
     use super::*;
     use crate::{armed::ArmedNeighbour, liveness::Condition};
@@ -65,7 +65,12 @@ mod tests {
             }
         }
         let backends = |node: &u16| (*node, vec![u32::from(*node) * 10, u32::from(*node) * 10 + 1]);
-        armed.services = services.iter().map(|nodes| nodes.iter().map(backends).collect()).collect();
+        let key = |place: usize| ServiceKey {
+            address: IpAddr::from([192, 0, 2, place as u8]).into(),
+            ..ServiceKey::default()
+        };
+        let carriers = services.iter().map(|nodes| nodes.iter().map(backends).collect());
+        armed.services = carriers.enumerate().map(|(place, carriers)| (key(place), carriers)).collect();
         armed
     }
 

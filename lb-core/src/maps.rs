@@ -1,6 +1,6 @@
 //! The contents of the *config* maps, as user space keeps them, and the operations that change them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lb_common::layout::{
     Addr, Backend, Config, Link, LinkKey, LocalPort, LocalPortKey, MAX_BACKENDS, MAX_SEGMENTS, Name, NameKey,
@@ -142,8 +142,8 @@ pub struct Maps {
     pub spread: BTreeMap<SpreadKey, Spread>,
     /// `SERVICES`.
     pub services: BTreeMap<ServiceKey, Service>,
-    /// `TABLE`.
-    pub table: Vec<Row>,
+    /// `TABLE`, by the first slot of each service's rows; those that nobody has asked for are not in it.
+    pub rows: BTreeMap<u32, Arc<[Row]>>,
     /// `BACKENDS`.
     pub backends: Vec<Backend>,
     /// `LOCAL_PORTS`.
@@ -158,19 +158,51 @@ impl Maps {
     /// Maps just created: no entry in the hashes, zeros in the arrays.
     pub fn empty(sizes: &Sizes) -> Self {
         Self {
+            neighbours: vec![Neighbour::default(); sizes.neighbours() as usize],
+            backends: vec![Backend::default(); sizes.backends as usize],
+            ..Self::without_arrays()
+        }
+    }
+
+    /// Nothing, and no room for anything in arrays.
+    pub(crate) fn without_arrays() -> Self {
+        Self {
             config: Config::default(),
             links: BTreeMap::new(),
-            neighbours: vec![Neighbour::default(); sizes.neighbours() as usize],
+            neighbours: Vec::new(),
             peers: BTreeMap::new(),
             vips: BTreeMap::new(),
             spread: BTreeMap::new(),
             services: BTreeMap::new(),
-            table: vec![Row { candidates: [0; _] }; sizes.table as usize],
-            backends: vec![Backend::default(); sizes.backends as usize],
+            rows: BTreeMap::new(),
+            backends: Vec::new(),
             local_ports: BTreeMap::new(),
             sources: BTreeMap::new(),
             names: BTreeMap::new(),
         }
+    }
+
+    /// The row at a slot of `TABLE`, if it is known.
+    pub fn row(&self, slot: u32) -> Option<&Row> {
+        let (offset, rows) = self.rows.range(..=slot).next_back()?;
+        rows.get((slot - offset) as usize)
+    }
+
+    /// The rows of a service; none if they are not known.
+    pub fn rows_of(&self, service: &Service) -> &[Row] {
+        let known = self.rows.get(&service.table_offset).map_or(&[][..], |rows| rows);
+        if known.len() == service.table_length as usize { known } else { &[] }
+    }
+
+    /// What was there before is there no more, not even the rest of it.
+    fn write_rows(&mut self, offset: u32, rows: &Arc<[Row]>) {
+        let end = offset.saturating_add(rows.len() as u32);
+        let reaches = |(first, known): (&u32, &Arc<[Row]>)| {
+            (*first < end && first.saturating_add(known.len() as u32) > offset).then_some(*first)
+        };
+        let covered: Vec<u32> = self.rows.iter().filter_map(reaches).collect();
+        covered.iter().for_each(|first| drop(self.rows.remove(first)));
+        self.rows.insert(offset, Arc::clone(rows));
     }
 
     /// Carries out an operation. What lies outside an array is left out, as the kernel would refuse it.
@@ -188,7 +220,7 @@ impl Maps {
             Op::RemoveSpread(key) => remove(&mut self.spread, key),
             Op::SetService(key, value) => set(&mut self.services, key, value),
             Op::RemoveService(key) => remove(&mut self.services, key),
-            Op::WriteRows { offset, rows } => write(&mut self.table, *offset, rows),
+            Op::WriteRows { offset, rows } => self.write_rows(*offset, rows),
             Op::WriteBackends { offset, backends } => write(&mut self.backends, *offset, backends),
             Op::SetLocalPort(key, value) => set(&mut self.local_ports, key, value),
             Op::RemoveLocalPort(key) => remove(&mut self.local_ports, key),
@@ -239,7 +271,7 @@ pub enum Op {
         /// Index of the first.
         offset: u32,
         /// The rows.
-        rows: Vec<Row>,
+        rows: Arc<[Row]>,
     },
     /// Writes consecutive backends.
     WriteBackends {

@@ -125,6 +125,27 @@ pub fn eligible<'a>(
     snapshot.nodes.iter().map(|(name, node)| (name, judge(name, node))).collect()
 }
 
+/// What of a Service's endpoints counts for who may own its addresses, and how they are answered for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim<'a> {
+    serves: bool,
+    is_ready: bool,
+    /// For policy Local: nodes with an endpoint that serves.
+    on_nodes: Option<BTreeSet<&'a NodeName>>,
+}
+
+/// See [`eligible`], and [`crate::model::Echo`].
+pub(crate) fn claim(service: &Service) -> Claim<'_> {
+    let endpoints = || service.endpoints.iter().flatten();
+    let serving = || endpoints().filter(|endpoint| endpoint.condition != EndpointCondition::NotReady);
+    Claim {
+        serves: serving().next().is_some(),
+        is_ready: endpoints().any(|endpoint| endpoint.condition == EndpointCondition::Ready),
+        on_nodes: (service.policy == TrafficPolicy::Local)
+            .then(|| serving().filter_map(|endpoint| endpoint.node.as_ref()).collect()),
+    }
+}
+
 /// `None` for a node that none of the advertisements selects. An advertisement's interfaces and preferences hold for the nodes that it
 /// selects; of several, interfaces are united and scores added.
 pub fn contender<'a>(advertisements: &[&'a L2Advertisement], node: &Node) -> Option<Contender<'a>> {

@@ -5,13 +5,14 @@ use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU16,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
 use lb_common::layout::ALGORITHM_VERSION;
 
 use crate::{
-    allocate::Allocation,
+    allocate::{Allocation, by_age},
     legs::{Legs, is_link_local},
     liveness::{Description, LinkDescription},
     model::{
@@ -136,6 +137,13 @@ pub struct VipPlan {
     pub echo: bool,
     /// Whether each of the best class answers for a share of the clients, and not the best one for all.
     pub spread: bool,
+}
+
+impl Service {
+    /// One of its ports at one of its addresses.
+    fn frontend(&self, address: IpAddr, place: usize) -> Frontend {
+        Frontend { address, port: self.ports[place].port, protocol: self.ports[place].protocol }
+    }
 }
 
 impl VipPlan {
@@ -268,6 +276,48 @@ pub fn plan(snapshot: &Snapshot, allocation: &Allocation, node: &NodeName, netwo
 }
 
 impl Plan {
+    /// Gives Services the endpoints that they have in the snapshot now: those that are new, gone or otherwise than before, each with what
+    /// it was. The ports of which that changes something, or `None` if it changes more than endpoints, or who may own an address: then
+    /// everything has to be planned anew, and nothing is changed.
+    pub fn update(
+        &mut self,
+        snapshot: &Snapshot,
+        allocation: &Allocation,
+        before: &BTreeMap<ObjectName, Option<Arc<Service>>>,
+    ) -> Option<BTreeSet<Frontend>> {
+        let mut changed = BTreeMap::new();
+        for (name, before) in before {
+            let now = snapshot.services.get(name);
+            let addresses = allocation.addresses.get(name).map_or(&[][..], Vec::as_slice);
+            let (before, now) = match (before, now) {
+                // It has no address yet, and had none.
+                (None, Some(_)) if addresses.is_empty() => continue,
+                (None, None) => continue,
+                (Some(before), Some(now)) => (before, now),
+                (None, Some(_)) | (Some(_), None) => return None,
+            };
+            if !before.differs_in_endpoints_alone(now) || ownership::claim(before) != ownership::claim(now) {
+                return None;
+            }
+            for address in addresses {
+                for place in 0..now.ports.len() {
+                    let frontend = now.frontend(*address, place);
+                    let planned = self.service(name, now, place, Family::of(address));
+                    match self.services.get(&frontend)? {
+                        known if known.service == *name && *known != planned => {
+                            changed.insert(frontend, planned);
+                        }
+                        // It is as it was, or another Service has that port.
+                        _ => {}
+                    }
+                }
+            }
+        }
+        let frontends = changed.keys().copied().collect();
+        self.services.extend(changed);
+        Some(frontends)
+    }
+
     fn add(
         &mut self,
         snapshot: &Snapshot,
@@ -302,13 +352,20 @@ impl Plan {
                 Entry::Occupied(mut place) => place.get_mut().share(vip),
             }
             for place in 0..service.ports.len() {
-                let frontend = Frontend {
-                    address: *address,
-                    port: service.ports[place].port,
-                    protocol: service.ports[place].protocol,
-                };
+                let frontend = service.frontend(*address, place);
                 let planned = self.service(name, service, place, Family::of(address));
-                self.services.insert(frontend, planned);
+                match self.services.entry(frontend) {
+                    Entry::Vacant(place) => {
+                        place.insert(planned);
+                    }
+                    // Given twice: the older keeps it, as the controller will have it.
+                    Entry::Occupied(mut place) => {
+                        let other = snapshot.services.get(&place.get().service);
+                        if other.is_none_or(|other| by_age(service, other).is_lt()) {
+                            place.insert(planned);
+                        }
+                    }
+                }
             }
         }
     }

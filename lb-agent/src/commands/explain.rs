@@ -152,7 +152,7 @@ fn write_service(
     if service.table_length > 0 {
         let index = row_index(meta, service, &maps.config.row_key);
         writeln!(out, "row       {} of its table, candidates in order:", index - service.table_offset)?;
-        let candidates = maps.table.get(index as usize).map(|row| row.candidates).unwrap_or_default();
+        let candidates = maps.row(index).map(|row| row.candidates).unwrap_or_default();
         for candidate in candidates.into_iter().filter(|candidate| *candidate != NO_CANDIDATE) {
             let index = service.backend_offset + u32::from(candidate);
             let text = backend(maps, BackendRef::new(index, 0));

@@ -168,6 +168,14 @@ impl Dataplane {
         self.tables.read()
     }
 
+    /// See [`Tables::read_without_rows`].
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read_without_rows(&self) -> Result<Maps, Error> {
+        self.tables.read_without_rows()
+    }
+
     /// Carries out changes in their order; stops at the first that fails.
     ///
     /// # Errors

@@ -239,11 +239,24 @@ impl Tables {
         })
     }
 
-    /// What the config maps hold.
+    /// What the config maps hold, with the rows of all services.
     ///
     /// # Errors
     /// The kernel's.
     pub fn read(&self) -> Result<Maps, Error> {
+        let mut maps = self.read_without_rows()?;
+        for service in maps.services.values().filter(|service| service.table_length > 0) {
+            let rows = self.table.read_part(service.table_offset, service.table_length)?;
+            maps.rows.insert(service.table_offset, rows.into());
+        }
+        Ok(maps)
+    }
+
+    /// What the config maps hold, but for what there is most of.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read_without_rows(&self) -> Result<Maps, Error> {
         let config = self.config.read()?.first().copied().unwrap_or_default();
         let mut sources = BTreeMap::new();
         for entry in self.sources.iter() {
@@ -259,7 +272,7 @@ impl Tables {
             vips: entries("VIPS", &self.vips)?,
             spread: entries("SPREAD", &self.spread)?,
             services: entries("SERVICES", &self.services)?,
-            table: self.table.read()?,
+            rows: BTreeMap::new(),
             backends: self.backends.read()?,
             local_ports: entries("LOCAL_PORTS", &self.local_ports)?,
             sources,

@@ -1,5 +1,7 @@
 //! The clock, the files, the kernel: what [`pass`] is given, and what is done with what it returns.
 
+mod links;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -20,7 +22,7 @@ use lb_core::{
     liveness::{Profile, Standing},
     maps::{Maps, Sizes},
     model::{Network, NodeName},
-    place::{Local, Placed},
+    place::{Local, Placed, Previous},
     plan::Plan,
 };
 use tokio::{
@@ -112,6 +114,10 @@ pub enum Error {
 const SPEAKER: &str = "metallb-speaker";
 /// Everything is read again, whether anything was heard of it or not.
 const RESYNC: Duration = Duration::from_secs(60);
+/// Of so many times everything is read again, once what the maps hold is compared whole.
+const WHOLE_RESYNC: u32 = 10;
+/// The status is so old at most after endpoints have changed.
+const TELL: Duration = Duration::from_millis(500);
 /// How nodes are seen is written anew.
 const MEMBERS: Duration = Duration::from_secs(5);
 /// MACs of nodes are confirmed.
@@ -194,10 +200,22 @@ pub async fn run(options: Options) -> Result<(), Error> {
             }
             () = driver.feed.changed() => {
                 driver.settle().await;
+                match driver.follow().await {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    followed @ Err(_) => driver.log_failure("following endpoints", followed.map(drop)),
+                }
+                driver.rest().await;
                 driver.read_source();
                 driver.resolve_new().await;
             }
+            () = until(driver.tell_at) => {
+                let done = driver.tell();
+                driver.log_failure("writing the status", done);
+                continue;
+            }
             _ = resync.tick() => {
+                driver.count_resync();
                 driver.read_source();
                 driver.read_network().await;
             }
@@ -239,7 +257,7 @@ pub fn dry_run(
         standing,
         is_watched: false,
     };
-    let Pass { plan, placed, ops: _ } = pass(&settled, node, network, &Maps::empty(&sizes), &local);
+    let Pass { plan, placed, ops: _ } = pass(&settled, node, network, &Maps::empty(&sizes), &local, None);
     let status = NodeStatus::of(&plan, &placed, &local.standing, &BTreeMap::new(), &settled);
     let owned = owned(&settled, &placed.armed, &local.standing, &Report::default());
     Ok(documents(&plan, &settled, status, &owned, Timestamp::UNIX_EPOCH, Some(&view(&placed.maps))))
@@ -272,6 +290,13 @@ struct Driver {
     leaving: Leaving,
     /// By the last pass whose changes are in the maps.
     planned: Option<(Plan, Placed)>,
+    /// What the maps hold is to be compared whole, whatever was planned before.
+    is_resync: bool,
+    resyncs: u32,
+    /// When the next look at everything may be taken.
+    rested: Instant,
+    /// When the status is to be written, if endpoints have changed since it was.
+    tell_at: Option<Instant>,
 }
 
 impl Driver {
@@ -322,11 +347,20 @@ impl Driver {
             told: Arc::default(),
             leaving: Leaving::new(requests, earlier.as_ref(), options.pin_dir.clone()),
             planned: None,
+            is_resync: false,
+            resyncs: 0,
+            rested: Instant::now(),
+            tell_at: None,
             options,
         })
     }
 
-    /// What changes together is looked at together.
+    /// A look at everything is not taken more than half of the time.
+    async fn rest(&self) {
+        tokio::time::sleep_until(self.rested).await;
+    }
+
+    /// Files that change together are looked at together.
     async fn settle(&self) {
         if let Source::File(_) = self.options.feed.source {
             tokio::time::sleep(SETTLE).await;
@@ -335,6 +369,16 @@ impl Driver {
 
     fn read_source(&mut self) {
         self.feed.read();
+        self.set_peers();
+    }
+
+    /// Now and then what the maps hold is compared whole.
+    fn count_resync(&mut self) {
+        self.resyncs = self.resyncs.wrapping_add(1);
+        self.is_resync |= self.resyncs.is_multiple_of(WHOLE_RESYNC);
+    }
+
+    fn set_peers(&mut self) {
         let addresses = self.feed.settled().snapshot.nodes.values().flat_map(|node| &node.addresses);
         self.netlink.set_peers(addresses.copied().collect());
     }
@@ -388,7 +432,9 @@ impl Driver {
     /// One pass, and another without the links that turn out not to carry programs: nothing is announced there.
     async fn pass(&mut self) -> Result<(), Error> {
         self.retry_attaching();
+        let begin = Instant::now();
         while !self.try_pass().await? {}
+        self.rested = Instant::now() + begin.elapsed();
         Ok(())
     }
 
@@ -399,16 +445,13 @@ impl Driver {
             tracing::warn!("no object is known yet: nothing is changed");
             return Ok(true);
         }
-        let current = self.dataplane.read()?;
         self.meet();
-        let local = Local {
-            sizes: self.options.sizes,
-            flow_key: self.flow_key,
-            flow_queues: self.dataplane.flow_queues(),
-            tick_shift: self.dataplane.clock().tick_shift,
-            now: self.dataplane.seconds()?,
-            standing: self.met.standing.clone(),
-            is_watched: !self.options.once,
+        let local = self.local()?;
+        // Rows are most of what there is: those of before are known.
+        let previous = self.planned.as_ref().filter(|_| !self.is_resync);
+        let current = match previous {
+            Some(_) => self.dataplane.read_without_rows()?,
+            None => self.dataplane.read()?,
         };
         let mut network = self.network.clone();
         network.links.retain(|_, link| !self.unattached.contains_key(&link.ifindex));
@@ -420,33 +463,84 @@ impl Driver {
         let planned = self.planned.as_ref();
         network.absent =
             planned.map(|(_, placed)| placed.armed.absent(&self.met.standing)).unwrap_or_default();
-        let Pass { plan, placed, ops } =
-            pass(self.feed.settled(), &self.options.node, &network, &current, &local);
+        let previous = previous.map(|(plan, placed)| Previous { plan, placed });
+        let settled = self.feed.settled();
+        let Pass { plan, mut placed, ops } =
+            pass(settled, &self.options.node, &network, &current, &local, previous);
         tracing::debug!(operations = ops.len(), "pass");
         self.dataplane.apply(&ops)?;
         if !self.attach(&plan) {
             return Ok(false);
         }
         self.join(&plan);
-        let is_leaving = self.leaving.look(&self.feed.settled().snapshot, &self.options.node);
-        // After a single pass nobody would ask whether a VIP is free, nor announce it.
-        if !self.options.once {
-            let orders = Orders {
-                armed: placed.armed.clone(),
-                secret: self.feed.settled().snapshot.gossip_secret.clone(),
-                description: plan.description.clone(),
-                is_leaving,
-            };
-            // Only now: what is announced must be there.
-            self.liveness.order(orders).await?;
-        }
+        placed.forget_rows();
         self.planned = Some((plan, placed));
+        self.is_resync = false;
+        self.order().await?;
         self.tell()?;
+        Ok(true)
+    }
+
+    fn local(&self) -> Result<Local, Error> {
+        Ok(Local {
+            sizes: self.options.sizes,
+            flow_key: self.flow_key,
+            flow_queues: self.dataplane.flow_queues(),
+            tick_shift: self.dataplane.clock().tick_shift,
+            now: self.dataplane.seconds()?,
+            standing: self.met.standing.clone(),
+            is_watched: !self.options.once,
+        })
+    }
+
+    /// Has the liveness thread act by what was planned last. Only after it is in the maps: what is announced must be there.
+    async fn order(&mut self) -> Result<(), Error> {
+        let Some((plan, placed)) = &self.planned else { return Ok(()) };
+        let snapshot = &self.feed.settled().snapshot;
+        let is_leaving = self.leaving.look(snapshot, &self.options.node);
+        // After a single pass nobody would ask whether a VIP is free, nor announce it.
+        if self.options.once {
+            return Ok(());
+        }
+        let orders = Orders {
+            armed: placed.armed.clone(),
+            secret: snapshot.gossip_secret.clone(),
+            description: plan.description.clone(),
+            is_leaving,
+        };
+        Ok(self.liveness.order(orders).await?)
+    }
+
+    /// Reads the source. If nothing but endpoints has changed, and nothing of who may own what by that, the maps are brought up to date
+    /// at once, without a look at everything else: endpoints change more often than all else together. Whether that was so.
+    async fn follow(&mut self) -> Result<bool, Error> {
+        let changed =
+            self.feed.read().filter(|changed| !changed.others).map(|changed| changed.services.clone());
+        let (Some(changed), Some((plan, _)), false) = (changed, &mut self.planned, self.is_resync) else {
+            return Ok(false);
+        };
+        let settled = self.feed.settled();
+        let Some(frontends) = plan.update(&settled.snapshot, &settled.allocation, &changed) else {
+            return Ok(false);
+        };
+        // If anything goes wrong from here on, nobody knows what was placed.
+        self.is_resync = true;
+        let local = self.local()?;
+        let Some((plan, placed)) = &mut self.planned else { return Ok(false) };
+        let Some(ops) = placed.update(plan, &frontends, &local) else { return Ok(false) };
+        self.dataplane.apply(&ops)?;
+        self.is_resync = false;
+        tracing::debug!(operations = ops.len(), "followed");
+        if !ops.is_empty() {
+            self.order().await?;
+        }
+        self.tell_at.get_or_insert(Instant::now() + TELL);
         Ok(true)
     }
 
     /// Writes the status: what was planned last, as nodes stand now.
     fn tell(&mut self) -> Result<(), Error> {
+        self.tell_at = None;
         let Some((plan, placed)) = &self.planned else { return Ok(()) };
         let seen = self.liveness.seen();
         let standing = &seen.standing;
@@ -504,77 +598,17 @@ impl Driver {
         Ok(self.writer.renew(&members.document(&plan.node))?)
     }
 
-    /// NICs that did not carry programs may do so now.
-    fn retry_attaching(&mut self) {
-        for (ifindex, known) in std::mem::take(&mut self.unattached) {
-            let Some((name, link)) = self.network.links.iter().find(|(_, link)| link.ifindex == ifindex)
-            else {
-                continue;
-            };
-            match self.dataplane.attach(ifindex, link.mtu) {
-                Ok(_) => tracing::info!(link = name, "programs are attached now: the link is served"),
-                Err(_) => {
-                    self.unattached.insert(ifindex, known);
-                }
-            }
-        }
-    }
-
-    /// Programs on the NICs of the plan's links, and on no others. Whether all of them carry programs, be it those of an earlier agent.
-    fn attach(&mut self, plan: &Plan) -> bool {
-        // A NIC may have several links: VLANs.
-        let wanted: BTreeMap<u32, (&String, u32)> =
-            plan.links.iter().map(|(name, link)| (link.ifindex, (name, link.mtu))).collect();
-        let mut failed = BTreeMap::new();
-        for (ifindex, (name, mtu)) in &wanted {
-            if self.dataplane.attached().contains_key(ifindex) {
-                continue;
-            }
-            if let Err(error) = self.dataplane.attach(*ifindex, *mtu) {
-                failed.insert(*ifindex, (*name, chain(&error)));
-            }
-        }
-        let left = self.dataplane.left_attached().unwrap_or_else(|error| {
-            tracing::error!(error = %chain(&error), "cannot list what is attached");
-            Vec::new()
-        });
-        for ifindex in left.iter().filter(|ifindex| !wanted.contains_key(ifindex)) {
-            tracing::info!(ifindex, "detached: the link is not served any more");
-            let done = self.dataplane.detach(*ifindex);
-            self.log_failure("detaching", done);
-        }
-        let before = self.unattached.len();
-        for (ifindex, (name, error)) in failed {
-            if left.contains(&ifindex) {
-                tracing::error!(link = name, error, "cannot attach: the programs of an earlier agent go on");
-                continue;
-            }
-            let every = RESYNC.as_secs();
-            let why = format!(
-                "link {name} is not served: {error}. Its NIC must have native XDP, and no program of somebody else's; it is tried again \
-                 every {every} s"
-            );
-            tracing::error!(link = name, "{why}");
-            self.unattached.insert(ifindex, why);
-        }
-        self.unattached.len() == before
-    }
-
-    fn join(&mut self, plan: &Plan) {
-        let memberships = plan.vips.iter().flat_map(|(address, vip)| {
-            let links = plan.links.values().filter(|link| vip.segments.contains_key(&link.segment));
-            links.filter_map(|link| match address {
-                IpAddr::V6(v6) => Some((*v6, link.device)),
-                IpAddr::V4(_) => None,
-            })
-        });
-        self.groups.set(memberships);
-    }
-
     fn log_failure<E: std::error::Error>(&self, what: &str, result: Result<(), E>) {
         if let Err(error) = result {
             tracing::error!(error = %chain(&error), "{what} failed; it is tried again");
         }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

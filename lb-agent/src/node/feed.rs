@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
-use lb_api::{Memory, Reading, Settled};
+use lb_api::{Changed, Memory, Reading, Settled};
 use lb_core::model::NodeName;
 
 use crate::{
@@ -109,14 +109,18 @@ impl Feed {
         }
     }
 
-    /// Reads what there is. What cannot be read changes nothing.
-    pub fn read(&mut self) {
+    /// Reads what there is; what has changed by that, if that is known. What cannot be read changes nothing.
+    pub fn read(&mut self) -> Option<&Changed> {
         let memory = match &mut self.origin {
             Origin::Files(files) => files.read(),
             Origin::Cluster(cluster) => cluster.read(),
         };
         if let Some(Err(error)) = memory.map(|memory| self.last_good.save(memory)) {
             tracing::error!(error = %chain(&error), "keeping what objects say failed; it is tried again");
+        }
+        match &self.origin {
+            Origin::Files(_) => None,
+            Origin::Cluster(cluster) => Some(cluster.watched.mirror().changed()),
         }
     }
 
@@ -202,6 +206,7 @@ impl Cluster {
         self.watched.take_waiting();
         let mirror = self.watched.mirror_mut();
         mirror.settle(|snapshot, changed, allocation| allocation.hold(snapshot, changed));
-        Some(mirror.memory())
+        // It changes only then.
+        mirror.changed().others.then_some(mirror.memory())
     }
 }

@@ -5,7 +5,7 @@ use lb_core::{
     diff::diff,
     maps::{Maps, Op},
     model::{Network, NodeName},
-    place::{Local, Placed, place},
+    place::{Local, Placed, Previous, place},
     plan::{Plan, plan},
 };
 
@@ -20,10 +20,17 @@ pub struct Pass {
     pub ops: Vec<Op>,
 }
 
-/// One pass over everything.
-pub fn pass(settled: &Settled, node: &NodeName, network: &Network, current: &Maps, local: &Local) -> Pass {
+/// One pass over everything, after a previous one if there was any.
+pub fn pass(
+    settled: &Settled,
+    node: &NodeName,
+    network: &Network,
+    current: &Maps,
+    local: &Local,
+    previous: Option<Previous<'_>>,
+) -> Pass {
     let plan = plan(&settled.snapshot, &settled.allocation, node, network);
-    let placed = place(&plan, current, local);
+    let placed = place(&plan, current, local, previous);
     let ops = diff(current, &placed.maps);
     Pass { plan, placed, ops }
 }

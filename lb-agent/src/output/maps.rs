@@ -209,7 +209,7 @@ fn backend_line(backend: &Backend) -> String {
 }
 
 fn rows(maps: &Maps, service: &Service) -> Vec<String> {
-    let rows = maps.table.iter().skip(service.table_offset as usize).take(service.table_length as usize);
+    let rows = maps.rows_of(service).iter();
     rows.map(|row| {
         let candidates = row.candidates.iter().filter(|candidate| **candidate != NO_CANDIDATE);
         candidates.map(ToString::to_string).collect::<Vec<_>>().join(" ")

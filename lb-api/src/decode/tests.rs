@@ -624,10 +624,18 @@ fn nodes_that_are_labelled_to_be_left_out_are_unless_that_is_ignored() {
 fn a_service_is_never_open_to_more_than_was_meant() {
     let of = |ranges: &str| {
         let spec = format!("type: LoadBalancer, ports: [{{port: 80}}], loadBalancerSourceRanges: {ranges}");
-        decode(&[("a.yaml".to_owned(), format!("{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{{spec}}}}}").into_bytes())].into())
+        decode(
+            &[(
+                "a.yaml".to_owned(),
+                format!("{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{{spec}}}}}")
+                    .into_bytes(),
+            )]
+            .into(),
+        )
     };
     let decoded = of("['192.0.2.7/24 ', '2001:db8::/32']");
-    let sources: Vec<String> = decoded.snapshot.services.values().flat_map(|web| &web.sources).map(ToString::to_string).collect();
+    let sources: Vec<String> =
+        decoded.snapshot.services.values().flat_map(|web| &web.sources).map(ToString::to_string).collect();
     assert_eq!(sources, ["192.0.2.0/24", "2001:db8::/32"]);
     let decoded = of("['192.0.2.0/24', x]");
     assert!(decoded.snapshot.services.is_empty());

@@ -84,6 +84,8 @@ fn what_nobody_reads_is_no_news_and_what_has_not_changed_stays_the_same() {
     assert!(mirror.insert(pool("other", "192.0.2.64/26")));
     assert!(Arc::ptr_eq(&first, &mirror.settle(hold).snapshot.services[&web()]));
     assert!(mirror.insert(slice("web-2", "10.0.0.2")));
+    mirror.settle(hold);
+    assert_eq!(mirror.changed(), &Changed { services: [(web(), Some(first))].into(), others: false });
     let settled = mirror.settle(hold);
     assert_eq!(settled.snapshot.services[&web()].endpoints[0].len(), 2);
     assert_eq!(settled.allocation.pools[&web()], "main");

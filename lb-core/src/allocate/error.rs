@@ -241,7 +241,7 @@ impl Families {
 }
 
 /// The oldest first, those of which that is not known last.
-pub(super) fn by_age(a: &Service, b: &Service) -> Ordering {
+pub(crate) fn by_age(a: &Service, b: &Service) -> Ordering {
     let key = |service: &Service| (service.created.is_none(), service.created);
     key(a).cmp(&key(b))
 }

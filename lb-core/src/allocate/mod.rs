@@ -26,6 +26,8 @@ use std::{
 pub use error::{AllocationError, Claim, Families, Obstacle, Precedence, Purpose};
 pub use pools::{Count, PoolCounts};
 
+pub(crate) use error::by_age;
+
 use pass::Pass;
 use past::Past;
 

@@ -147,6 +147,14 @@ pub struct Service {
     pub endpoints: Vec<BTreeSet<Endpoint>>,
 }
 
+impl Service {
+    /// Whether another state of it has other endpoints at most.
+    pub fn differs_in_endpoints_alone(&self, other: &Self) -> bool {
+        let without = |service: &Self| Self { endpoints: Vec::new(), ..service.clone() };
+        without(self) == without(other)
+    }
+}
+
 /// Address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {

@@ -7,7 +7,7 @@ use std::{
 use lb_common::layout::{Link, MAX_SEGMENTS, Mac, NO_CANDIDATE, SHARES, Spread, node_state, reach};
 use proptest::prelude::*;
 
-use super::*;
+use super::{place as place_anew, *};
 use crate::{
     allocate::allocate,
     armed::ArmedLink,
@@ -69,6 +69,11 @@ fn placed(snapshot: &Snapshot, current: &Maps, now: u32) -> Placed {
     place(&plan, current, &local(now))
 }
 
+/// With nothing before it.
+fn place(plan: &Plan, current: &Maps, local: &Local) -> Placed {
+    place_anew(plan, current, local, None)
+}
+
 fn only_service(maps: &Maps) -> Service {
     let mut services = maps.services.values().filter(|service| service.flags & service_flags::PROBE == 0);
     let service = services.next().copied().unwrap_or_default();
@@ -79,7 +84,7 @@ fn only_service(maps: &Maps) -> Service {
 /// Pods that rows name, by position of the candidate.
 fn pods_in_rows(maps: &Maps, position: usize) -> BTreeSet<IpAddr> {
     let service = only_service(maps);
-    let rows = &maps.table[service.table_offset as usize..][..service.table_length as usize];
+    let rows = maps.rows_of(&service);
     let places = rows.iter().map(|row| row.candidates[position]).filter(|place| *place != NO_CANDIDATE);
     places
         .map(|place| maps.backends[(service.backend_offset + u32::from(place)) as usize].address.to_ip())
@@ -118,7 +123,7 @@ fn it_is_known_on_which_nodes_a_service_has_its_backends() {
         places.iter().map(|place| maps.backends[*place as usize].address.to_ip()).collect()
     };
     let carriers: Vec<_> =
-        armed.services.iter().flatten().map(|(node, places)| (*node, pods(places))).collect();
+        armed.services.values().flatten().map(|(node, places)| (*node, pods(places))).collect();
     let of = |pods: [u8; 2]| pods.map(address).into();
     assert_eq!(carriers, [(0, of([3, 6])), (1, of([1, 4]))], "nothing on node 2 takes new flows");
 }
@@ -555,66 +560,4 @@ fn nodes_that_are_preferred_divide_the_shares_among_themselves() {
     }
 }
 
-/// A packet at any moment finds, behind a service, its rows, and behind its rows, backends that are there, one of them for what
-/// begins.
-fn assert_whole(maps: &Maps) -> Result<(), TestCaseError> {
-    for service in maps.services.values().filter(|service| service.flags == 0) {
-        prop_assert!(service.table_length.is_power_of_two());
-        let rows = &maps.table[service.table_offset as usize..][..service.table_length as usize];
-        for row in rows {
-            let places = row.candidates.into_iter().filter(|place| *place != NO_CANDIDATE);
-            let backends: Vec<&Backend> = places
-                .map(|place| &maps.backends[(service.backend_offset + u32::from(place)) as usize])
-                .collect();
-            prop_assert!(
-                backends.iter().all(|backend| backend.state != backend_state::FREE),
-                "a row names a place that is free"
-            );
-            prop_assert!(
-                backends.iter().any(|backend| backend.state == backend_state::READY),
-                "a row has nobody for what begins"
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Pods that are ready, others that are not, and the seconds since the moment before.
-fn moment() -> impl Strategy<Value = (BTreeSet<u8>, BTreeSet<u8>, u32)> {
-    let pods = || proptest::collection::btree_set(1..40_u8, 0..20);
-    (pods(), pods(), 1..400_u32)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
-
-    /// Histories of a service: pods come and go, time passes.
-    #[test]
-    fn every_step_from_one_content_to_the_next_is_whole(
-        history in proptest::collection::vec(moment(), 1..6),
-    ) {
-        let mut maps = Maps::empty(&local(0).sizes);
-        let mut now = 0;
-        for (ready, draining, passes) in history {
-            now += passes;
-            let mut snapshot = snapshot(ready.union(&draining).copied());
-            let web = snapshot.services.values_mut().map(Arc::make_mut).flat_map(|service| &mut service.endpoints);
-            for endpoints in web {
-                let with_condition = |mut endpoint: Endpoint| {
-                    let is_ready = ready.iter().any(|pod| address(*pod) == endpoint.address);
-                    endpoint.condition =
-                        if is_ready { EndpointCondition::Ready } else { EndpointCondition::NotReady };
-                    endpoint
-                };
-                *endpoints = std::mem::take(endpoints).into_iter().map(with_condition).collect();
-            }
-            let wanted = placed(&snapshot, &maps, now).maps;
-            let ops: Vec<Op> = diff(&maps, &wanted);
-            for op in &ops {
-                maps.apply(op);
-                assert_whole(&maps)?;
-            }
-            prop_assert_eq!(&maps, &wanted);
-        }
-    }
-}
+mod histories;

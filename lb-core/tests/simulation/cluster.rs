@@ -313,12 +313,11 @@ impl Cluster {
                 maps.local_ports.insert(key, LocalPort { services: 1 });
             }
         }
-        for (slot, row) in rows.iter().enumerate() {
-            let candidates = row
-                .candidates
-                .map(|place| self.places.get(usize::from(place)).map_or(place, |pod| *pod as u16));
-            maps.table[slot] = Row { candidates };
-        }
+        let rows = rows.iter().map(|row| {
+            let place = |place| self.places.get(usize::from(place)).map_or(place, |pod| *pod as u16);
+            Row { candidates: row.candidates.map(place) }
+        });
+        maps.rows.insert(0, rows.collect());
     }
 }
 

@@ -39,8 +39,8 @@ fn row(maps: &Maps, connection: &Connection) -> Result<Vec<String>> {
         ..Meta::EMPTY
     };
     let service = maps.services.get(&meta.service_key()).context("the VIP is a service's")?;
-    let index = row_index(&meta, service, &maps.config.row_key) as usize;
-    let row = maps.table.get(index).context("the row is in the table")?;
+    let index = row_index(&meta, service, &maps.config.row_key);
+    let row = maps.row(index).context("the row is in the table")?;
     let candidates = row.candidates.iter().filter(|candidate| **candidate != NO_CANDIDATE);
     let backends = candidates
         .filter_map(|candidate| maps.backends.get((service.backend_offset + u32::from(*candidate)) as usize));
