@@ -167,7 +167,8 @@ struct NodeArguments {
     /// Links, prefixes, MACs and neighbours of each node, for a dry run; without it, this machine's.
     #[arg(long, requires = "dry_run")]
     links: Option<PathBuf>,
-    /// Entries of a map, as NAME=NUMBER; TABLE, SERVICES and others as in `bpftool map`. May be repeated.
+    /// Entries of a map, as NAME=NUMBER; TABLE, SERVICES and others as in `bpftool map`. May be repeated. Without it all maps take
+    /// less than 64 MiB.
     #[arg(long = "map-size", value_name = "NAME=NUMBER")]
     map_sizes: Vec<String>,
 }
@@ -318,7 +319,11 @@ fn serve(arguments: &NodeArguments) -> Result<()> {
         Some(name) => name.clone(),
         None => machine_name()?,
     });
-    let mut sizes = Sizes::default();
+    // Of a machine that a file describes nobody knows how many CPUs it has.
+    let mut sizes = match arguments.links {
+        Some(_) => Sizes::default(),
+        None => Sizes::of_cpus(dataplane::cpus()?),
+    };
     for text in &arguments.map_sizes {
         sizes.set(text)?;
     }

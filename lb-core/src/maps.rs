@@ -22,11 +22,11 @@ pub struct Sizes {
     pub spread: u32,
     /// `CLIENTS`.
     pub clients: u32,
-    /// `SERVICES`; also the indexes of `SERVICE_STATS`.
+    /// `SERVICES`.
     pub services: u32,
     /// Rows of `TABLE`.
     pub table: u32,
-    /// `BACKENDS`; also the indexes of `BACKEND_STATS`.
+    /// `BACKENDS`.
     pub backends: u32,
     /// Lines of `FLOWS` for each receive queue, a power of two; there are as many queues as CPUs.
     pub flow_lines: u32,
@@ -36,11 +36,38 @@ pub struct Sizes {
     pub local_ports: u32,
     /// `SOURCES`.
     pub sources: u32,
+    /// `VIP_STATS`, whose first place is for none: each CPU has as many. VIPs that find no place are not counted.
+    pub vip_stats: u32,
+    /// `SERVICE_STATS`: each CPU has as many. Those of `SERVICES` beyond are not counted.
+    pub service_stats: u32,
+    /// `BACKEND_STATS`: each CPU has as many. Those of `BACKENDS` beyond are not counted.
+    pub backend_stats: u32,
 }
 
+/// `FLOWS` of so many CPUs is as large as that of more: 8 MiB.
+const CPUS_OF_FLOWS: u32 = 4;
+/// Counters of so many CPUs are as large as those of more: 25 MiB.
+const CPUS_OF_COUNTERS: u32 = 12;
+
 impl Default for Sizes {
-    /// Sizes that sum to less than 64 MiB on 4 CPUs.
+    /// Those for 4 CPUs.
     fn default() -> Self {
+        Self::of_cpus(4)
+    }
+}
+
+impl Sizes {
+    /// Sizes that sum to less than 64 MiB, whatever the number of CPUs is: a pod's limit of memory has to be met by the same objects
+    /// on all machines. With more CPUs each queue's part of `FLOWS` is smaller, a cache that costs look-ups where it does not hit, and
+    /// so is the number of services and backends that are counted, which each CPU does for itself.
+    pub fn of_cpus(cpus: u32) -> Self {
+        let cpus = cpus.max(1);
+        // The largest power of two that is not above.
+        let flow_lines = 1 << ((CPUS_OF_FLOWS << 15) / cpus).max(1).ilog2().min(15);
+        let counted = |all: u64| {
+            let share = all * u64::from(CPUS_OF_COUNTERS) / u64::from(cpus);
+            u32::try_from(share.clamp(1, all)).unwrap_or(1)
+        };
         Self {
             links: 64,
             nodes: 1024,
@@ -51,10 +78,13 @@ impl Default for Sizes {
             services: 8192,
             table: 1 << 19,
             backends: 1 << 15,
-            flow_lines: 1 << 15,
+            flow_lines,
             conns: 1 << 16,
             local_ports: 8192,
             sources: 8192,
+            vip_stats: counted(8192) + 1,
+            service_stats: counted(8192),
+            backend_stats: counted(1 << 15),
         }
     }
 }
@@ -92,10 +122,13 @@ impl Sizes {
             "CONNS" => (&mut self.conns, 1 << 26),
             "LOCAL_PORTS" => (&mut self.local_ports, 1 << 20),
             "SOURCES" => (&mut self.sources, 1 << 20),
+            "VIP_STATS" => (&mut self.vip_stats, (1 << 16) + 1),
+            "SERVICE_STATS" => (&mut self.service_stats, 1 << 16),
+            "BACKEND_STATS" => (&mut self.backend_stats, MAX_BACKENDS),
             _ => {
                 return Err(error(
                     "the maps are LINKS, NEIGHBOURS (nodes), PEERS, VIPS, SPREAD, CLIENTS, SERVICES, TABLE, BACKENDS, FLOWS (lines of a \
-                     queue), CONNS (and REVERSE), LOCAL_PORTS and SOURCES",
+                     queue), CONNS (and REVERSE), LOCAL_PORTS, SOURCES, VIP_STATS, SERVICE_STATS and BACKEND_STATS",
                 ));
             }
         };
@@ -112,11 +145,6 @@ impl Sizes {
     /// Entries of `NEIGHBOURS`.
     pub const fn neighbours(&self) -> u32 {
         self.nodes * MAX_SEGMENTS
-    }
-
-    /// Entries of `VIP_STATS`: one for each VIP, and the first for none.
-    pub const fn vip_stats(&self) -> u32 {
-        self.vips + 1
     }
 
     /// Entries of `NAMES`: one for each node and service.
@@ -286,4 +314,44 @@ fn remove<K: Ord, V>(map: &mut BTreeMap<K, V>, key: &K) {
 fn write<T: Copy>(array: &mut [T], offset: u32, values: &[T]) {
     let places = array.iter_mut().skip(offset as usize);
     places.zip(values).for_each(|(place, value)| *place = *value);
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::layout::{FlowLine, Stats, VipStats};
+
+    use super::Sizes;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Bytes of what each CPU has for itself.
+    fn of_all_cpus(sizes: &Sizes, cpus: u32) -> (u64, u64) {
+        let flows = u64::from(sizes.flow_lines) * size_of::<FlowLine>() as u64;
+        let stats = u64::from(sizes.service_stats + sizes.backend_stats) * size_of::<Stats>() as u64;
+        let vip_stats = u64::from(sizes.vip_stats) * size_of::<VipStats>() as u64;
+        (flows * u64::from(cpus), (stats + vip_stats) * u64::from(cpus))
+    }
+
+    #[test]
+    fn maps_do_not_grow_with_the_number_of_cpus() {
+        for cpus in 1..=1024 {
+            let sizes = Sizes::of_cpus(cpus);
+            let (flows, counters) = of_all_cpus(&sizes, cpus);
+            assert!(flows <= 8 * MIB && counters <= 25 * MIB, "{cpus}: {flows} {counters}");
+            assert!(sizes.flow_lines.is_power_of_two());
+            // Nor are they smaller than they may be.
+            let is_full = sizes.flow_lines == 1 << 15 && sizes.backend_stats == sizes.backends;
+            assert!(is_full || flows > 4 * MIB, "{cpus}: {flows}");
+            let rest = Sizes {
+                flow_lines: 1 << 15,
+                vip_stats: 8193,
+                service_stats: 8192,
+                backend_stats: 1 << 15,
+                ..sizes
+            };
+            assert_eq!(rest, Sizes::default(), "{cpus}");
+        }
+        assert_eq!(Sizes::of_cpus(0), Sizes::of_cpus(1));
+        assert_eq!(Sizes::of_cpus(u32::MAX).flow_lines, 1);
+    }
 }
