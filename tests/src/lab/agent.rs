@@ -37,6 +37,9 @@ pub struct Node {
     agent: Option<Child>,
 }
 
+/// What `manifests/` gives an agent.
+const CAPABILITIES: &str = "+bpf,+net_admin,+net_raw,+perfmon";
+
 /// In each node's own namespace.
 const METRICS: &str = "127.0.0.1:9120";
 
@@ -90,7 +93,12 @@ impl Node {
     }
 
     fn serve(&self, name: &str) -> Result<Command> {
-        let mut command = Command::new(agent_program()?);
+        // As in its pod: root, with these capabilities and no other.
+        let mut command = Command::new("setpriv");
+        command
+            .arg(format!("--bounding-set=-all,{CAPABILITIES}"))
+            .args(["--inh-caps=-all", "--no-new-privs"]);
+        command.arg(agent_program()?);
         command.arg("node").arg("--source").arg(format!("file:{}", self.source.display()));
         command
             .args(["--node-name", name])
