@@ -9,10 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use kube::Client;
+use k8s_openapi::api::{authentication::v1::TokenRequest, core::v1::ServiceAccount};
+use kube::{Api, Client, api::PostParams};
 use rcgen::KeyPair;
 
-use crate::lab::{Namespace, Run, clean, last_lines};
+use crate::{
+    lab::{Namespace, Run, clean, last_lines},
+    manifests::NAMESPACE,
+};
 
 /// What `cargo xtask test cluster` builds.
 pub const KUBERNETES_VERSION: &str = "1.34.2";
@@ -110,6 +114,20 @@ impl ApiServer {
         self.dir.join("kubeconfig")
     }
 
+    /// A kubeconfig of one of the ServiceAccounts of `manifests/`, which have been applied: with the rights that a pod has.
+    pub fn kubeconfig_of(&self, account: &'static str) -> Result<PathBuf> {
+        let token = self.with_client(|client| async move {
+            let accounts: Api<ServiceAccount> = Api::namespaced(client, NAMESPACE);
+            let (parameters, request) = (PostParams::default(), TokenRequest::default());
+            let made = accounts.create_token_request(account, &parameters, &request).await;
+            let status = made.with_context(|| format!("a token of {account}"))?.status;
+            Ok(status.context("there is no token")?.token)
+        })?;
+        let path = self.dir.join(format!("kubeconfig-{account}"));
+        fs::write(&path, self.kubeconfig_with(&token))?;
+        Ok(path)
+    }
+
     /// Where files of a test can be.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -128,13 +146,7 @@ impl ApiServer {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let kubeconfig = format!(
-            "{{apiVersion: v1, kind: Config, current-context: it, contexts: [{{name: it, context: {{cluster: it, user: it}}}}], \
-             users: [{{name: it, user: {{token: {TOKEN}}}}}], clusters: [{{name: it, cluster: {{server: 'https://127.0.0.1:{PORT}', \
-             tls-server-name: {ADVERTISED}, certificate-authority: '{}'}}}}]}}\n",
-            self.dir.join("certs/apiserver.crt").display()
-        );
-        fs::write(self.kubeconfig(), kubeconfig)?;
+        fs::write(self.kubeconfig(), self.kubeconfig_with(TOKEN))?;
         let begin = Instant::now();
         loop {
             let is_ready = self.with_client(|client| async move {
@@ -153,6 +165,15 @@ impl ApiServer {
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    fn kubeconfig_with(&self, token: &str) -> String {
+        format!(
+            "{{apiVersion: v1, kind: Config, current-context: it, contexts: [{{name: it, context: {{cluster: it, user: it}}}}], \
+             users: [{{name: it, user: {{token: {token}}}}}], clusters: [{{name: it, cluster: {{server: 'https://127.0.0.1:{PORT}', \
+             tls-server-name: {ADVERTISED}, certificate-authority: '{}'}}}}]}}\n",
+            self.dir.join("certs/apiserver.crt").display()
+        )
     }
 
     fn log(&self) -> String {

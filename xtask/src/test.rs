@@ -55,7 +55,7 @@ pub fn run(levels: &[Level]) -> Result<()> {
                 // Simulations say what was lost and why.
                 .args(["--", "--show-output"]),
         )?);
-        let on_host = ["--bins", "--test", "golden", "--test", "explain"];
+        let on_host = ["--bins", "--test", "golden", "--test", "explain", "--test", "manifests"];
         let tests = ["test", "--release", "--package", "magnetite-tests"];
         totals.add(count(cargo().args(tests).args(on_host))?);
     }
