@@ -91,7 +91,7 @@ pub fn run(levels: &[Level]) -> Result<()> {
 }
 
 /// All but the tests that load programs.
-const UNIT_PACKAGES: [&str; 5] = ["lb-common", "lb-core", "lb-api", "lb-agent", "xtask"];
+const UNIT_PACKAGES: [&str; 6] = ["lb-common", "lb-core", "lb-api", "lb-agent", "lb-image", "xtask"];
 
 /// Runs `cargo test`, shows what it prints, and counts.
 fn count(command: &mut Command) -> Result<Totals> {
