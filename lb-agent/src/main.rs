@@ -168,7 +168,7 @@ struct NodeArguments {
     #[arg(long, requires = "dry_run")]
     links: Option<PathBuf>,
     /// Entries of a map, as NAME=NUMBER; TABLE, SERVICES and others as in `bpftool map`. May be repeated. Without it all maps take
-    /// less than 64 MiB.
+    /// less than 48 MiB.
     #[arg(long = "map-size", value_name = "NAME=NUMBER")]
     map_sizes: Vec<String>,
 }

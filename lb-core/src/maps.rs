@@ -44,30 +44,24 @@ pub struct Sizes {
     pub backend_stats: u32,
 }
 
-/// `FLOWS` of so many CPUs is as large as that of more: 8 MiB.
-const CPUS_OF_FLOWS: u32 = 4;
-/// Counters of so many CPUs are as large as those of more: 25 MiB.
-const CPUS_OF_COUNTERS: u32 = 12;
+/// On machines with more CPUs than these, what each CPU or queue has for itself is smaller.
+const CPUS: u32 = 4;
 
 impl Default for Sizes {
     /// Those for 4 CPUs.
     fn default() -> Self {
-        Self::of_cpus(4)
+        Self::of_cpus(CPUS)
     }
 }
 
 impl Sizes {
-    /// Sizes that sum to less than 64 MiB, whatever the number of CPUs is: a pod's limit of memory has to be met by the same objects
-    /// on all machines. With more CPUs each queue's part of `FLOWS` is smaller, a cache that costs look-ups where it does not hit, and
-    /// so is the number of services and backends that are counted, which each CPU does for itself.
+    /// Sizes that sum to less than 48 MiB, whatever the number of CPUs is: a pod's limit of memory is one for all machines. With more
+    /// than four CPUs each queue's part of `FLOWS` is smaller, a cache that costs look-ups where it does not hit; and so is the number
+    /// of VIPs, services and backends that are counted, which each CPU does for itself.
     pub fn of_cpus(cpus: u32) -> Self {
         let cpus = cpus.max(1);
-        // The largest power of two that is not above.
-        let flow_lines = 1 << ((CPUS_OF_FLOWS << 15) / cpus).max(1).ilog2().min(15);
-        let counted = |all: u64| {
-            let share = all * u64::from(CPUS_OF_COUNTERS) / u64::from(cpus);
-            u32::try_from(share.clamp(1, all)).unwrap_or(1)
-        };
+        let share =
+            |all: u32| (u64::from(all) * u64::from(CPUS) / u64::from(cpus)).clamp(1, all.into()) as u32;
         Self {
             links: 64,
             nodes: 1024,
@@ -78,13 +72,14 @@ impl Sizes {
             services: 8192,
             table: 1 << 19,
             backends: 1 << 15,
-            flow_lines,
+            // The largest power of two that is not above.
+            flow_lines: 1 << share(1 << 15).ilog2(),
             conns: 1 << 16,
             local_ports: 8192,
             sources: 8192,
-            vip_stats: counted(8192) + 1,
-            service_stats: counted(8192),
-            backend_stats: counted(1 << 15),
+            vip_stats: share(8192) + 1,
+            service_stats: share(8192),
+            backend_stats: share(1 << 15),
         }
     }
 }
@@ -337,7 +332,7 @@ mod tests {
         for cpus in 1..=1024 {
             let sizes = Sizes::of_cpus(cpus);
             let (flows, counters) = of_all_cpus(&sizes, cpus);
-            assert!(flows <= 8 * MIB && counters <= 25 * MIB, "{cpus}: {flows} {counters}");
+            assert!(flows <= 8 * MIB && counters <= 9 * MIB, "{cpus}: {flows} {counters}");
             assert!(sizes.flow_lines.is_power_of_two());
             // Nor are they smaller than they may be.
             let is_full = sizes.flow_lines == 1 << 15 && sizes.backend_stats == sizes.backends;

@@ -24,7 +24,7 @@ pub fn trials() -> Vec<Test> {
         ("questions for a VIP and their answers are counted by VIP", by_vip),
         ("a place of counters begins at zero for the next that has it", cleared),
         ("what finds no place among the counters is carried and not counted", beyond),
-        ("maps of the default sizes take less than 64 MiB", default_sizes),
+        ("maps of the default sizes take less than 48 MiB", default_sizes),
     ]
 }
 
@@ -110,12 +110,12 @@ fn default_sizes() -> Result<()> {
     let cpus = dataplane::cpus()?;
     let sizes = Sizes::of_cpus(cpus);
     let bytes = Node::with(sizes)?.dataplane().map_bytes()?;
-    ensure!(bytes < 64 << 20, "{bytes}");
-    // `lb_core::maps` keeps what each CPU or queue has for itself below 33 MiB, on machines with many.
+    ensure!(bytes < 48 << 20, "{bytes}");
+    // `lb_core::maps` keeps what each CPU or queue has for itself below 17 MiB, on machines with many.
     let of_cpu = u64::from(sizes.flow_lines) * size_of::<FlowLine>() as u64
         + u64::from(sizes.service_stats + sizes.backend_stats) * size_of::<Stats>() as u64
         + u64::from(sizes.vip_stats) * size_of::<VipStats>() as u64;
-    let most = bytes - u64::from(cpus) * of_cpu + (33 << 20);
-    ensure!(most < 64 << 20, "{most} of many CPUs, {bytes} here");
+    let most = bytes - u64::from(cpus) * of_cpu + (17 << 20);
+    ensure!(most < 48 << 20, "{most} of many CPUs, {bytes} here");
     Ok(())
 }
