@@ -15,7 +15,10 @@ use anyhow::{Context, Result, bail, ensure};
 use lb_agent::{commands::read_status, dataplane::Tables, output::NodeStatus};
 use lb_common::Reason;
 
-use super::namespace::{Namespace, run};
+use super::{
+    limits::Limits,
+    namespace::{Namespace, run},
+};
 
 /// A node: its namespace, its agent, and where that keeps its things.
 pub struct Node {
@@ -29,6 +32,8 @@ pub struct Node {
     pub pins: PathBuf,
     /// What its agent is started with, beside what every agent is.
     pub arguments: Vec<String>,
+    /// Within which it is started, if within any.
+    pub limits: Option<Limits>,
     source: PathBuf,
     output: PathBuf,
     /// What its agent keeps.
@@ -39,6 +44,10 @@ pub struct Node {
 
 /// What `manifests/` gives an agent.
 const CAPABILITIES: &str = "+bpf,+net_admin,+net_raw,+perfmon";
+
+/// So that glibc gives back what it needs no more: what was freed counts against a pod's limit.
+const ALLOCATOR: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
 
 /// In each node's own namespace.
 const METRICS: &str = "127.0.0.1:9120";
@@ -55,6 +64,7 @@ impl Node {
             mac,
             pins,
             arguments: Vec::new(),
+            limits: None,
             source: dir.join("objects"),
             output: dir.join("output"),
             state: dir.join("state"),
@@ -94,7 +104,10 @@ impl Node {
 
     fn serve(&self, name: &str) -> Result<Command> {
         // As in its pod: root, with these capabilities and no other.
-        let mut command = Command::new("setpriv");
+        let mut command = match &self.limits {
+            Some(limits) => limits.command("setpriv"),
+            None => Command::new("setpriv"),
+        };
         command
             .arg(format!("--bounding-set=-all,{CAPABILITIES}"))
             .args(["--inh-caps=-all", "--no-new-privs"]);
@@ -109,7 +122,7 @@ impl Node {
             .arg("--state")
             .arg(&self.state)
             .args(["--metrics-bind", METRICS]);
-        command.args(&self.arguments).env("NO_COLOR", "1");
+        command.args(&self.arguments).envs(ALLOCATOR).env("NO_COLOR", "1");
         Ok(command)
     }
 
