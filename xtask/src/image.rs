@@ -1,8 +1,9 @@
 //! The container image: a static agent, packed without a container daemon.
 
 use std::{
-    env,
+    fs,
     path::{self, Path},
+    process::Command,
 };
 
 use anyhow::Result;
@@ -19,20 +20,23 @@ use crate::{
 pub fn build(output: Option<&Path>) -> Result<()> {
     setup::if_needed()?;
     ebpf::build()?;
-    let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
     let mut agent = cargo();
-    agent.args(["build", "--release", "--package", "lb-agent", "--target", &target]);
-    // glibc: musl would be a target and a C compiler more to install. What a static glibc cannot do is to load the modules of the
-    // machine's NSS; for names it asks DNS and /etc/hosts by itself, and pods find the API server by its address.
-    agent.env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
-    run(agent.env("CARGO_PROFILE_RELEASE_STRIP", "symbols"))?;
-    let program = root().join("target").join(target).join("release/lb-agent");
+    // All that the agent is made of is as in other builds: only how it is linked is not. glibc, for musl would be a target and a C
+    // compiler more to install. What a static glibc cannot do is to load modules of the machine's NSS; for names it asks DNS and
+    // /etc/hosts by itself, and pods find the API server by its address.
+    agent.args(["rustc", "--release", "--package", "lb-agent", "--bin", "lb-agent", "--"]);
+    run(agent.arg("-Ctarget-feature=+crt-static"))?;
+    let directory = root().join("target/image");
+    fs::create_dir_all(&directory)?;
+    let program = directory.join("lb-agent");
+    let mut strip = Command::new("strip");
+    run(strip.arg("-o").arg(&program).arg(root().join("target/release/lb-agent")))?;
     let mut pack = cargo();
     pack.args(["run", "--quiet", "--release", "--package", "lb-image", "--"]);
     pack.arg("--program").arg(program).arg("--output").arg(match output {
         // Cargo runs in the checkout.
         Some(path) => path::absolute(path)?,
-        None => root().join("target/image/lb-agent.tar"),
+        None => directory.join("lb-agent.tar"),
     });
     run(&mut pack)
 }
