@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 /// queue full are left out. Without a filter, what `RUST_LOG` says is logged, or what changes.
 pub fn log(filter: Option<&str>) -> tracing_appender::non_blocking::WorkerGuard {
     // What a request fails of is said by whoever made it.
-    let quiet = |filter: &str| EnvFilter::new(format!("{filter},kube_client=off"));
+    let quiet = |filter: &str| EnvFilter::new(format!("{filter},kube_client=off,kube_runtime=off"));
     let filter = match filter {
         Some(filter) => quiet(filter),
         None => EnvFilter::try_from_default_env().unwrap_or_else(|_| quiet("info")),

@@ -115,7 +115,7 @@ struct DrainArguments {
 #[derive(Args)]
 struct Pins {
     /// Where programs and maps are pinned, on a BPF file system.
-    #[arg(long, default_value = "/sys/fs/bpf/magnetite")]
+    #[arg(long, env = "MAGNETITE_PIN_DIR", default_value = "/sys/fs/bpf/magnetite")]
     pin_dir: PathBuf,
 }
 

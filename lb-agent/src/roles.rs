@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use lb_agent::{
-    controller,
+    controller, dataplane,
     metrics::Listen,
     network::{self, Netlink},
     node,
@@ -101,7 +101,7 @@ impl RoleArguments {
     }
 
     fn reading(&self, ignore_exclude_lb: bool) -> Reading {
-        Reading { lb_class: self.lb_class.clone(), ignore_exclude_lb }
+        Reading { lb_class: self.lb_class.clone(), ignore_exclude_lb, ..Reading::default() }
     }
 
     /// Where metrics and health are to be had, with `health` as the address of the latter.
@@ -161,7 +161,8 @@ pub struct NodeArguments {
     /// Links, prefixes, MACs and neighbours of each node, for a dry run; without it, this machine's.
     #[arg(long, requires = "dry_run")]
     links: Option<PathBuf>,
-    /// Entries of a map, as NAME=NUMBER; TABLE, SERVICES and others as in `bpftool map`. May be repeated.
+    /// Entries of a map, as NAME=NUMBER; TABLE, SERVICES and others as in `bpftool map`. May be repeated. Without it all maps take
+    /// less than 48 MiB.
     #[arg(long = "map-size", value_name = "NAME=NUMBER")]
     map_sizes: Vec<String>,
 }
@@ -283,7 +284,11 @@ pub fn serve(arguments: &NodeArguments, ignored: &[String]) -> Result<()> {
     let _written_at_end = role.log();
     metallb::warn_of_flags(ignored);
     let node = arguments.name()?;
-    let mut sizes = Sizes::default();
+    // Of a machine that a file describes nobody knows how many CPUs it has.
+    let mut sizes = match arguments.links {
+        Some(_) => Sizes::default(),
+        None => Sizes::of_cpus(dataplane::cpus()?),
+    };
     for text in &arguments.map_sizes {
         sizes.set(text)?;
     }

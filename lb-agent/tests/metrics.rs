@@ -110,7 +110,7 @@ fn counted() -> Counted {
     Counted {
         reasons,
         vips: vec![VipStats { requests: 12, answers: 11, left: 1 }, VipStats::default()],
-        services: vec![(stats(9, 3), vec![stats(6, 2), stats(3, 1)])],
+        services: vec![(Some(stats(9, 3)), vec![Some(stats(6, 2)), Some(stats(3, 1))])],
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Reading {
     pub lb_class: Option<String>,
     /// Whether Nodes may own VIPs that are labelled to be left out of load balancers (`--ignore-exclude-lb`).
     pub ignore_exclude_lb: bool,
+    /// Not all Namespaces are known: whether a selector meets any is not said.
+    pub is_without_namespaces: bool,
 }
 
 /// What files say.
@@ -136,10 +138,11 @@ impl Decoded {
             "EndpointSlice" => self.add_slice(document, &object_name.namespace),
             "IPAddressPool" => {
                 let Snapshot { namespaces, pools, .. } = &mut self.snapshot;
+                let known = (!reading.is_without_namespaces).then_some(&*namespaces);
                 let report =
                     &mut Report { file: &document.file, object: &document.key, problems: &mut self.problems };
                 let pool = typed::<crd::IPAddressPool>(value, report)
-                    .and_then(|object| pool(object, namespaces, report))
+                    .and_then(|object| pool(object, known, report))
                     .filter(|pool| is_apart(pool, &*pools, report));
                 pools.extend(pool.map(|pool| (name, pool)));
             }

@@ -15,7 +15,7 @@ use crate::{
 
 pub(crate) fn pool(
     object: crd::IPAddressPool,
-    namespaces: &BTreeMap<String, Labels>,
+    namespaces: Option<&BTreeMap<String, Labels>>,
     report: &mut Report<'_>,
 ) -> Option<Pool> {
     let spec = object.spec;
@@ -51,13 +51,14 @@ pub(crate) fn pool(
 /// A selector that selects nothing is reported: it may be that the source has no Namespaces at all.
 fn service_allocation(
     spec: crd::ServiceAllocation,
-    namespaces: &BTreeMap<String, Labels>,
+    namespaces: Option<&BTreeMap<String, Labels>>,
     report: &mut Report<'_>,
 ) -> Option<ServiceAllocation> {
     let field = "spec.serviceAllocation.namespaceSelectors";
     let namespace_selectors = selectors(field, spec.namespace_selectors, report)?;
     for (i, selector) in namespace_selectors.iter().enumerate() {
-        if !namespaces.values().any(|labels| selector.matches(labels)) {
+        let meets = |known: &BTreeMap<String, Labels>| known.values().any(|labels| selector.matches(labels));
+        if !namespaces.is_none_or(meets) {
             report.add(Severity::Warning, format!("{field}[{i}]"), ProblemKind::NoNamespace);
         }
     }

@@ -22,11 +22,11 @@ pub struct Sizes {
     pub spread: u32,
     /// `CLIENTS`.
     pub clients: u32,
-    /// `SERVICES`; also the indexes of `SERVICE_STATS`.
+    /// `SERVICES`.
     pub services: u32,
     /// Rows of `TABLE`.
     pub table: u32,
-    /// `BACKENDS`; also the indexes of `BACKEND_STATS`.
+    /// `BACKENDS`.
     pub backends: u32,
     /// Lines of `FLOWS` for each receive queue, a power of two; there are as many queues as CPUs.
     pub flow_lines: u32,
@@ -36,11 +36,32 @@ pub struct Sizes {
     pub local_ports: u32,
     /// `SOURCES`.
     pub sources: u32,
+    /// `VIP_STATS`, whose first place is for none: each CPU has as many. VIPs that find no place are not counted.
+    pub vip_stats: u32,
+    /// `SERVICE_STATS`: each CPU has as many. Those of `SERVICES` beyond are not counted.
+    pub service_stats: u32,
+    /// `BACKEND_STATS`: each CPU has as many. Those of `BACKENDS` beyond are not counted.
+    pub backend_stats: u32,
 }
 
+/// On machines with more CPUs than these, what each CPU or queue has for itself is smaller.
+const CPUS: u32 = 4;
+
 impl Default for Sizes {
-    /// Sizes that sum to less than 64 MiB on 4 CPUs.
+    /// Those for 4 CPUs.
     fn default() -> Self {
+        Self::of_cpus(CPUS)
+    }
+}
+
+impl Sizes {
+    /// Sizes that sum to less than 48 MiB, whatever the number of CPUs is: a pod's limit of memory is one for all machines. With more
+    /// than four CPUs each queue's part of `FLOWS` is smaller, a cache that costs look-ups where it does not hit; and so is the number
+    /// of VIPs, services and backends that are counted, which each CPU does for itself.
+    pub fn of_cpus(cpus: u32) -> Self {
+        let cpus = cpus.max(1);
+        let share =
+            |all: u32| (u64::from(all) * u64::from(CPUS) / u64::from(cpus)).clamp(1, all.into()) as u32;
         Self {
             links: 64,
             nodes: 1024,
@@ -51,10 +72,14 @@ impl Default for Sizes {
             services: 8192,
             table: 1 << 19,
             backends: 1 << 15,
-            flow_lines: 1 << 15,
+            // The largest power of two that is not above.
+            flow_lines: 1 << share(1 << 15).ilog2(),
             conns: 1 << 16,
             local_ports: 8192,
             sources: 8192,
+            vip_stats: share(8192) + 1,
+            service_stats: share(8192),
+            backend_stats: share(1 << 15),
         }
     }
 }
@@ -92,10 +117,13 @@ impl Sizes {
             "CONNS" => (&mut self.conns, 1 << 26),
             "LOCAL_PORTS" => (&mut self.local_ports, 1 << 20),
             "SOURCES" => (&mut self.sources, 1 << 20),
+            "VIP_STATS" => (&mut self.vip_stats, (1 << 16) + 1),
+            "SERVICE_STATS" => (&mut self.service_stats, 1 << 16),
+            "BACKEND_STATS" => (&mut self.backend_stats, MAX_BACKENDS),
             _ => {
                 return Err(error(
                     "the maps are LINKS, NEIGHBOURS (nodes), PEERS, VIPS, SPREAD, CLIENTS, SERVICES, TABLE, BACKENDS, FLOWS (lines of a \
-                     queue), CONNS (and REVERSE), LOCAL_PORTS and SOURCES",
+                     queue), CONNS (and REVERSE), LOCAL_PORTS, SOURCES, VIP_STATS, SERVICE_STATS and BACKEND_STATS",
                 ));
             }
         };
@@ -112,11 +140,6 @@ impl Sizes {
     /// Entries of `NEIGHBOURS`.
     pub const fn neighbours(&self) -> u32 {
         self.nodes * MAX_SEGMENTS
-    }
-
-    /// Entries of `VIP_STATS`: one for each VIP, and the first for none.
-    pub const fn vip_stats(&self) -> u32 {
-        self.vips + 1
     }
 
     /// Entries of `NAMES`: one for each node and service.
@@ -318,4 +341,44 @@ fn remove<K: Ord, V>(map: &mut BTreeMap<K, V>, key: &K) {
 fn write<T: Copy>(array: &mut [T], offset: u32, values: &[T]) {
     let places = array.iter_mut().skip(offset as usize);
     places.zip(values).for_each(|(place, value)| *place = *value);
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::layout::{FlowLine, Stats, VipStats};
+
+    use super::Sizes;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Bytes of what each CPU has for itself.
+    fn of_all_cpus(sizes: &Sizes, cpus: u32) -> (u64, u64) {
+        let flows = u64::from(sizes.flow_lines) * size_of::<FlowLine>() as u64;
+        let stats = u64::from(sizes.service_stats + sizes.backend_stats) * size_of::<Stats>() as u64;
+        let vip_stats = u64::from(sizes.vip_stats) * size_of::<VipStats>() as u64;
+        (flows * u64::from(cpus), (stats + vip_stats) * u64::from(cpus))
+    }
+
+    #[test]
+    fn maps_do_not_grow_with_the_number_of_cpus() {
+        for cpus in 1..=1024 {
+            let sizes = Sizes::of_cpus(cpus);
+            let (flows, counters) = of_all_cpus(&sizes, cpus);
+            assert!(flows <= 8 * MIB && counters <= 9 * MIB, "{cpus}: {flows} {counters}");
+            assert!(sizes.flow_lines.is_power_of_two());
+            // Nor are they smaller than they may be.
+            let is_full = sizes.flow_lines == 1 << 15 && sizes.backend_stats == sizes.backends;
+            assert!(is_full || flows > 4 * MIB, "{cpus}: {flows}");
+            let rest = Sizes {
+                flow_lines: 1 << 15,
+                vip_stats: 8193,
+                service_stats: 8192,
+                backend_stats: 1 << 15,
+                ..sizes
+            };
+            assert_eq!(rest, Sizes::default(), "{cpus}");
+        }
+        assert_eq!(Sizes::of_cpus(0), Sizes::of_cpus(1));
+        assert_eq!(Sizes::of_cpus(u32::MAX).flow_lines, 1);
+    }
 }

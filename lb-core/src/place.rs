@@ -211,7 +211,7 @@ impl Placer<'_> {
     fn place_vips(&mut self) {
         // What is to go is still counted.
         let taken: BTreeSet<u32> = self.current.vips.values().map(|vip| vip.stats).collect();
-        let mut free = (1..self.local.sizes.vip_stats()).filter(|place| !taken.contains(place));
+        let mut free = (1..self.local.sizes.vip_stats).filter(|place| !taken.contains(place));
         for (address, planned) in self.plan.vips.iter().take(self.local.sizes.vips as usize) {
             let mask = |bits, segment: &String| {
                 bits | self.segments.get(segment).map_or(0, |segment| 1_u32 << segment)

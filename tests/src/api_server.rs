@@ -10,18 +10,19 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::api::{authentication::v1::TokenRequest, core::v1::ServiceAccount};
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
     core::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta},
-    runtime::{conditions::is_crd_established, wait::await_condition},
 };
-use lb_api::crd::definitions;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
-use crate::lab::{Namespace, Run, clean, last_lines};
+use crate::{
+    lab::{Namespace, Run, clean, last_lines},
+    manifests::NAMESPACE,
+};
 
 /// What `cargo xtask test cluster` builds.
 pub const KUBERNETES_VERSION: &str = "1.34.2";
@@ -127,6 +128,20 @@ impl ApiServer {
         self.dir.join("kubeconfig")
     }
 
+    /// A kubeconfig of one of the ServiceAccounts of `manifests/`, which have been applied: with the rights that a pod has.
+    pub fn kubeconfig_of(&self, account: &'static str) -> Result<PathBuf> {
+        let token = self.with_client(|client| async move {
+            let accounts: Api<ServiceAccount> = Api::namespaced(client, NAMESPACE);
+            let (parameters, request) = (PostParams::default(), TokenRequest::default());
+            let made = accounts.create_token_request(account, &parameters, &request).await;
+            let status = made.with_context(|| format!("a token of {account}"))?.status;
+            Ok(status.context("there is no token")?.token)
+        })?;
+        let path = self.dir.join(format!("kubeconfig-{account}"));
+        fs::write(&path, self.kubeconfig_with(&token))?;
+        Ok(path)
+    }
+
     /// Where files of a test can be.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -145,14 +160,7 @@ impl ApiServer {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let kubeconfig = format!(
-            "{{apiVersion: v1, kind: Config, current-context: it, contexts: [{{name: it, context: {{cluster: it, user: it}}}}], \
-             users: [{{name: it, user: {{token: {TOKEN}}}}}], clusters: [{{name: it, cluster: {{server: 'https://{}:{PORT}', \
-             tls-server-name: {ADVERTISED}, certificate-authority: '{}'}}}}]}}\n",
-            self.address,
-            self.dir.join("certs/apiserver.crt").display()
-        );
-        fs::write(self.kubeconfig(), kubeconfig)?;
+        fs::write(self.kubeconfig(), self.kubeconfig_with(TOKEN))?;
         let begin = Instant::now();
         loop {
             let is_ready = self.with_client(|client| async move {
@@ -171,6 +179,16 @@ impl ApiServer {
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    fn kubeconfig_with(&self, token: &str) -> String {
+        format!(
+            "{{apiVersion: v1, kind: Config, current-context: it, contexts: [{{name: it, context: {{cluster: it, user: it}}}}], \
+             users: [{{name: it, user: {{token: {token}}}}}], clusters: [{{name: it, cluster: {{server: 'https://{}:{PORT}', \
+             tls-server-name: {ADVERTISED}, certificate-authority: '{}'}}}}]}}\n",
+            self.address,
+            self.dir.join("certs/apiserver.crt").display()
+        )
     }
 
     fn log(&self) -> String {
@@ -219,20 +237,6 @@ pub async fn delete(client: &Client, object: &Value) -> Result<()> {
     api_of(client, object)?.delete(name, &DeleteParams::default()).await?;
     Ok(())
 }
-
-/// The definitions of MetalLB's kinds, and our namespace.
-pub async fn install(client: &Client) -> Result<()> {
-    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in definitions()? {
-        let name = crd.metadata.name.clone().context("a definition has a name")?;
-        apply(client, &serde_json::to_value(&crd)?).await?;
-        tokio::time::timeout(PATIENCE, await_condition(crds.clone(), &name, is_crd_established())).await??;
-    }
-    apply(client, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})).await
-}
-
-/// Where MetalLB's objects stand.
-pub const SYSTEM: &str = "metallb-system";
 
 fn api_of(client: &Client, object: &Value) -> Result<Api<DynamicObject>> {
     let types: TypeMeta =

@@ -94,6 +94,9 @@ pub fn sizes() -> Sizes {
         conns: 1 << 16,
         local_ports: 64,
         sources: 16,
+        vip_stats: 17,
+        service_stats: 64,
+        backend_stats: 256,
     }
 }
 

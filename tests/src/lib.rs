@@ -4,4 +4,5 @@ pub mod api_server;
 pub mod fixture;
 pub mod frames;
 pub mod lab;
+pub mod manifests;
 pub mod scenarios;

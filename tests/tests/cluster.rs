@@ -1,35 +1,29 @@
 //! The controller and a real API server.
 
-use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::{
-    api::{
-        coordination::v1::Lease,
-        core::v1::{Event, Namespace, Service},
-    },
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Event, Service},
+    rbac::v1::ClusterRole,
 };
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    runtime::{conditions::is_crd_established, wait::await_condition},
+    runtime::wait::await_condition,
 };
-use lb_api::crd::{ConfigurationState, IPAddressPool, definitions};
+use lb_api::crd::{ConfigurationState, IPAddressPool};
 use libtest_mimic::{Arguments, Failed, Trial};
 use magnetite_tests::{
     api_server::{ApiServer, programs},
-    lab::agent_program,
+    lab::{Controller, agent_program, controller_log as log_of, last_lines},
+    manifests::{self, NAMESPACE as SYSTEM},
 };
 use serde_json::{Value, json};
 
 type Test = fn() -> Result<()>;
 
-const SYSTEM: &str = "metallb-system";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() {
@@ -42,7 +36,7 @@ fn main() {
         (_, _, Err(_)) => Some("no agent, cargo build --release --package lb-agent"),
         _ => None,
     };
-    let tests: [(&str, Test); 3] = [
+    let tests: [(&str, Test); 4] = [
         ("services_get_addresses_and_keep_them", services_get_addresses_and_keep_them),
         (
             "of_two_controllers_one_acts_and_the_other_takes_over",
@@ -52,6 +46,10 @@ fn main() {
             "an_api_server_that_goes_and_comes_is_followed_again",
             an_api_server_that_goes_and_comes_is_followed_again,
         ),
+        (
+            "a_right_that_is_missing_is_named_until_it_is_given",
+            a_right_that_is_missing_is_named_until_it_is_given,
+        ),
     ];
     let trials = tests.map(|(name, test)| match cannot_run {
         None => Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}")))),
@@ -60,59 +58,22 @@ fn main() {
     libtest_mimic::run(&arguments, trials.into()).exit();
 }
 
-/// A controller, as long as it is needed.
-struct Controller(Child);
-
-impl Controller {
-    fn start(api: &ApiServer) -> Result<Self> {
-        let log = std::fs::File::options().create(true).append(true).open(log(api.dir()))?;
-        let mut command = Command::new(agent_program()?);
-        command.args(["controller", "--source", "kube", "--kubeconfig"]).arg(api.kubeconfig());
-        command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log);
-        Ok(Self(api.namespace.run(|| command.spawn().context("starting the controller"))?))
-    }
-}
-
-impl Controller {
-    /// On SIGTERM it gives back its Lease, and ends.
-    fn terminate(mut self) -> Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        let status = self.0.wait()?;
-        ensure!(status.success(), "the controller ended with {status}");
-        Ok(())
-    }
-}
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn log(dir: &Path) -> std::path::PathBuf {
-    dir.join("controller.log")
-}
-
-/// With what it said, if it fails.
+/// With what it said, if it fails; nothing may have been refused to it.
 fn told<T>(api: &ApiServer, result: Result<T>) -> Result<T> {
-    result.with_context(|| {
-        magnetite_tests::lab::last_lines(&std::fs::read_to_string(log(api.dir())).unwrap_or_default(), 30)
-    })
+    let allowed = result.and_then(|done| {
+        ensure!(!log_of(api).contains("is forbidden"), "a right is missing");
+        Ok(done)
+    });
+    with_log(api, allowed)
 }
 
-/// The definitions of all kinds, our namespace, and a pool of two addresses.
+fn with_log<T>(api: &ApiServer, result: Result<T>) -> Result<T> {
+    result.with_context(|| last_lines(&log_of(api), 30))
+}
+
+/// All of `manifests/`, and a pool of two addresses.
 async fn install(client: &Client) -> Result<()> {
-    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let apply = PatchParams::apply("tests").force();
-    for crd in definitions()? {
-        let name = crd.metadata.name.clone().context("a definition has a name")?;
-        crds.patch(&name, &apply, &Patch::Apply(&crd)).await.with_context(|| format!("definition {name}"))?;
-        tokio::time::timeout(PATIENCE, await_condition(crds.clone(), &name, is_crd_established())).await??;
-    }
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}});
-    Api::<Namespace>::all(client.clone()).patch(SYSTEM, &apply, &Patch::Apply(&namespace)).await?;
+    manifests::apply(client).await?;
     let pool = json!({
         "apiVersion": "metallb.io/v1beta1",
         "kind": "IPAddressPool",
@@ -120,7 +81,7 @@ async fn install(client: &Client) -> Result<()> {
         "spec": {"addresses": ["198.51.100.1-198.51.100.2"]},
     });
     Api::<IPAddressPool>::namespaced(client.clone(), SYSTEM)
-        .patch("main", &apply, &Patch::Apply(&pool))
+        .patch("main", &PatchParams::apply("tests").force(), &Patch::Apply(&pool))
         .await?;
     Ok(())
 }
@@ -276,7 +237,8 @@ fn an_api_server_that_goes_and_comes_is_followed_again() -> Result<()> {
     )?;
     api.stop_server()?;
     api.start_server()?;
-    told(
+    // One that has just started refuses everything for a moment.
+    with_log(
         &api,
         api.with_client(|client| async move {
             create(&client, "after", json!({})).await?;
@@ -285,6 +247,51 @@ fn an_api_server_that_goes_and_comes_is_followed_again() -> Result<()> {
             Ok(())
         }),
     )
+}
+
+fn a_right_that_is_missing_is_named_until_it_is_given() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.with_client(|client| async move {
+        install(&client).await?;
+        create(&client, "waits", json!({})).await?;
+        take_away(&client, "nodes").await
+    })?;
+    let controller = Controller::start(&api)?;
+    with_log(&api, wait_for_log(&api, "cannot list resource"))?;
+    controller.terminate()?;
+    api.with_client(|client| async move { take_away(&client, "services/status").await })?;
+    let _controller = Controller::start(&api)?;
+    with_log(&api, wait_for_log(&api, "cannot patch resource"))?;
+    with_log(
+        &api,
+        api.with_client(|client| async move {
+            manifests::apply(&client).await?;
+            given(&client, "waits").await.map(drop)
+        }),
+    )
+}
+
+/// Leaves the controller all rights but those on one of the cluster's resources.
+async fn take_away(client: &Client, resource: &str) -> Result<()> {
+    manifests::apply(client).await?;
+    let roles: Api<ClusterRole> = Api::all(client.clone());
+    let mut role = roles.get("metallb-system:controller").await?;
+    for rule in role.rules.iter_mut().flatten() {
+        rule.resources.iter_mut().for_each(|resources| resources.retain(|other| other != resource));
+    }
+    role.rules.iter_mut().for_each(|rules| rules.retain(|rule| rule.resources.iter().flatten().count() > 0));
+    roles.replace("metallb-system:controller", &PostParams::default(), &role).await?;
+    Ok(())
+}
+
+/// Waits until the controller says so.
+fn wait_for_log(api: &ApiServer, text: &str) -> Result<()> {
+    let begin = std::time::Instant::now();
+    while !log_of(api).contains(text) {
+        ensure!(begin.elapsed() < PATIENCE, "it does not say {text:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 async fn events(client: &Client, service: &str) -> Result<Vec<Event>> {

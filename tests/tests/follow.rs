@@ -12,8 +12,9 @@ use kube::{Api, Client, api::ListParams};
 use lb_api::crd::{ConfigurationResult, ConfigurationState, ServiceL2Status};
 use libtest_mimic::{Arguments, Failed, Trial};
 use magnetite_tests::{
-    api_server::{SYSTEM, programs},
-    lab::{Controller, Endpoint, Lab, Node, WEB, agent_program, frontend, last_lines, slice},
+    api_server::programs,
+    lab::{Endpoint, Lab, Node, WEB, agent_program, controller_log, frontend, last_lines, slice},
+    manifests::NAMESPACE as SYSTEM,
 };
 use serde_json::{Value, json};
 
@@ -50,7 +51,8 @@ fn run(test: Test) -> Result<()> {
     test(&mut lab).with_context(|| {
         let said = |node: &Node| last_lines(&node.log(), 15);
         let nodes: Vec<String> = lab.nodes.iter().map(said).collect();
-        let controller = lab.controller.as_ref().map(Controller::log).unwrap_or_default();
+        let controller =
+            lab.objects.api().map(|api| last_lines(&controller_log(api), 30)).unwrap_or_default();
         format!("controller:\n{controller}\nnodes:\n{}", nodes.join("\n\n"))
     })
 }
@@ -145,6 +147,11 @@ fn a_new_service_is_reached(lab: &mut Lab) -> Result<()> {
         };
         Ok((states.items.iter().filter(|state| is_valid(state)).count() == 4).then_some(()))
     })?;
+
+    // An API server that has just begun refuses what it allows later: elsewhere this says nothing.
+    let said = lab.nodes.iter().map(Node::log).chain([controller_log(lab.objects.api()?)]);
+    let refused: Vec<String> = said.filter(|log| log.contains("is forbidden")).collect();
+    ensure!(refused.is_empty(), "a right is missing: {}", refused.join("\n"));
 
     lab.objects.remove(&shop())?;
     lab.wait_all("the Service to be gone", |status| !status.vips.contains_key(&shown))?;

@@ -3,6 +3,7 @@
 mod command;
 mod crds;
 mod ebpf;
+mod image;
 mod kubernetes;
 mod lab;
 mod layout;
@@ -12,7 +13,7 @@ mod test;
 mod tidy;
 mod toolchain;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -59,6 +60,12 @@ enum Task {
     },
     /// Writes the definitions of MetalLB's kinds into `manifests/crds`.
     Crds,
+    /// Builds the container image: an archive with the static agent, for `ctr images import` or a registry. It needs no container daemon.
+    Image {
+        /// Where the archive is written; `target/image/lb-agent.tar` if it is not given.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Checks formatting, lints and the invariants that a program can check.
     Tidy,
 }
@@ -74,6 +81,7 @@ fn main() -> ExitCode {
         Task::Lab { arguments } => lab::tell(&arguments).map(ExitCode::from),
         Task::Bench { arguments } => lab::bench(&arguments).map(ExitCode::from),
         Task::Crds => crds::write().map(done),
+        Task::Image { output } => image::build(output.as_deref()).map(done),
         Task::Tidy => tidy::run().map(done),
     };
     result.unwrap_or_else(|error| {

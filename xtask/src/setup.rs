@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Debian packages, each with what tells that its purpose is met.
-const PACKAGES: [(&str, Purpose); 15] = [
+const PACKAGES: [(&str, Purpose); 16] = [
     ("rustc-web", Purpose::Compiler),
     ("libstd-rust-web-dev-bpf", Purpose::Compiler),
     ("llvm-22-dev", Purpose::Linker),
@@ -20,6 +20,7 @@ const PACKAGES: [(&str, Purpose); 15] = [
     ("build-essential", Purpose::Program("cc")),
     ("bpftool", Purpose::Program("bpftool")),
     ("procps", Purpose::Program("sysctl")),
+    ("util-linux", Purpose::Program("setpriv")),
     ("iproute2", Purpose::Program("ip")),
     ("iputils-ping", Purpose::Program("ping")),
     ("ethtool", Purpose::Program("ethtool")),

@@ -55,7 +55,7 @@ pub fn run(levels: &[Level]) -> Result<()> {
                 // Simulations say what was lost and why.
                 .args(["--", "--show-output"]),
         )?);
-        let on_host = ["--bins", "--test", "golden", "--test", "explain"];
+        let on_host = ["--bins", "--test", "golden", "--test", "explain", "--test", "manifests"];
         let tests = ["test", "--release", "--package", "magnetite-tests"];
         totals.add(count(cargo().args(tests).args(on_host))?);
     }
@@ -86,7 +86,7 @@ pub fn run(levels: &[Level]) -> Result<()> {
 }
 
 /// All but the tests that load programs.
-const UNIT_PACKAGES: [&str; 5] = ["lb-common", "lb-core", "lb-api", "lb-agent", "xtask"];
+const UNIT_PACKAGES: [&str; 6] = ["lb-common", "lb-core", "lb-api", "lb-agent", "lb-image", "xtask"];
 
 /// Runs `cargo test`, shows what it prints, and counts.
 fn count(command: &mut Command) -> Result<Totals> {

@@ -44,7 +44,9 @@ fn check_invariants() -> Result<Vec<String>> {
     let root = root();
     let mut findings = Vec::new();
     let mut sources = Vec::new();
-    for name in ["lb-common", "lb-core", "lb-api", "lb-agent", "lb-ebpf", "lb-sim", "xtask", "tests"] {
+    for name in
+        ["lb-common", "lb-core", "lb-api", "lb-agent", "lb-ebpf", "lb-image", "lb-sim", "xtask", "tests"]
+    {
         collect(&root.join(name), &mut sources)?;
     }
     for source in &sources {

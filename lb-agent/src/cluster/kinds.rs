@@ -52,10 +52,9 @@ pub(super) const L2_STATUS: Kind =
     kind(METALLB, "v1beta1", "ServiceL2Status", "servicel2statuses", Scope::Own);
 
 /// What both roles read.
-const COMMON: [Kind; 10] = [
+const COMMON: [Kind; 9] = [
     SERVICE,
     kind("", "v1", "Node", "nodes", Scope::Cluster),
-    kind("", "v1", "Namespace", "namespaces", Scope::Cluster),
     POOL,
     kind(METALLB, "v1beta1", "L2Advertisement", "l2advertisements", Scope::Own),
     kind(METALLB, "v1beta1", "BGPAdvertisement", "bgpadvertisements", Scope::Own),
@@ -67,11 +66,15 @@ const COMMON: [Kind; 10] = [
 ];
 
 /// What a controller reads beside that.
-const OF_CONTROLLER: [Kind; 1] =
-    [kind("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", Scope::Cluster)];
+const OF_CONTROLLER: [Kind; 2] = [
+    kind("", "v1", "Namespace", "namespaces", Scope::Cluster),
+    kind("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", Scope::Cluster),
+];
 
 /// What a node reads beside that.
-const OF_NODE: [Kind; 2] = [
+const OF_NODE: [Kind; 3] = [
+    // Its UID is the cluster's.
+    Kind { only: Some("kube-system"), ..kind("", "v1", "Namespace", "namespaces", Scope::Cluster) },
     kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", Scope::Namespaced),
     only("Secret", "secrets", "memberlist"),
 ];

@@ -135,6 +135,8 @@ impl Watched {
         let name = kind.kind;
         let event = match told {
             Ok(event) => event,
+            // Too much has changed since: it is listed anew.
+            Err(watcher::Error::WatchError(status)) if status.code == 410 => return false,
             Err(error) => return self.fail(kind, &error),
         };
         // It begins to ask before anything has answered.

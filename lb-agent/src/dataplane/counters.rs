@@ -61,34 +61,34 @@ impl Counters {
         Reason::ALL.iter().map(count).collect()
     }
 
-    /// `SERVICE_STATS` at [`lb_common::layout::ServiceId::index`].
+    /// `SERVICE_STATS` at [`lb_common::layout::ServiceId::index`]; `None` for one that is beyond, and not counted.
     ///
     /// # Errors
-    /// The kernel's, for one that there is no such place.
-    pub fn service(&self, index: u32) -> Result<Stats, Error> {
-        self.services.get(index)
+    /// The kernel's.
+    pub fn service(&self, index: u32) -> Result<Option<Stats>, Error> {
+        self.services.get_within(index)
     }
 
-    /// `BACKEND_STATS`.
+    /// `BACKEND_STATS`; `None` for one that is beyond, and not counted.
     ///
     /// # Errors
-    /// As [`Self::service`].
-    pub fn backend(&self, index: u32) -> Result<Stats, Error> {
-        self.backends.get(index)
+    /// The kernel's.
+    pub fn backend(&self, index: u32) -> Result<Option<Stats>, Error> {
+        self.backends.get_within(index)
     }
 
     /// `VIP_STATS` at [`lb_common::layout::Vip::stats`].
     ///
     /// # Errors
-    /// As [`Self::service`].
+    /// The kernel's, for one that there is no such place.
     pub fn vip(&self, index: u32) -> Result<VipStats, Error> {
         self.vips.get(index)
     }
 
-    /// Counts from zero again at this place.
+    /// Counts from zero again at this place, if it is counted there.
     ///
     /// # Errors
-    /// As [`Self::service`].
+    /// The kernel's.
     pub fn clear(&mut self, place: StatsPlace) -> Result<(), Error> {
         match place {
             StatsPlace::Vip(index) => self.vips.clear(index),
@@ -111,7 +111,14 @@ impl<V: Plain + Sum> Counts<V> {
         Ok(sum)
     }
 
+    fn get_within(&self, index: u32) -> Result<Option<V>, Error> {
+        if index < self.map.len() { self.get(index).map(Some) } else { Ok(None) }
+    }
+
     fn clear(&mut self, index: u32) -> Result<(), Error> {
+        if index >= self.map.len() {
+            return Ok(());
+        }
         let cpus = nr_cpus().map_err(|(_, source)| Error::Kernel { what: "CPUs", source })?;
         let zeros = PerCpuValues::try_from(vec![AsPod::new(V::default()); cpus]);
         let zeros = zeros.map_err(|source| Error::Kernel { what: "CPUs", source })?;

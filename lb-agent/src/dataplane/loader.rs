@@ -90,11 +90,7 @@ impl Dataplane {
         let lock = lock(&pin_dir)?;
 
         let declared = aya_obj::Object::parse(OBJECT).map_err(|error| Error::Object(Box::new(error)))?;
-        let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::Kernel {
-            what: if what.is_empty() { "CPUs" } else { what },
-            source,
-        })?;
-        let cpus = cpus as u32;
+        let cpus = cpus()?;
         let mut loader = EbpfLoader::new();
         let mut wanted = Vec::new();
         for name in tables::NAMES {
@@ -388,6 +384,18 @@ pub fn tick(pin_dir: &Path, tick_shift: u32) -> Result<u32, Error> {
         |source| Error::Program { program: CLOCK, link: "none".to_owned(), source: Box::new(source) };
     let mut program = Xdp::from_pin(pin_dir.join(CLOCK_PIN), XdpAttachType::Interface).map_err(failed)?;
     Ok(jiffies(&mut program)? >> tick_shift)
+}
+
+/// CPUs that the machine may have: as many places have the counters, and as many queues `FLOWS`.
+///
+/// # Errors
+/// The kernel's.
+pub fn cpus() -> Result<u32, Error> {
+    let cpus = aya::util::nr_cpus().map_err(|(what, source)| Error::Kernel {
+        what: if what.is_empty() { "CPUs" } else { what },
+        source,
+    })?;
+    Ok(u32::try_from(cpus).unwrap_or(u32::MAX))
 }
 
 /// What [`unload`] has removed.

@@ -20,5 +20,5 @@ pub use egress::EgressMode;
 pub use error::Error;
 pub use events::Events;
 pub use live::LiveMaps;
-pub use loader::{Dataplane, Entry, LinkMode, Options, Unloaded, tick, unload};
+pub use loader::{Dataplane, Entry, LinkMode, Options, Unloaded, cpus, tick, unload};
 pub use tables::Tables;

@@ -42,8 +42,8 @@ pub struct Counted {
     pub reasons: BTreeMap<Reason, ReasonCount>,
     /// Of [`Facts::vips`].
     pub vips: Vec<VipStats>,
-    /// Of [`Facts::services`], each with its backends.
-    pub services: Vec<(Stats, Vec<Stats>)>,
+    /// Of [`Facts::services`], each with its backends; `None` where nothing is counted.
+    pub services: Vec<(Option<Stats>, Vec<Option<Stats>>)>,
 }
 
 impl Counted {
@@ -186,14 +186,14 @@ impl Page {
     fn services(&self, out: &mut Out) -> fmt::Result {
         let services = self.facts.services.iter().zip(&self.counted.services);
         let rows: Vec<([(&str, String); 4], &Stats)> = services
-            .map(|(service, (stats, _))| {
+            .filter_map(|(service, (stats, _))| {
                 let labels = [
                     ("service", service.service.clone()),
                     ("ip", service.ip.to_string()),
                     ("port", service.port.to_string()),
                     ("protocol", service.protocol.clone()),
                 ];
-                (labels, stats)
+                Some((labels, stats.as_ref()?))
             })
             .collect();
         stats(out, "service", "a port of a Service", &rows)
@@ -203,7 +203,7 @@ impl Page {
         let services = self.facts.services.iter().zip(&self.counted.services);
         let rows: Vec<([(&str, String); 6], &Stats)> = services
             .flat_map(|(service, (_, counted))| {
-                service.backends.iter().zip(counted).map(move |(backend, stats)| {
+                service.backends.iter().zip(counted).filter_map(move |(backend, stats)| {
                     let address: SocketAddr = backend.address;
                     let labels = [
                         ("service", service.service.clone()),
@@ -213,7 +213,7 @@ impl Page {
                         ("backend", address.to_string()),
                         ("node", backend.node.clone()),
                     ];
-                    (labels, stats)
+                    Some((labels, stats.as_ref()?))
                 })
             })
             .collect();

@@ -74,7 +74,9 @@ impl Feed {
         node: &NodeName,
         (last_good, mut memory): (LastGood, Memory),
     ) -> Result<Self, Error> {
-        memory.set_reading(options.reading.clone());
+        let is_without_namespaces = options.source == Source::Kube;
+        let reading = Reading { is_without_namespaces, ..options.reading.clone() };
+        memory.set_reading(reading.clone());
         let origin = match &options.source {
             Source::File(dir) => {
                 let watch = Watch::new(dir)?;
@@ -84,7 +86,7 @@ impl Feed {
             }
             Source::Kube => {
                 let client = cluster::connect(options.kubeconfig.as_deref()).await?;
-                let mut watched = Watched::of_node(&client, &options.namespace, options.reading.clone());
+                let mut watched = Watched::of_node(&client, &options.namespace, reading);
                 watched.mirror_mut().remember(memory);
                 let written = Written::of_node(client, MANAGER, &options.namespace, &node.0);
                 Origin::Cluster(Box::new(Cluster { watched, written }))

@@ -15,7 +15,10 @@ use anyhow::{Context, Result, bail, ensure};
 use lb_agent::{commands::read_status, dataplane::Tables, output::NodeStatus};
 use lb_common::Reason;
 
-use super::namespace::{Namespace, run};
+use super::{
+    limits::Limits,
+    namespace::{Namespace, run},
+};
 
 /// A node: its namespace, its agent, and where that keeps its things.
 pub struct Node {
@@ -31,12 +34,21 @@ pub struct Node {
     pub arguments: Vec<String>,
     /// Where objects come from.
     source: Vec<String>,
+    /// Within which it is started, if within any.
+    pub limits: Option<Limits>,
     output: PathBuf,
     /// What its agent keeps.
     pub state: PathBuf,
     log: PathBuf,
     agent: Option<Child>,
 }
+
+/// What `manifests/` gives an agent.
+const CAPABILITIES: &str = "+bpf,+net_admin,+net_raw,+perfmon";
+
+/// So that glibc gives back what it needs no more: what was freed counts against a pod's limit.
+const ALLOCATOR: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
 
 /// In each node's own namespace.
 const METRICS: &str = "127.0.0.1:9120";
@@ -54,6 +66,7 @@ impl Node {
             pins,
             arguments: Vec::new(),
             source: vec!["--source".to_owned(), format!("file:{}", dir.join("objects").display())],
+            limits: None,
             output: dir.join("output"),
             state: dir.join("state"),
             log: dir.join(format!("{name}.log")),
@@ -97,7 +110,15 @@ impl Node {
     }
 
     fn serve(&self, name: &str) -> Result<Command> {
-        let mut command = Command::new(agent_program()?);
+        // As in its pod: root, with these capabilities and no other.
+        let mut command = match &self.limits {
+            Some(limits) => limits.command("setpriv"),
+            None => Command::new("setpriv"),
+        };
+        command
+            .arg(format!("--bounding-set=-all,{CAPABILITIES}"))
+            .args(["--inh-caps=-all", "--no-new-privs"]);
+        command.arg(agent_program()?);
         command.arg("node").args(&self.source);
         command
             .args(["--node-name", name])
@@ -108,7 +129,7 @@ impl Node {
             .arg("--state")
             .arg(&self.state)
             .args(["--metrics-bind", METRICS]);
-        command.args(&self.arguments).env("NO_COLOR", "1");
+        command.args(&self.arguments).envs(ALLOCATOR).env("NO_COLOR", "1");
         Ok(command)
     }
 

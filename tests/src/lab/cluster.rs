@@ -106,8 +106,10 @@ impl Lab {
         if has_api_server {
             let (machine, address) = topology.add_machine(names, "api", API_SERVER)?;
             let api = ApiServer::start_on(machine, address, names.directory().join("api"))?;
-            nodes.iter_mut().for_each(|node| node.follow(&api.kubeconfig()));
-            objects = Some(Objects::of_cluster(api)?);
+            let of_cluster = Objects::of_cluster(api)?;
+            let kubeconfig = of_cluster.api()?.kubeconfig_of("speaker")?;
+            nodes.iter_mut().for_each(|node| node.follow(&kubeconfig));
+            objects = Some(of_cluster);
         }
         let objects = match objects {
             Some(objects) => objects,

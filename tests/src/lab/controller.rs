@@ -8,37 +8,40 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::agent::{agent_program, last_lines};
+use super::agent::agent_program;
 use crate::api_server::ApiServer;
 
 /// A controller, as long as it is needed.
-pub struct Controller {
-    child: Child,
-    log: PathBuf,
+pub struct Controller(Child);
+
+/// What all controllers of an API server have said.
+pub fn controller_log(api: &ApiServer) -> String {
+    fs::read_to_string(log_path(api)).unwrap_or_default()
+}
+
+fn log_path(api: &ApiServer) -> PathBuf {
+    api.dir().join("controller.log")
 }
 
 impl Controller {
-    /// Starts one. All of an API server have one log.
+    /// Starts one as the ServiceAccount of its pods, with its rights and no more. All of an API server have one log.
     pub fn start(api: &ApiServer) -> Result<Self> {
-        let log = api.dir().join("controller.log");
-        let file = File::options().create(true).append(true).open(&log)?;
+        let file = File::options().create(true).append(true).open(log_path(api))?;
         let mut command = Command::new(agent_program()?);
-        command.args(["controller", "--kubeconfig"]).arg(api.kubeconfig()).env("NO_COLOR", "1");
+        command
+            .args(["controller", "--kubeconfig"])
+            .arg(api.kubeconfig_of("controller")?)
+            .env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stderr(file.try_clone()?).stdout(file);
         let child = api.namespace.run(|| command.spawn().context("starting the controller"))?;
-        Ok(Self { child, log })
-    }
-
-    /// The end of what it said.
-    pub fn log(&self) -> String {
-        last_lines(&fs::read_to_string(&self.log).unwrap_or_default(), 30)
+        Ok(Self(child))
     }
 
     /// On SIGTERM it gives back its Lease, and ends.
     pub fn terminate(mut self) -> Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        let status = self.child.wait()?;
+        let status = self.0.wait()?;
         ensure!(status.success(), "the controller ended with {status}");
         Ok(())
     }
@@ -46,7 +49,7 @@ impl Controller {
 
 impl Drop for Controller {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

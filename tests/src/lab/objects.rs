@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fs, net::IpAddr, path::PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::api_server::{ApiServer, apply, delete, install};
+use crate::{
+    api_server::{ApiServer, apply, delete},
+    manifests,
+};
 
 /// Where objects are: in a directory, a file for each, or in an API server.
 pub struct Objects {
@@ -31,7 +34,7 @@ impl Objects {
 
     /// In an API server that has nothing yet.
     pub fn of_cluster(api: ApiServer) -> Result<Self> {
-        api.with_client(|client| async move { install(&client).await })?;
+        api.with_client(|client| async move { manifests::apply(&client).await })?;
         Ok(Self { dir: PathBuf::new(), api: Some(api) })
     }
 

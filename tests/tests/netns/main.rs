@@ -6,6 +6,7 @@ mod drain;
 mod gossip;
 mod ipv6;
 mod lab;
+mod limits;
 mod loss;
 mod seen;
 mod segments;
@@ -45,7 +46,11 @@ fn main() {
     let of_vlans = vlan::TESTS
         .iter()
         .map(|(name, test)| (*name, Box::new(|| test(&mut Lab::up()?)) as Run, without_vlans.clone()));
-    let trials = trials.chain(of_vlans).map(|(name, run, cannot_run)| match cannot_run {
+    let without_limits = cannot_run.clone().or_else(limits::cannot_run);
+    let of_limits = limits::TESTS
+        .iter()
+        .map(|(name, test)| (*name, Box::new(|| test(&mut Lab::up()?)) as Run, without_limits.clone()));
+    let trials = trials.chain(of_vlans).chain(of_limits).map(|(name, run, cannot_run)| match cannot_run {
         None => Trial::test(name, move || run().map_err(|error| Failed::from(format!("{error:#}")))),
         Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
     });

@@ -3,14 +3,16 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Result, ensure};
+use lb_agent::dataplane;
 use lb_common::{
-    layout::{Stats, VipStats},
+    layout::{FlowLine, Stats, VipStats},
     spread::share_of,
 };
-use lb_core::maps::{Op, StatsPlace};
+use lb_core::maps::{Op, Sizes, StatsPlace};
 use magnetite_tests::{
     fixture::{
-        CLIENT, CLIENT4, CLIENT6, HERE, NODE, OTHER_VIP4, PEER, PEER4, SPREAD_VIP4, VIP4, VIP6, is_own_share,
+        self, CLIENT, CLIENT4, CLIENT6, HERE, NODE, OTHER_VIP4, PEER, PEER4, SPREAD_VIP4, VIP4, VIP6,
+        is_own_share,
     },
     frames::{Flags, Way, arp_request, echo_request, neighbour_solicitation, tcp},
 };
@@ -21,6 +23,8 @@ pub fn trials() -> Vec<Test> {
     vec![
         ("questions for a VIP and their answers are counted by VIP", by_vip),
         ("a place of counters begins at zero for the next that has it", cleared),
+        ("what finds no place among the counters is carried and not counted", beyond),
+        ("maps of the default sizes take less than 48 MiB", default_sizes),
     ]
 }
 
@@ -69,7 +73,8 @@ fn cleared() -> Result<()> {
     let places = [StatsPlace::Vip(1), StatsPlace::Service(1), StatsPlace::Backend(4)];
     let counted = |node: &mut Node| -> Result<(VipStats, Stats, Stats)> {
         let counters = node.dataplane().tables().counters();
-        Ok((counters.vip(1)?, counters.service(1)?, counters.backend(4)?))
+        let stats = (counters.service(1)?, counters.backend(4)?);
+        Ok((counters.vip(1)?, stats.0.unwrap_or_default(), stats.1.unwrap_or_default()))
     };
     let (vip, service, backend) = counted(&mut node)?;
     ensure!(
@@ -81,5 +86,36 @@ fn cleared() -> Result<()> {
     }
     let counted = counted(&mut node)?;
     ensure!(counted == Default::default(), "{counted:?}");
+    Ok(())
+}
+
+fn beyond() -> Result<()> {
+    let sizes = Sizes { vip_stats: 1, service_stats: 1, backend_stats: 1, ..fixture::sizes() };
+    let mut node = Node::with(sizes)?;
+    let way =
+        Way { macs: (CLIENT, NODE), addresses: (CLIENT4.into(), VIP4.into()), ports: (1, HERE), ttl: 64 };
+    node.arrive(&tcp(&way, Flags::SYN, &[]))?;
+    let tables = node.dataplane().tables();
+    ensure!(tables.conns()?.len() == 1, "it is not delivered");
+    let counters = tables.counters();
+    let counted = (counters.service(1)?, counters.backend(4)?);
+    ensure!(counted == (None, None), "{counted:?}");
+    for place in [StatsPlace::Vip(1), StatsPlace::Service(1), StatsPlace::Backend(4)] {
+        node.dataplane().apply(&[Op::ClearStats(place)])?;
+    }
+    Ok(())
+}
+
+fn default_sizes() -> Result<()> {
+    let cpus = dataplane::cpus()?;
+    let sizes = Sizes::of_cpus(cpus);
+    let bytes = Node::with(sizes)?.dataplane().map_bytes()?;
+    ensure!(bytes < 48 << 20, "{bytes}");
+    // `lb_core::maps` keeps what each CPU or queue has for itself below 17 MiB, on machines with many.
+    let of_cpu = u64::from(sizes.flow_lines) * size_of::<FlowLine>() as u64
+        + u64::from(sizes.service_stats + sizes.backend_stats) * size_of::<Stats>() as u64
+        + u64::from(sizes.vip_stats) * size_of::<VipStats>() as u64;
+    let most = bytes - u64::from(cpus) * of_cpu + (17 << 20);
+    ensure!(most < 48 << 20, "{most} of many CPUs, {bytes} here");
     Ok(())
 }

@@ -54,11 +54,16 @@ pub struct Node {
 impl Node {
     /// Loads programs and maps, on this thread's CPU.
     pub fn new() -> anyhow::Result<Self> {
+        Self::with(fixture::sizes())
+    }
+
+    /// The same, with maps of other sizes.
+    pub fn with(sizes: Sizes) -> anyhow::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         stay_on_this_cpu()?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let pins = Pins(format!("/sys/fs/bpf/magnetite-test-{}-{number}", std::process::id()).into());
-        let mut dataplane = pins.open()?;
+        let mut dataplane = pins.open_with(sizes)?;
         dataplane.apply(&fixture::ops())?;
         Ok(Self { dataplane, pins, counted: BTreeMap::new() })
     }
