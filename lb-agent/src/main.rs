@@ -1,6 +1,7 @@
 //! `lb-agent`: the node's agent, and what is asked of it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{IsTerminal, Read},
     net::SocketAddr,
@@ -12,9 +13,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lb_agent::{
+    cluster,
     commands::{self, Flow, Known, ProtocolName},
     controller,
     dataplane::{self, Tables},
+    migrate,
     network::{self, Netlink},
     node,
     output::{self, Writer},
@@ -39,11 +42,10 @@ enum Command {
     /// Gives Services their addresses, and writes that into objects: status, events, conditions.
     Controller(ControllerArguments),
     /// Says what is wrong with objects, by file, object and field; exit status 1 if anything is.
-    Validate {
-        /// Directory of YAML and JSON files, or - for YAML from standard input.
-        #[arg(default_value = "-")]
-        source: PathBuf,
-    },
+    Validate(ObjectsArguments),
+    /// What a MetalLB installation would become: addresses, what is not taken over, and the steps that lead there. It is read from a
+    /// cluster, if no files are named.
+    Migrate(MigrateArguments),
     /// What this node serves, how, and what it leaves to the kernel and why.
     #[command(args_conflicts_with_subcommands = true)]
     Status {
@@ -80,6 +82,36 @@ enum Command {
         #[command(flatten)]
         pins: Pins,
     },
+}
+
+#[derive(Args)]
+struct ObjectsArguments {
+    /// Directory of YAML and JSON files, or - for YAML from standard input.
+    #[arg(conflicts_with = "source")]
+    files: Option<PathBuf>,
+    /// Where objects come from, as with the roles: kube or file:DIR.
+    #[arg(long)]
+    source: Option<Source>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
+}
+
+#[derive(Args)]
+struct MigrateArguments {
+    #[command(flatten)]
+    objects: ObjectsArguments,
+    /// Form of the answer.
+    #[arg(short = 'o', value_name = "FORMAT", value_enum, default_value = "table")]
+    format: Format,
+    /// Carries the steps out, one by one, until one fails or is yours; what is done is not done again. Without it nothing is changed.
+    #[arg(long)]
+    apply: bool,
+    /// Directory in which objects are saved before anything is changed.
+    #[arg(long, value_name = "DIR", default_value = "metallb-backup")]
+    backup: PathBuf,
+    /// Goes on although Services lose what the report says they do.
+    #[arg(long)]
+    accept_losses: bool,
 }
 
 #[derive(Subcommand)]
@@ -247,11 +279,12 @@ impl Pace {
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    // Who serves outlives whoever reads what it says.
+    // Who serves, or is in the middle of something, outlives whoever reads what it says.
     let serves = match &command {
         Command::Node(arguments) => !arguments.dry_run,
         Command::Controller(arguments) => !arguments.once,
-        Command::Validate { .. }
+        Command::Migrate(arguments) => arguments.apply,
+        Command::Validate(_)
         | Command::Status { .. }
         | Command::Drain(_)
         | Command::Explain { .. }
@@ -263,7 +296,8 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Node(arguments) => serve(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Controller(arguments) => control(&arguments).map(|()| ExitCode::SUCCESS),
-        Command::Validate { source } => validate(&source),
+        Command::Validate(objects) => validate(objects),
+        Command::Migrate(arguments) => migrate(arguments).map(|()| ExitCode::SUCCESS),
         Command::Status { of: Some(StatusOf::Members { format, outputs }), .. } => {
             members(format, &outputs).map(|()| ExitCode::SUCCESS)
         }
@@ -372,17 +406,79 @@ fn machine_name() -> Result<String> {
     Ok(name.trim().to_owned())
 }
 
-fn validate(source: &Path) -> Result<ExitCode> {
-    let files = if source == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).context("reading standard input")?;
-        [("standard input".to_owned(), bytes)].into()
-    } else {
-        source::read(source)?
+/// Objects that are looked at once.
+enum Objects {
+    Files(BTreeMap<String, Vec<u8>>),
+    Cluster,
+}
+
+impl ObjectsArguments {
+    /// As named; if nothing is, a cluster's.
+    fn read(&self) -> Result<Objects> {
+        let dir = match (&self.files, &self.source) {
+            (Some(path), _) if path == Path::new("-") => return standard_input(),
+            (Some(dir), _) | (None, Some(Source::File(dir))) => dir,
+            (None, Some(Source::Kube) | None) => return Ok(Objects::Cluster),
+        };
+        Ok(Objects::Files(source::read(dir)?))
+    }
+}
+
+fn standard_input() -> Result<Objects> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes).context("reading standard input")?;
+    Ok(Objects::Files([("standard input".to_owned(), bytes)].into()))
+}
+
+fn validate(arguments: ObjectsArguments) -> Result<ExitCode> {
+    let is_named = arguments.files.is_some() || arguments.source.is_some();
+    let objects = if is_named { arguments.read()? } else { standard_input()? };
+    let problems = match objects {
+        Objects::Files(files) => commands::validate(&files),
+        Objects::Cluster => {
+            let ClusterArguments { namespace, kubeconfig } = arguments.cluster;
+            runtime()?.block_on(async {
+                let client = cluster::connect(kubeconfig.as_deref()).await?;
+                anyhow::Ok(commands::validate_objects(cluster::objects(&client, &namespace).await?))
+            })?
+        }
     };
-    let problems = commands::validate(&files);
     problems.iter().for_each(|problem| println!("{problem}"));
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn migrate(arguments: MigrateArguments) -> Result<()> {
+    let ClusterArguments { namespace, kubeconfig } = &arguments.objects.cluster;
+    let options = migrate::Options {
+        namespace: namespace.clone(),
+        backup: arguments.backup,
+        accepts_losses: arguments.accept_losses,
+    };
+    let installation = match arguments.objects.read()? {
+        Objects::Files(_) if arguments.apply => bail!("--apply is for a cluster: --source kube"),
+        Objects::Files(files) => migrate::Installation::of_files(&files, namespace),
+        Objects::Cluster => {
+            let runtime = runtime()?;
+            let client = runtime.block_on(cluster::connect(kubeconfig.as_deref()))?;
+            if arguments.apply {
+                let applied = migrate::apply(&client, &options, |line| println!("{line}"));
+                return match runtime.block_on(applied)? {
+                    migrate::Applied::Whole => Ok(()),
+                    migrate::Applied::Yours => {
+                        println!("that is yours to do; then run it again");
+                        Ok(())
+                    }
+                };
+            }
+            runtime.block_on(migrate::read(&client, namespace))?
+        }
+    };
+    let report = migrate::report(&installation, &options.circumstances());
+    match arguments.format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Format::Table => print!("{}", migrate::text(&report)),
+    }
+    Ok(())
 }
 
 fn status(format: Format, place: &StatusPlace) -> Result<()> {

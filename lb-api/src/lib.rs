@@ -19,9 +19,9 @@ mod selector;
 mod service;
 mod slice;
 
-pub use decode::{Decoded, decode};
+pub use decode::{Decoded, decode, objects};
 pub use memory::{Memory, Settled};
 pub use mirror::Mirror;
 pub use node::duration;
 pub use problem::{ObjectKey, Problem, ProblemKind, Severity};
-pub use service::ALLOCATED_FROM;
+pub use service::{ALLOCATED_FROM, FORWARDING};
