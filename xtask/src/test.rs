@@ -80,6 +80,8 @@ pub fn run(levels: &[Level]) -> Result<()> {
             "magnetite-tests",
             "--test",
             "cluster",
+            "--test",
+            "migrate",
         ]))?);
     }
     totals.skipped.iter().for_each(|name| println!("skipped: {name}"));

@@ -44,6 +44,7 @@ const fn only(kind: &'static str, plural: &'static str, name: &'static str) -> K
 }
 
 const METALLB: &str = "metallb.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 const SERVICE: Kind = kind("", "v1", "Service", "services", Scope::Namespaced);
 const POOL: Kind = kind(METALLB, "v1beta1", "IPAddressPool", "ipaddresspools", Scope::Own);
@@ -91,12 +92,17 @@ pub(super) fn of_both() -> impl Iterator<Item = Kind> {
 }
 
 /// What there is of a MetalLB installation beside what a controller reads.
-pub(super) const OF_INSTALLATION: [Kind; 6] = [
+pub(super) const OF_INSTALLATION: [Kind; 11] = [
     kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", Scope::Namespaced),
     kind("apps", "v1", "Deployment", "deployments", Scope::Own),
     kind("apps", "v1", "DaemonSet", "daemonsets", Scope::Own),
     kind("", "v1", "Pod", "pods", Scope::Own),
     kind("", "v1", "ConfigMap", "configmaps", Scope::Own),
+    kind("", "v1", "ServiceAccount", "serviceaccounts", Scope::Own),
+    kind(RBAC, "v1", "Role", "roles", Scope::Own),
+    kind(RBAC, "v1", "RoleBinding", "rolebindings", Scope::Own),
+    kind(RBAC, "v1", "ClusterRole", "clusterroles", Scope::Cluster),
+    kind(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", Scope::Cluster),
     kind(
         "admissionregistration.k8s.io",
         "v1",

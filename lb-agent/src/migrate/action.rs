@@ -87,10 +87,10 @@ impl Action {
             Self::Backup => vec![
                 format!("mkdir -m 700 {backup}"),
                 format!(
-                    "kubectl get customresourcedefinitions,validatingwebhookconfigurations -o yaml >{backup}/cluster.yaml"
+                    "kubectl get customresourcedefinitions,validatingwebhookconfigurations,clusterroles,clusterrolebindings -o yaml >{backup}/cluster.yaml"
                 ),
                 format!(
-                    "kubectl -n {namespace} get {CONFIGURED},configmaps,deployments,daemonsets -o yaml >{backup}/{namespace}.yaml"
+                    "kubectl -n {namespace} get {CONFIGURED},configmaps,deployments,daemonsets,serviceaccounts,roles,rolebindings -o yaml >{backup}/{namespace}.yaml"
                 ),
                 format!("kubectl get services --all-namespaces >{backup}/addresses.txt"),
             ],

@@ -53,6 +53,10 @@ pub fn write(installation: &Installation, dir: &Path) -> Result<(), BackupError>
     let saved = installation.objects().filter(|(key, object)| match key.kind.as_str() {
         "ConfigMap" => key.name != "kube-root-ca.crt",
         "Deployment" | "DaemonSet" => key.namespace == installation.namespace,
+        // What is applied in their place may have their names.
+        "ServiceAccount" => key.name != "default",
+        "Role" | "RoleBinding" => key.namespace == installation.namespace,
+        "ClusterRole" | "ClusterRoleBinding" => key.name.contains("metallb"),
         "CustomResourceDefinition" => is_of_metallb(&key.name),
         "Secret" | "ValidatingWebhookConfiguration" => false,
         _ => text(object, "/apiVersion").starts_with("metallb.io/"),

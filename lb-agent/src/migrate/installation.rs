@@ -166,7 +166,7 @@ fn key_of(object: &Value) -> ObjectKey {
     let kind = text(object, "/kind");
     let namespace = match (text(object, "/metadata/namespace"), kind) {
         ("", "Node" | "Namespace" | "ServiceCIDR" | "CustomResourceDefinition") => "",
-        ("", "ValidatingWebhookConfiguration") => "",
+        ("", "ValidatingWebhookConfiguration" | "ClusterRole" | "ClusterRoleBinding") => "",
         ("", _) => "default",
         (namespace, _) => namespace,
     };

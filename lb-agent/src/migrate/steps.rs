@@ -180,7 +180,8 @@ impl Plan<'_> {
             without: "whoever uninstalls MetalLB's chart some day deletes every pool and advertisement",
             undo,
         };
-        let Some(release) = &self.release else {
+        let has_definitions = self.installation.definitions().next().is_some();
+        let Some(release) = self.release.as_ref().filter(|_| has_definitions) else {
             return self.by_operator(parts(String::new()), State::Done, Vec::new());
         };
         let Release { name, namespace, chart, record } = release;
@@ -293,10 +294,10 @@ impl Plan<'_> {
             without: "new Services get no address",
             undo: format!("kubectl -n {} delete deployment controller", self.installation.namespace),
         };
+        // Only the controller's: MetalLB's own manifest gives its speakers rights by the same names as ours, and they still run.
         let commands = [
             "kubectl apply --server-side --force-conflicts -k manifests/crds",
-            "kubectl apply -k manifests/base/rbac",
-            "kubectl apply -f manifests/base/controller.yaml",
+            "kubectl apply -f manifests/base/rbac/controller.yaml -f manifests/base/controller.yaml",
         ];
         let ours = self.installation.running("Deployment", Whose::Ours, Part::Controller);
         let states = ours.map(|(key, object)| match number(object, "availableReplicas") {
@@ -340,7 +341,7 @@ impl Plan<'_> {
                 State::Waiting(format!("{key} is ready on {ready} of {wanted} nodes"))
             }
         });
-        self.by_operator(parts, best(states), vec!["kubectl apply -f manifests/base/speaker.yaml".to_owned()])
+        self.by_operator(parts, best(states), vec!["kubectl apply -k manifests/base".to_owned()])
     }
 
     fn switch(&self) -> Step {
@@ -390,6 +391,7 @@ impl Plan<'_> {
                 vec![
                     format!("kubectl -n {namespace} delete service {WEBHOOK_SERVICE}"),
                     format!("kubectl -n {namespace} delete secret metallb-webhook-cert --ignore-not-found"),
+                    format!("kubectl -n {namespace} delete role,rolebinding pod-lister --ignore-not-found"),
                 ],
             ),
             (None, false) => (State::Done, Vec::new()),
