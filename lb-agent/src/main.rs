@@ -104,7 +104,7 @@ struct MigrateArguments {
     #[arg(short = 'o', value_name = "FORMAT", value_enum, default_value = "table")]
     format: Format,
     /// Carries the steps out, one by one, until one fails or is yours; what is done is not done again. Without it nothing is changed.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     apply: bool,
     /// Directory in which objects are saved before anything is changed.
     #[arg(long, value_name = "DIR", default_value = "metallb-backup")]

@@ -106,3 +106,62 @@ fn has_definitions(manifest: &str) -> bool {
             && annotation(object, KEEP.0) != Some(KEEP.1)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+    use serde_json::json;
+
+    use super::*;
+
+    fn record_of(manifest: &str, version: u32) -> Value {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+        packed.write_all(json!({"manifest": manifest}).to_string().as_bytes()).expect("memory");
+        let release = STANDARD.encode(STANDARD.encode(packed.finish().expect("memory")));
+        json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {
+                "name": format!("v{version}"), "namespace": "metallb-system",
+                "labels": {"owner": "helm", "name": "metallb", "version": version.to_string()},
+            },
+            "data": {"release": release},
+        })
+    }
+
+    fn found(records: &[Value]) -> Option<Record> {
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": "communities.metallb.io", "annotations": {
+                "meta.helm.sh/release-name": "metallb", "meta.helm.sh/release-namespace": "metallb-system",
+                KEEP.0: KEEP.1,
+            }},
+        });
+        let objects = [&[definition], records].concat();
+        release(&Installation::of_objects(objects, "metallb-system")).map(|release| release.record)
+    }
+
+    #[test]
+    fn the_newest_record_says_what_helm_would_delete() {
+        let definition = "kind: CustomResourceDefinition\nmetadata: {name: communities.metallb.io}\n";
+        let kept = "kind: CustomResourceDefinition\napiVersion: apiextensions.k8s.io/v1\n\
+                    metadata: {name: communities.metallb.io, annotations: {helm.sh/resource-policy: keep}}\n";
+        let definition = &format!("---\napiVersion: apiextensions.k8s.io/v1\n{definition}");
+        let other = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n\
+                     metadata: {name: frrconfigurations.frrk8s.metallb.io}\n";
+        assert_eq!(found(&[]), Some(Record::None));
+        // What is annotated in the cluster does not count.
+        assert_eq!(found(&[record_of(definition, 1)]), Some(Record::WithDefinitions));
+        assert_eq!(found(&[record_of(kept, 1)]), Some(Record::WithoutDefinitions));
+        assert_eq!(found(&[record_of(other, 1)]), Some(Record::WithoutDefinitions));
+        assert_eq!(
+            found(&[record_of(definition, 9), record_of(other, 10)]),
+            Some(Record::WithoutDefinitions)
+        );
+        assert_eq!(found(&[record_of(other, 9), record_of(definition, 10)]), Some(Record::WithDefinitions));
+        let mut broken = record_of(definition, 1);
+        broken["data"]["release"] = json!("!");
+        assert_eq!(found(&[broken]), Some(Record::Unseen));
+    }
+}

@@ -183,3 +183,6 @@ pub fn other_kinds(installation: &Installation) -> impl Iterator<Item = &str> {
     };
     installation.of_kind("CustomResourceDefinition").map(|(key, _)| key.name.as_str()).filter(is_policy)
 }
+
+#[cfg(test)]
+mod tests;

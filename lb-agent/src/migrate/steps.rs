@@ -1,9 +1,9 @@
 //! What is to be done, in which order, so that nothing is lost on the way; and how far it is done.
 //!
 //! The order has reasons. What Helm deletes stands in its own record, so the definitions have to be out of that before anybody uninstalls
-//! MetalLB; to get them out Helm renders the chart once more, and makes webhooks anew, so they go after it. MetalLB's controller looks
-//! after a webhook that is there, and waits for it when it starts, so the controller goes soon after. It owns the Secret by which nodes know
-//! each other: that has to be set free before. Its place is ours before speakers go, for nobody else gives addresses meanwhile.
+//! MetalLB; to get them out Helm renders the chart once more, and makes webhooks anew, so they go after it. MetalLB's controller does not
+//! get ready without the conversion by its webhook when it starts again, so it goes soon after that. It owns the Secret by which nodes
+//! know each other: that has to be set free before. Its place is ours before speakers go, for nobody else gives addresses meanwhile.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -163,15 +163,18 @@ impl Plan<'_> {
         let actions = left.map(|(key, _)| patch_of(Resource::Definition, "", &key.name, &patch)).collect();
         let parts = Parts {
             name: "keep",
-            what: "tell Helm and Argo CD to leave the definitions of MetalLB's kinds alone".to_owned(),
+            what:
+                "tell Helm to leave the definitions of MetalLB's kinds alone when an upgrade leaves them out"
+                    .to_owned(),
             why: "a definition that is deleted takes all objects of its kind with it: every pool and advertisement",
-            without: "the next `helm upgrade` without definitions deletes them",
+            without: "the next step deletes them",
             undo: String::new(),
         };
         self.by_apply(parts, actions)
     }
 
-    /// Helm looks at the annotation in an object when an upgrade leaves it out, and at its own record when it uninstalls.
+    /// Helm looks at an object's annotation when an upgrade leaves the object out (`pkg/kube/client.go`), and at nothing but its record when
+    /// it uninstalls (`pkg/action/uninstall.go`).
     fn release(&self) -> Step {
         let parts = |undo| Parts {
             name: "release",
@@ -227,7 +230,7 @@ impl Plan<'_> {
             what: "delete MetalLB's webhook configurations".to_owned(),
             why: "they refuse every change when nobody answers them; what they check is checked by the definitions and the controller",
             without: "no pool or advertisement can be changed any more",
-            undo: self.from_backup("validatingwebhookconfiguration-*.yaml"),
+            undo: self.restored("validatingwebhookconfiguration-*.yaml"),
         };
         self.by_apply(parts, actions)
     }
@@ -281,7 +284,7 @@ impl Plan<'_> {
             what: "take MetalLB's controller away".to_owned(),
             why: "of two controllers one would take back what the other gives. Addresses stay as they are meanwhile",
             without: "two controllers write to the same Services",
-            undo: self.from_backup("deployment-*.yaml"),
+            undo: self.restored("deployment-*.yaml"),
         };
         self.delete(parts, Part::Controller)
     }
@@ -315,7 +318,7 @@ impl Plan<'_> {
                   step is done nobody answers ARP and NDP: clients and routers that know an address go on for as long as they remember \
                   it, often half a minute; others wait",
             without: "our agents find all addresses in use, and use none",
-            undo: self.from_backup("daemonset-*.yaml"),
+            undo: self.restored("daemonset-*.yaml"),
         };
         self.delete(parts, Part::Speaker)
     }
@@ -448,7 +451,7 @@ impl Plan<'_> {
         step(parts, By::Operator, state, commands, Vec::new())
     }
 
-    fn from_backup(&self, files: &str) -> String {
+    fn restored(&self, files: &str) -> String {
         let backup = &self.circumstances.backup;
         format!("for file in {backup}/{files}; do kubectl apply -f $file; done")
     }
@@ -508,3 +511,6 @@ fn is_owned(secret: &Value) -> bool {
     let owners = secret["metadata"]["ownerReferences"].as_array();
     owners.into_iter().flatten().any(|owner| owner["kind"] == "Deployment")
 }
+
+#[cfg(test)]
+mod tests;
