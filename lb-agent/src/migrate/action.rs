@@ -5,8 +5,11 @@ use serde_json::Value;
 /// Something that is done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Objects are written into a file.
-    Backup,
+    /// Objects are written into files.
+    Backup {
+        /// MetalLB's kinds that there are, as kubectl names them.
+        kinds: Vec<String>,
+    },
     /// An object is changed, by a merge patch.
     Patch {
         /// Which.
@@ -84,13 +87,14 @@ impl Action {
     /// The same by kubectl, for objects in MetalLB's namespace, with the backup in that directory.
     pub fn commands(&self, namespace: &str, backup: &str) -> Vec<String> {
         match self {
-            Self::Backup => vec![
+            Self::Backup { kinds } => vec![
                 format!("mkdir -m 700 {backup}"),
                 format!(
                     "kubectl get customresourcedefinitions,validatingwebhookconfigurations,clusterroles,clusterrolebindings -o yaml >{backup}/cluster.yaml"
                 ),
                 format!(
-                    "kubectl -n {namespace} get {CONFIGURED},configmaps,deployments,daemonsets,serviceaccounts,roles,rolebindings -o yaml >{backup}/{namespace}.yaml"
+                    "kubectl -n {namespace} get {} -o yaml >{backup}/{namespace}.yaml",
+                    [&OTHERS.map(str::to_owned), kinds.as_slice()].concat().join(",")
                 ),
                 format!("kubectl get services --all-namespaces >{backup}/addresses.txt"),
             ],
@@ -106,5 +110,6 @@ impl Action {
     }
 }
 
-/// What MetalLB is configured by, for kubectl.
-const CONFIGURED: &str = "ipaddresspools,l2advertisements,bgpadvertisements,bgppeers,bfdprofiles,communities";
+/// What else there is of MetalLB in its namespace.
+const OTHERS: [&str; 6] =
+    ["configmaps", "deployments", "daemonsets", "serviceaccounts", "roles", "rolebindings"];

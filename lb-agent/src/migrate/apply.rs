@@ -210,7 +210,7 @@ async fn carry_out(
 ) -> Result<(), ApplyError> {
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let (object, result) = match action {
-        Action::Backup => return Ok(backup::write(installation, &options.backup)?),
+        Action::Backup { .. } => return Ok(backup::write(installation, &options.backup)?),
         Action::Patch { object, patch } => {
             let patched = api(client, object).patch(&object.name, &params, &Patch::Merge(patch)).await;
             (object, patched.map(drop))

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{
     addresses::{ServiceAddresses, addresses},
     differences::{differences, not_taken_over},
-    installation::Installation,
+    installation::{Installation, Part, Whose},
     policies::{NewClients, new_clients},
     steps::{Step, steps},
 };
@@ -28,6 +28,8 @@ pub struct Circumstances {
 pub struct Report {
     /// MetalLB's namespace.
     pub namespace: String,
+    /// What runs MetalLB; nothing of it may run and its objects be there.
+    pub runs: Vec<String>,
     /// Whether anything of MetalLB's is there.
     pub is_there: bool,
     /// What is wrong with objects, and keeps them from being used.
@@ -61,6 +63,7 @@ pub fn report(installation: &Installation, circumstances: &Circumstances) -> Rep
     let addresses = addresses(installation);
     Report {
         namespace: installation.namespace.clone(),
+        runs: runs(installation),
         is_there: installation.is_there(),
         problems: problems(installation),
         not_taken_over: not_taken_over(installation),
@@ -69,6 +72,12 @@ pub fn report(installation: &Installation, circumstances: &Circumstances) -> Rep
         steps: steps(installation, circumstances, &addresses),
         addresses,
     }
+}
+
+fn runs(installation: &Installation) -> Vec<String> {
+    let controllers = installation.running("Deployment", Whose::MetalLb, Part::Controller);
+    let speakers = installation.running("DaemonSet", Whose::MetalLb, Part::Speaker);
+    controllers.chain(speakers).map(|(key, _)| key.to_string()).collect()
 }
 
 /// What keeps objects from being used. Services that get no address are told of where addresses are.

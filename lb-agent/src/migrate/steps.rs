@@ -133,7 +133,8 @@ impl Plan<'_> {
             without: "what is deleted by mistake is gone",
             undo: String::new(),
         };
-        self.by_apply(parts, is_needed.then_some(Action::Backup).into_iter().collect())
+        let kinds = self.installation.definitions().map(|(key, _)| key.name.clone()).collect();
+        self.by_apply(parts, is_needed.then_some(Action::Backup { kinds }).into_iter().collect())
     }
 
     fn operator(&self) -> Step {
@@ -408,21 +409,24 @@ impl Plan<'_> {
             Part::Controller => ("Deployment", Resource::Deployment),
             Part::Speaker => ("DaemonSet", Resource::DaemonSet),
         };
-        let found = self.installation.running(kind, Whose::MetalLb, part);
-        let actions: Vec<Action> =
-            found.map(|(key, _)| Action::Delete(object(resource, &key.namespace, &key.name))).collect();
-        let mut step = self.by_apply(parts, actions);
-        let pods: Vec<&str> = self
+        let (going, found): (Vec<_>, Vec<_>) = self
             .installation
-            .running("Pod", Whose::MetalLb, part)
-            .map(|(key, _)| key.name.as_str())
+            .running(kind, Whose::MetalLb, part)
+            .partition(|(_, found)| found["metadata"]["deletionTimestamp"].is_string());
+        let actions: Vec<Action> = found
+            .into_iter()
+            .map(|(key, _)| Action::Delete(object(resource, &key.namespace, &key.name)))
             .collect();
+        let pods = self.installation.running("Pod", Whose::MetalLb, part);
+        let ending: Vec<String> = going.into_iter().chain(pods).map(|(key, _)| key.to_string()).collect();
+        let mut step = self.by_apply(parts, actions);
         if step.state == State::Todo {
             if let Some(why) = self.losses() {
                 step.state = State::Blocked(why);
             }
-        } else if !pods.is_empty() {
-            step.state = State::Waiting(format!("{} still runs", pods.join(", ")));
+        } else if !ending.is_empty() {
+            let (shown, more) = shortened(&ending);
+            step.state = State::Waiting(format!("still there: {}{more}", shown.join(", ")));
         }
         step
     }

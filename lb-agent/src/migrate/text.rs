@@ -36,6 +36,9 @@ pub fn line(step: &Step) -> String {
 }
 
 fn write(out: &mut String, report: &Report) -> fmt::Result {
+    if !report.runs.is_empty() {
+        writeln!(out, "MetalLB is run by {}", report.runs.join(" and "))?;
+    }
     if !report.is_there {
         writeln!(
             out,

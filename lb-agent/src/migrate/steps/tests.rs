@@ -99,10 +99,19 @@ fn what_ends_or_begins_is_waited_for() {
         left(&objects, false),
         [
             ("our-controller", waiting("Deployment metallb-system/controller is not available yet")),
-            ("speakers", waiting("speaker-x still runs")),
+            ("speakers", waiting("still there: Pod metallb-system/speaker-x")),
             ("our-nodes", waiting("DaemonSet metallb-system/speaker is ready on 1 of 2 nodes")),
         ]
     );
+}
+
+#[test]
+fn what_is_being_deleted_is_not_deleted_again() {
+    let mut objects = theirs();
+    objects[0]["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    objects.push(secret(None));
+    let waiting = State::Waiting("still there: Deployment metallb-system/controller".to_owned());
+    assert_eq!(left(&objects, false)[0], ("controller", waiting));
 }
 
 #[test]
