@@ -368,7 +368,7 @@ impl Plan<'_> {
         };
         let state = match left.len() {
             0 => State::Done,
-            count => State::Whenever(format!("{count} on kube-proxy")),
+            count => self.afterwards(format!("{count} on kube-proxy")),
         };
         let words = format!("{}=auto --overwrite", lb_api::FORWARDING);
         self.by_operator(parts, state, left.into_iter().map(|left| format!("{left} {words}")).collect())
@@ -387,11 +387,11 @@ impl Plan<'_> {
         let has_service = self.installation.own("Service", WEBHOOK_SERVICE).is_some();
         let (state, commands) = match (has_record, has_service) {
             (Some(release), _) => (
-                State::Whenever(format!("release {} of Helm", release.name)),
+                self.afterwards(format!("release {} of Helm", release.name)),
                 vec![format!("helm uninstall {} --namespace {}", release.name, release.namespace)],
             ),
             (None, true) => (
-                State::Whenever(format!("Service {namespace}/{WEBHOOK_SERVICE}")),
+                self.afterwards(format!("Service {namespace}/{WEBHOOK_SERVICE}")),
                 vec![
                     format!("kubectl -n {namespace} delete service {WEBHOOK_SERVICE}"),
                     format!("kubectl -n {namespace} delete secret metallb-webhook-cert --ignore-not-found"),
@@ -429,6 +429,15 @@ impl Plan<'_> {
             step.state = State::Waiting(format!("still there: {}{more}", shown.join(", ")));
         }
         step
+    }
+
+    /// What can wait once we serve, and must wait before.
+    fn afterwards(&self, left: String) -> State {
+        if self.runs_metallb() || !self.has_our_nodes() {
+            State::Blocked("when the steps before it are done".to_owned())
+        } else {
+            State::Whenever(left)
+        }
     }
 
     fn losses(&self) -> Option<String> {

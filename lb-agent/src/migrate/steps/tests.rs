@@ -146,3 +146,15 @@ fn nothing_is_taken_away_that_somebody_would_miss() {
     assert_eq!(blocked(&objects, false), 2);
     assert_eq!(blocked(&objects, true), 0);
 }
+
+#[test]
+fn nobody_is_told_to_uninstall_what_still_serves() {
+    let rest = json!({
+        "apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 443}]},
+        "metadata": {"name": "metallb-webhook-service", "namespace": "metallb-system"},
+    });
+    let last = |running: Vec<Value>| left(&[running, vec![secret(None), rest.clone()]].concat(), false).pop();
+    assert!(matches!(last(theirs()), Some(("rest", State::Blocked(_)))));
+    assert!(matches!(last(ours()[..1].to_vec()), Some(("rest", State::Blocked(_)))));
+    assert!(matches!(last(ours()), Some(("rest", State::Whenever(_)))));
+}
