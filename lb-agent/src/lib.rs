@@ -8,6 +8,7 @@ pub mod dataplane;
 pub mod liveness;
 pub mod logind;
 pub mod metrics;
+pub mod migrate;
 pub mod network;
 pub mod node;
 pub mod output;

@@ -1,12 +1,12 @@
 //! `lb-agent`: the node's agent, and what is asked of it.
 
+mod installation;
 mod log;
 mod metallb;
 mod roles;
 
 use std::{
     env,
-    io::Read,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -19,11 +19,11 @@ use lb_agent::{
     commands::{self, Flow, Known, ProtocolName},
     dataplane::{self, Tables},
     network::{self, Netlink},
-    source,
 };
 use lb_common::layout::FlowLine;
 use lb_core::host::HostMaps;
 
+use installation::{MigrateArguments, ObjectsArguments};
 use roles::{ControllerArguments, NodeArguments, OUTPUT};
 
 /// A load balancer for Kubernetes on one's own machines.
@@ -41,11 +41,10 @@ enum Command {
     /// Gives Services their addresses, and writes that into objects: status, events, conditions.
     Controller(ControllerArguments),
     /// Says what is wrong with objects, by file, object and field; exit status 1 if anything is.
-    Validate {
-        /// Directory of YAML and JSON files, or - for YAML from standard input.
-        #[arg(default_value = "-")]
-        source: PathBuf,
-    },
+    Validate(ObjectsArguments),
+    /// What a MetalLB installation would become: addresses, what is not taken over, and the steps that lead there. It is read from a
+    /// cluster, if no files are named.
+    Migrate(MigrateArguments),
     /// What this node serves, how, and what it leaves to the kernel and why.
     #[command(args_conflicts_with_subcommands = true)]
     Status {
@@ -137,11 +136,12 @@ enum Format {
 
 fn main() -> ExitCode {
     let (Arguments { command }, ignored) = metallb::parse(env::args_os());
-    // Who serves outlives whoever reads what it says.
+    // Who serves, or is in the middle of something, outlives whoever reads what it says.
     let serves = match &command {
         Command::Node(arguments) => arguments.serves(),
         Command::Controller(arguments) => arguments.serves(),
-        Command::Validate { .. }
+        Command::Migrate(arguments) => arguments.apply,
+        Command::Validate(_)
         | Command::Status { .. }
         | Command::Drain(_)
         | Command::Explain { .. }
@@ -153,7 +153,8 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Node(arguments) => roles::serve(&arguments, &ignored).map(|()| ExitCode::SUCCESS),
         Command::Controller(arguments) => roles::control(&arguments, &ignored).map(|()| ExitCode::SUCCESS),
-        Command::Validate { source } => validate(&source),
+        Command::Validate(objects) => installation::validate(objects),
+        Command::Migrate(arguments) => installation::migrate(arguments).map(|()| ExitCode::SUCCESS),
         Command::Status { of: Some(StatusOf::Members { format, outputs }), .. } => {
             members(format, &outputs).map(|()| ExitCode::SUCCESS)
         }
@@ -172,19 +173,6 @@ fn main() -> ExitCode {
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
-}
-
-fn validate(source: &Path) -> Result<ExitCode> {
-    let files = if source == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).context("reading standard input")?;
-        [("standard input".to_owned(), bytes)].into()
-    } else {
-        source::read(source)?
-    };
-    let problems = commands::validate(&files);
-    problems.iter().for_each(|problem| println!("{problem}"));
-    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn status(format: Format, place: &StatusPlace) -> Result<()> {

@@ -30,18 +30,25 @@ const STATE: &str = "/var/lib/magnetite";
 const METRICS_PORT: u16 = 9120;
 const HEALTH_PORT: u16 = 17472;
 
+/// Which cluster, and what in it.
+#[derive(Args)]
+pub struct ClusterArguments {
+    /// Namespace of MetalLB's objects in the cluster.
+    #[arg(long, env = "METALLB_NAMESPACE", default_value = "metallb-system")]
+    pub namespace: String,
+    /// How the API server is reached: a kubeconfig; without it the pod's service account, or what kubectl would use.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<String>,
+}
+
 /// What both roles are told.
 #[derive(Args)]
 pub struct RoleArguments {
     /// Where objects come from: kube, the API server of a cluster; or file:DIR, the YAML and JSON files of a directory.
     #[arg(long, default_value = "kube")]
     source: Source,
-    /// Namespace of MetalLB's objects in the cluster.
-    #[arg(long, env = "METALLB_NAMESPACE", default_value = "metallb-system")]
-    namespace: String,
-    /// How the API server is reached: a kubeconfig; without it the pod's service account, or what kubectl would use.
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
     /// The loadBalancerClass of the Services that are served; without it those that have none.
     #[arg(long, value_name = "CLASS")]
     lb_class: Option<String>,
@@ -259,8 +266,8 @@ pub fn control(arguments: &ControllerArguments, ignored: &[String]) -> Result<()
                 bail!("--once and --output are for objects from files: --source file:DIR");
             }
             let options = controller::ClusterOptions {
-                kubeconfig: role.kubeconfig.clone(),
-                namespace: role.namespace.clone(),
+                kubeconfig: role.cluster.kubeconfig.clone(),
+                namespace: role.cluster.namespace.clone(),
                 rest,
                 pool_edit,
                 reading: role.reading(false),
@@ -298,8 +305,8 @@ pub fn serve(arguments: &NodeArguments, ignored: &[String]) -> Result<()> {
     }
     let feed = node::FeedOptions {
         source: role.source.clone(),
-        kubeconfig: role.kubeconfig.clone(),
-        namespace: role.namespace.clone(),
+        kubeconfig: role.cluster.kubeconfig.clone(),
+        namespace: role.cluster.namespace.clone(),
         reading,
     };
     let options = node::Options {

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1;
 use kube::Resource;
 use lb_core::model::{NodeName, ObjectName, Snapshot};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{
     bgp::{Bgp, Names},
@@ -51,6 +52,15 @@ pub fn decode(files: &BTreeMap<String, Vec<u8>>) -> Decoded {
     let mut decoded = decode_documents(&documents, &Reading::default());
     decoded.problems.splice(0..0, problems);
     decoded
+}
+
+/// The objects of files as they are, whatever their kinds; what cannot be read is left out, and [`decode()`] says so.
+pub fn objects(files: &BTreeMap<String, Vec<u8>>) -> Vec<Value> {
+    let (mut documents, mut problems) = (Vec::new(), Vec::new());
+    for (file, bytes) in files {
+        split(file, bytes, &mut documents, &mut problems);
+    }
+    documents.into_iter().map(|document| document.value).collect()
 }
 
 /// The objects of files.

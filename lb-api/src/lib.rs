@@ -20,9 +20,9 @@ mod selector;
 mod service;
 mod slice;
 
-pub use decode::{Decoded, Reading, decode};
+pub use decode::{Decoded, Reading, decode, objects};
 pub use memory::{Memory, Settled};
 pub use mirror::{Changed, Mirror};
 pub use node::duration;
 pub use problem::{ObjectKey, Problem, ProblemKind, Severity};
-pub use service::ALLOCATED_FROM;
+pub use service::{ALLOCATED_FROM, FORWARDING};

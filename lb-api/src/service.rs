@@ -146,7 +146,8 @@ pub const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
 /// What a port has to be.
 pub(crate) const PORT: &str = "a port from 1 to 65535";
 
-const FORWARDING: &str = "magnetite.io/forwarding";
+/// The annotation by which a Service says who forwards: the data path, or the kernel.
+pub const FORWARDING: &str = "magnetite.io/forwarding";
 const FORWARDINGS: [(&str, Forwarding); 3] =
     [("auto", Forwarding::Auto), ("dsr", Forwarding::Dsr), ("kernel", Forwarding::Kernel)];
 const ECHO: &str = "magnetite.io/echo";

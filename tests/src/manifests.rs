@@ -60,10 +60,23 @@ pub fn objects(directory: &Path) -> Result<BTreeMap<PathBuf, Vec<Value>>> {
 /// # Errors
 /// The API server refuses one.
 pub async fn apply(client: &Client) -> Result<()> {
+    apply_some(client, |_| true).await
+}
+
+/// The same of the definitions of kinds and the namespace alone.
+///
+/// # Errors
+/// The API server refuses one.
+pub async fn apply_definitions(client: &Client) -> Result<()> {
+    let kinds = ["Namespace", "CustomResourceDefinition"];
+    apply_some(client, |object| kinds.iter().any(|kind| object["kind"] == *kind)).await
+}
+
+async fn apply_some(client: &Client, is_asked: impl Fn(&Value) -> bool) -> Result<()> {
     let files = objects(&directory())?;
+    let asked = files.values().flatten().filter(|object| is_asked(object));
     // Namespaces first: others are in them.
-    let (first, rest): (Vec<_>, Vec<_>) =
-        files.values().flatten().partition(|object| object["kind"] == "Namespace");
+    let (first, rest): (Vec<_>, Vec<_>) = asked.partition(|object| object["kind"] == "Namespace");
     for object in first.into_iter().chain(rest) {
         apply_one(client, object).await?;
     }

@@ -1,4 +1,5 @@
-//! Golden scenarios: what each node, and the controller, would do with `tests/scenarios/<name>/input.yaml`, up to the content of each map, as text.
+//! Golden scenarios: what each node, and the controller, would do with `tests/scenarios/<name>/input.yaml`, up to the content of each map, as text;
+//! and what becomes of the MetalLB installations in `tests/migrations/<name>/input.yaml`.
 //!
 //! `MAGNETITE_BLESS=1 cargo test --package magnetite-tests --test golden` writes the files anew; read the difference.
 
@@ -9,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lb_agent::{
-    controller, network, node,
+    controller, migrate, network, node,
     output::{Document, to_yaml},
 };
 use lb_api::Reading;
@@ -46,7 +47,24 @@ fn main() -> Result<()> {
         }
     }
     ensure!(trials.len() >= 3, "scenarios are missing");
+    for name in ["chart", "config-map"] {
+        trials.push(Trial::test(format!("migration::{name}"), move || {
+            migration(name).map_err(|error| format!("{error:#}").into())
+        }));
+    }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// What a MetalLB installation would become.
+fn migration(name: &str) -> Result<()> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(name);
+    let files = [("input.yaml".to_owned(), fs::read(dir.join("input.yaml"))?)].into();
+    let installation = migrate::Installation::of_files(&files, "metallb-system");
+    let circumstances = migrate::Circumstances { backup: "backup".to_owned(), ..Default::default() };
+    let report = migrate::report(&installation, &circumstances);
+    let json = serde_json::to_string(&report)?;
+    ensure!(!json.contains("never-shown") && !json.contains("bm9ib2R5"), "a secret is said");
+    compare_text(&dir.join("report.txt"), &migrate::text(&report))
 }
 
 /// What happens with the scenario's objects as the only ones of a source.
@@ -59,6 +77,10 @@ fn in_source(dir: &Path, act: impl FnOnce(&Path) -> Result<Vec<Document>>) -> Re
 fn compare(path: &Path, documents: &[Document]) -> Result<()> {
     let texts: Result<Vec<String>, _> = documents.iter().map(|document| to_yaml(&document.value)).collect();
     let happened: String = texts?.iter().map(|text| format!("---\n{}\n", text.trim_end())).collect();
+    compare_text(path, &happened)
+}
+
+fn compare_text(path: &Path, happened: &str) -> Result<()> {
     if std::env::var_os("MAGNETITE_BLESS").is_some() {
         return Ok(fs::write(path, happened)?);
     }

@@ -73,9 +73,9 @@ pub fn run(levels: &[Level]) -> Result<()> {
         println!("test: cluster");
         kubernetes::build()?;
         lab::build()?;
-        let targets = ["--test", "definitions", "--test", "cluster"];
+        let targets = ["definitions", "cluster", "follow", "migrate"].map(|name| ["--test", name]);
         let tests = ["test", "--release", "--no-fail-fast", "--package", "magnetite-tests"];
-        totals.add(count(cargo().args(tests).args(targets))?);
+        totals.add(count(cargo().args(tests).args(targets.concat()))?);
     }
     totals.skipped.iter().for_each(|name| println!("skipped: {name}"));
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped_count);

@@ -44,6 +44,7 @@ const fn only(kind: &'static str, plural: &'static str, name: &'static str) -> K
 }
 
 const METALLB: &str = "metallb.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 const SERVICE: Kind = kind("", "v1", "Service", "services", Scope::Namespaced);
 const POOL: Kind = kind(METALLB, "v1beta1", "IPAddressPool", "ipaddresspools", Scope::Own);
@@ -87,6 +88,45 @@ const WRITTEN: [Kind; 5] = [
     kind(METALLB, "v1beta1", "ConfigurationState", "configurationstates", Scope::Own),
     L2_STATUS,
 ];
+
+/// What the two roles read together, each kind once.
+pub(super) fn of_both() -> impl Iterator<Item = Kind> {
+    COMMON.into_iter().chain(OF_CONTROLLER).chain(OF_NODE)
+}
+
+/// What there is of a MetalLB installation beside what a controller reads.
+pub(super) const OF_INSTALLATION: [Kind; 11] = [
+    kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", Scope::Namespaced),
+    kind("apps", "v1", "Deployment", "deployments", Scope::Own),
+    kind("apps", "v1", "DaemonSet", "daemonsets", Scope::Own),
+    kind("", "v1", "Pod", "pods", Scope::Own),
+    kind("", "v1", "ConfigMap", "configmaps", Scope::Own),
+    kind("", "v1", "ServiceAccount", "serviceaccounts", Scope::Own),
+    kind(RBAC, "v1", "Role", "roles", Scope::Own),
+    kind(RBAC, "v1", "RoleBinding", "rolebindings", Scope::Own),
+    kind(RBAC, "v1", "ClusterRole", "clusterroles", Scope::Cluster),
+    kind(RBAC, "v1", "ClusterRoleBinding", "clusterrolebindings", Scope::Cluster),
+    kind(
+        "admissionregistration.k8s.io",
+        "v1",
+        "ValidatingWebhookConfiguration",
+        "validatingwebhookconfigurations",
+        Scope::Cluster,
+    ),
+];
+/// Of frr-k8s, which MetalLB may speak BGP by.
+pub(super) const FRR_CONFIGURATION: Kind =
+    kind("frrk8s.metallb.io", "v1beta1", "FRRConfiguration", "frrconfigurations", Scope::Namespaced);
+/// Of which there are many, and large ones.
+pub(super) const DEFINITION: Kind = kind(
+    "apiextensions.k8s.io",
+    "v1",
+    "CustomResourceDefinition",
+    "customresourcedefinitions",
+    Scope::Cluster,
+);
+/// What is in them is nobody's business but for the one that is asked for.
+pub(super) const SECRET: Kind = kind("", "v1", "Secret", "secrets", Scope::Own);
 
 /// What a controller reads.
 pub(super) fn of_controller() -> impl Iterator<Item = Kind> {

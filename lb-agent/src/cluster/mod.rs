@@ -3,6 +3,7 @@
 mod applied;
 mod kinds;
 mod leadership;
+mod once;
 mod watched;
 mod written;
 
@@ -12,6 +13,7 @@ use kube::{
 };
 
 pub use leadership::Leadership;
+pub use once::{ReadError, installation, objects};
 pub use watched::Watched;
 pub use written::Written;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// An empty line, then titles and rows, each column as wide as it must be.
-pub(super) fn columns<const N: usize>(
+pub(crate) fn columns<const N: usize>(
     out: &mut String,
     titles: [&str; N],
     rows: impl Iterator<Item = [String; N]>,

@@ -2,12 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use lb_api::{Memory, Problem, ProblemKind, Severity};
+use lb_api::{Memory, Mirror, Problem, ProblemKind, Settled, Severity};
+use lb_core::allocate::allocate;
+use serde_json::Value;
 
 /// Everything that is wrong with files, by name, in their order. To have no object is wrong too: it is mostly the wrong directory.
 pub fn validate(files: &BTreeMap<String, Vec<u8>>) -> Vec<Problem> {
     let settled = Memory::default().settle(files);
-    let mut problems = settled.problems;
+    found(&settled)
+}
+
+/// The same of a cluster's objects, as its API server tells of them.
+pub fn validate_objects(objects: Vec<Value>) -> Vec<Problem> {
+    let mut mirror = Mirror::default();
+    for object in objects {
+        mirror.insert(object);
+    }
+    found(mirror.settle(|snapshot, _, allocation| *allocation = allocate(snapshot)))
+}
+
+fn found(settled: &Settled) -> Vec<Problem> {
+    let mut problems = settled.problems.clone();
     if settled.is_empty && problems.is_empty() {
         problems.push(Problem {
             file: "the source".to_owned(),
