@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     command::{cargo, is_on_path, is_root, output, run},
+    kubernetes,
     toolchain::{Compiler, LINKER_VERSION, LLVM_PREFIX, linker, linker_root},
 };
 
@@ -48,6 +49,8 @@ struct Missing {
     packages: Vec<&'static str>,
     linker: bool,
     bpffs: bool,
+    /// Which can be built here.
+    kubernetes: bool,
 }
 
 impl Missing {
@@ -67,6 +70,7 @@ impl Missing {
                 .collect(),
             linker: !linker,
             bpffs: !is_bpffs_mounted(),
+            kubernetes: kubernetes::is_missing()? && kubernetes::obstacle().is_none(),
         })
     }
 
@@ -81,7 +85,46 @@ impl Missing {
         if self.bpffs {
             lines.push(format!("a BPF file system on {BPFFS}: tests of loaded programs will be skipped"));
         }
+        if self.kubernetes {
+            lines.push(format!("Kubernetes {} for tests, built from its modules", kubernetes::VERSION));
+        }
         lines
+    }
+
+    fn set_up(&self) -> Result<()> {
+        if self.lines().is_empty() {
+            println!("setup: nothing is missing");
+            return Ok(());
+        }
+        if !self.packages.is_empty() {
+            install(&self.packages)?;
+        }
+        if self.linker {
+            let root = linker_root()?;
+            println!("setup: building bpf-linker {LINKER_VERSION} into {}", root.display());
+            let mut command = cargo();
+            command.env("LLVM_PREFIX", LLVM_PREFIX).args([
+                "install",
+                "bpf-linker",
+                "--version",
+                LINKER_VERSION,
+            ]);
+            command.args(["--no-default-features", "--features", "llvm-22", "--root"]).arg(&root);
+            // Its lock file is what its authors have tested.
+            run(command.args(["--locked", "--force"]).env_remove("RUSTC").current_dir("/"))?;
+        }
+        if self.bpffs && is_root() {
+            println!("setup: mounting a BPF file system on {BPFFS}");
+            // Not fatal: what needs it is skipped, and says so.
+            if let Err(error) = run(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS])) {
+                println!("setup: {error}");
+            }
+        }
+        if self.kubernetes {
+            kubernetes::build()?;
+        }
+        println!("setup: done");
+        Ok(())
     }
 
     /// Whether the object cannot be built.
@@ -106,40 +149,15 @@ pub fn check() -> Result<()> {
 
 /// Installs what is missing.
 pub fn set_up() -> Result<()> {
-    let missing = Missing::find()?;
-    if missing.lines().is_empty() {
-        println!("setup: nothing is missing");
-        return Ok(());
-    }
-    if !missing.packages.is_empty() {
-        install(&missing.packages)?;
-    }
-    if missing.linker {
-        let root = linker_root()?;
-        println!("setup: building bpf-linker {LINKER_VERSION} into {}", root.display());
-        let mut command = cargo();
-        command.env("LLVM_PREFIX", LLVM_PREFIX).args(["install", "bpf-linker", "--version", LINKER_VERSION]);
-        command.args(["--no-default-features", "--features", "llvm-22", "--root"]).arg(&root);
-        // Its lock file is what its authors have tested.
-        run(command.args(["--locked", "--force"]).env_remove("RUSTC").current_dir("/"))?;
-    }
-    if missing.bpffs && is_root() {
-        println!("setup: mounting a BPF file system on {BPFFS}");
-        // Not fatal: what needs it is skipped, and says so.
-        if let Err(error) = run(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS])) {
-            println!("setup: {error}");
-        }
-    }
-    println!("setup: done");
-    Ok(())
+    Missing::find()?.set_up()
 }
 
-/// Sets up only if the build needs it, or root could mount what tests need.
+/// Sets up only if the build needs it, or root could mount what tests need; what tests need beside that, those levels build that do.
 pub fn if_needed() -> Result<()> {
-    let missing = Missing::find()?;
+    let missing = Missing { kubernetes: false, ..Missing::find()? };
     if missing.stops_build() || missing.bpffs && is_root() {
         missing.lines().iter().for_each(|line| println!("setup: missing {line}"));
-        return set_up();
+        return missing.set_up();
     }
     Ok(())
 }

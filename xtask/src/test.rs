@@ -22,7 +22,7 @@ pub enum Level {
     Packet,
     /// Clusters in network namespaces: root.
     Netns,
-    /// The definitions and the controller on a real API server, which is built first: root, and Go. Only if it is named.
+    /// A real API server, which is built first, with the controller and with labs that follow it: root, and Go.
     Cluster,
 }
 
@@ -69,9 +69,13 @@ pub fn run(levels: &[Level]) -> Result<()> {
             totals.add(count(cargo().args(arguments))?);
         }
     }
-    if levels.contains(&Level::Cluster) {
+    if is_wanted(Level::Cluster) {
         println!("test: cluster");
-        kubernetes::build()?;
+        match kubernetes::obstacle().filter(|_| levels.is_empty()) {
+            // What needs it says that it is not there.
+            Some(why) if kubernetes::is_missing()? => println!("test: cluster: {why}"),
+            _ => kubernetes::build()?,
+        }
         lab::build()?;
         let targets = ["definitions", "cluster", "follow", "migrate"].map(|name| ["--test", name]);
         let tests = ["test", "--release", "--no-fail-fast", "--package", "magnetite-tests"];
