@@ -29,6 +29,8 @@ pub struct Reading {
     pub ignore_exclude_lb: bool,
     /// Not all Namespaces are known: whether a selector meets any is not said.
     pub is_without_namespaces: bool,
+    /// Under which name fields are applied that are ours (server-side apply).
+    pub manager: Option<String>,
 }
 
 /// What files say.

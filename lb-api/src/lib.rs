@@ -22,7 +22,7 @@ mod slice;
 
 pub use decode::{Decoded, Reading, decode, objects};
 pub use memory::{Memory, Settled};
-pub use mirror::{Changed, Mirror};
+pub use mirror::{Changed, Mirror, Sizer};
 pub use node::duration;
 pub use problem::{ObjectKey, Problem, ProblemKind, Severity};
-pub use service::{ALLOCATED_FROM, FORWARDING};
+pub use service::{ALLOCATED_FROM, FORWARDING, TABLE_GROWN, TABLE_SIZE};

@@ -23,7 +23,7 @@ use crate::{
     node::node,
     objects::{CLUSTER, Objects, key_of},
     problem::{ObjectKey, Problem, Report, Severity},
-    service::{ALLOCATED_FROM, Fields, service},
+    service::{ALLOCATED_FROM, Fields, TABLE_SIZE, service},
     slice::{Slice, join, slice},
 };
 
@@ -57,6 +57,20 @@ struct Seen {
     service: Option<Service>,
     /// It was given addresses by us: the annotation says so.
     has_ours: bool,
+    /// Who has sized its table.
+    table: Sizer,
+}
+
+/// Who has sized a Service's table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sizer {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// Whoever applies fields under our name (server-side apply).
+    We,
+    /// Somebody else: it is theirs.
+    Others,
 }
 
 #[derive(Debug, PartialEq)]
@@ -190,6 +204,26 @@ impl Mirror {
         released.map(|(name, _)| name)
     }
 
+    /// Who has sized a Service's table.
+    pub fn table_sizer(&self, service: &ObjectName) -> Sizer {
+        self.services.get(service).map_or(Sizer::Nobody, |seen| seen.table)
+    }
+
+    /// By whom the annotation is managed, which only an API server can say.
+    fn sizer(&self, object: &Value) -> Sizer {
+        let metadata = &object["metadata"];
+        if metadata["annotations"].get(TABLE_SIZE).is_none() {
+            return Sizer::Nobody;
+        }
+        let field = format!("f:{TABLE_SIZE}");
+        let managers = metadata["managedFields"].as_array().into_iter().flatten();
+        let mut owners = managers
+            .filter(|manager| manager["fieldsV1"]["f:metadata"]["f:annotations"].get(&field).is_some())
+            .map(|manager| manager["manager"].as_str().unwrap_or_default());
+        let ours = self.reading.manager.as_deref();
+        if owners.any(|owner| Some(owner) == ours) { Sizer::We } else { Sizer::Others }
+    }
+
     /// What holds now. `allocate` brings the allocation up to date: it is told which Services are new, gone or otherwise than before;
     /// after a change of what we are configured by that is each of them.
     pub fn settle(
@@ -239,6 +273,7 @@ impl Mirror {
         let name = key.object_name();
         let reading = self.reading.clone();
         let (decoded, is_news) = self.report(key, |report| service(typed(object, report)?, &reading, report));
+        let table = self.sizer(object);
         let known = self.services.entry(name.clone()).or_default();
         let (mut service, fields) =
             decoded.map_or((None, None), |(service, fields)| (Some(service), Some(fields)));
@@ -249,6 +284,7 @@ impl Mirror {
             uid: object["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
             service,
             has_ours: object["metadata"]["annotations"].get(ALLOCATED_FROM).is_some(),
+            table,
         };
         let has_changed = *known != seen;
         *known = seen;

@@ -106,6 +106,9 @@ pub(crate) fn service(
             }
         },
     };
+    // The controller's note to itself: what cannot be read is written anew.
+    let grown = annotations.0.get(TABLE_GROWN).and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    let table_grown = grown.map(|time| time.as_second());
     let client_ip_affinity = match spec.session_affinity.as_deref() {
         None | Some("None") => false,
         Some("ClientIP") => true,
@@ -135,6 +138,7 @@ pub(crate) fn service(
         forwarding: forwarding.unwrap_or(Forwarding::Auto),
         echo: echo.unwrap_or(Echo::Always),
         table_size,
+        table_grown,
         l2,
     };
     Some((service, fields))
@@ -152,8 +156,11 @@ const FORWARDINGS: [(&str, Forwarding); 3] =
     [("auto", Forwarding::Auto), ("dsr", Forwarding::Dsr), ("kernel", Forwarding::Kernel)];
 const ECHO: &str = "magnetite.io/echo";
 const ECHOS: [(&str, Echo); 2] = [("always", Echo::Always), ("ready", Echo::Ready)];
-const TABLE_SIZE: &str = "magnetite.io/table-size";
-const KNOWN: [&str; 4] = [FORWARDING, ECHO, TABLE_SIZE, L2];
+/// How long a Service's table is: a power of two; for a day after it has grown, with what it was before.
+pub const TABLE_SIZE: &str = "magnetite.io/table-size";
+/// Since when [`TABLE_SIZE`] says what it was before (RFC 3339).
+pub const TABLE_GROWN: &str = "magnetite.io/table-grown";
+const KNOWN: [&str; 5] = [FORWARDING, ECHO, TABLE_SIZE, TABLE_GROWN, L2];
 
 /// The ports that are balanced, and those of SCTP; what is neither is reported, and the rest goes on.
 fn ports(ports: Vec<v1::ServicePort>, report: &mut Report<'_>) -> (Vec<ServicePort>, BTreeSet<NonZeroU16>) {

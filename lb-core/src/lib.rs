@@ -23,3 +23,4 @@ pub mod plan;
 pub mod probing;
 pub mod rows;
 pub mod spread;
+pub mod table_size;

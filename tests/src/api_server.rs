@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::{self, File},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command},
     time::{Duration, Instant},
@@ -121,6 +121,25 @@ impl ApiServer {
     /// Ends the API server, and leaves etcd.
     pub fn stop_server(&mut self) -> Result<()> {
         end(&mut self.server)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, PORT)
+    }
+
+    /// Has etcd forget all that was and is no more.
+    pub fn compact(&self) -> Result<()> {
+        let ask = |path: &str, body: &Value| -> Result<Value> {
+            let (url, body) = (format!("http://127.0.0.1:{ETCD_PORT}/v3/kv/{path}"), body.to_string());
+            let output =
+                self.namespace.command("curl", &["-s", "-S", "--fail-with-body", "-d", &body, &url])?;
+            ensure!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stdout));
+            Ok(serde_json::from_slice(&output.stdout)?)
+        };
+        // Any key: what counts is the revision.
+        let revision = ask("range", &json!({"key": "AA=="}))?["header"]["revision"].take();
+        ask("compaction", &json!({"revision": revision, "physical": true})).map(drop)
     }
 
     /// A kubeconfig of somebody who may do everything.

@@ -5,4 +5,5 @@ pub mod fixture;
 pub mod frames;
 pub mod lab;
 pub mod manifests;
+pub mod proxy;
 pub mod scenarios;

@@ -47,6 +47,7 @@ const METALLB: &str = "metallb.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 const SERVICE: Kind = kind("", "v1", "Service", "services", Scope::Namespaced);
+const SLICES: Kind = kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", Scope::Namespaced);
 const POOL: Kind = kind(METALLB, "v1beta1", "IPAddressPool", "ipaddresspools", Scope::Own);
 /// Of which a node writes its own, and nobody else.
 pub(super) const L2_STATUS: Kind =
@@ -67,7 +68,9 @@ const COMMON: [Kind; 9] = [
 ];
 
 /// What a controller reads beside that.
-const OF_CONTROLLER: [Kind; 2] = [
+const OF_CONTROLLER: [Kind; 3] = [
+    // How many backends a table is for.
+    SLICES,
     kind("", "v1", "Namespace", "namespaces", Scope::Cluster),
     kind("networking.k8s.io", "v1", "ServiceCIDR", "servicecidrs", Scope::Cluster),
 ];
@@ -76,7 +79,7 @@ const OF_CONTROLLER: [Kind; 2] = [
 const OF_NODE: [Kind; 3] = [
     // Its UID is the cluster's.
     Kind { only: Some("kube-system"), ..kind("", "v1", "Namespace", "namespaces", Scope::Cluster) },
-    kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", Scope::Namespaced),
+    SLICES,
     only("Secret", "secrets", "memberlist"),
 ];
 

@@ -11,9 +11,10 @@ use lb_core::allocate::{Allocator, PoolEdit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
+    time::interval,
 };
 
-use super::{decider::Decider, objects::released, secret};
+use super::{decider::Decider, objects::released, secret, tables::add_table_sizes};
 use crate::{
     chain::chain,
     cluster::{self, Leadership, Watched, Written},
@@ -61,6 +62,8 @@ pub enum ClusterError {
 const MANAGER: &str = "magnetite-controller";
 /// The Lease that one of several controllers holds.
 const LEASE: &str = "magnetite-controller";
+/// What time alone changes is looked for.
+const LOOK: Duration = Duration::from_secs(600);
 /// Until it is asked again whether this one still holds it.
 const UNCONFIRMED: Duration = Duration::from_secs(1);
 /// What changes together is looked at together: for so long, or for so many times what the last look took.
@@ -76,7 +79,8 @@ pub async fn run_in_cluster(options: ClusterOptions) -> Result<(), ClusterError>
     let mut terminate = signal(SignalKind::terminate()).map_err(kernel("waiting for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(kernel("waiting for SIGINT"))?;
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
-    let watched = Watched::of_controller(&client, &options.namespace, options.reading.clone());
+    let reading = Reading { manager: Some(MANAGER.to_owned()), ..options.reading.clone() };
+    let watched = Watched::of_controller(&client, &options.namespace, reading);
     let metrics = ControllerMetrics::start(options.listens.clone())?;
     let mut leadership =
         Leadership::begin(client.clone(), &options.namespace, LEASE).map_err(kernel("random numbers"))?;
@@ -118,11 +122,13 @@ async fn control(
     let mut acting: Option<Acting> = None;
     let mut again: Option<Instant> = None;
     let mut facts = ControllerFacts::default();
+    let mut look = interval(LOOK);
     loop {
         metrics.beat();
         let mut has_changed = false;
         tokio::select! {
             () = watched.changed() => has_changed = true,
+            _ = look.tick() => has_changed = true,
             () = leadership.changed() => {}
             () = progress(acting.as_mut()) => {}
             () = until(again) => {}
@@ -150,6 +156,7 @@ async fn control(
             let settled = decider.decide_objects(watched.mirror_mut(), begin);
             let mut documents = decider.tell(settled);
             facts.decided(&settled.allocation, settled.problems.len());
+            add_table_sizes(&mut documents, watched.mirror(), jiff::Timestamp::now());
             documents.extend(released(watched.mirror()));
             written.want(documents, watched.mirror());
             *took = begin.elapsed();

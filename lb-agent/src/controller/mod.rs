@@ -6,6 +6,7 @@ mod driver;
 mod facts;
 mod objects;
 mod secret;
+mod tables;
 
 pub use cluster::{ClusterError, ClusterOptions, run_in_cluster};
 pub use driver::{Error, Options, dry_run, run};

@@ -263,7 +263,7 @@ fn what_is_wrong_is_said_with_file_object_and_field() {
             "magnetite.io/forwarding: dsr",
             "magnetite.io/fowarding: dsr, example.com/forwarding: dsr",
             "warning: objects.yaml: Service default/web: metadata.annotations[magnetite.io/fowarding]: is none of the annotations \
-             that are read, magnetite.io/forwarding, magnetite.io/echo, magnetite.io/table-size, magnetite.io/l2: check its spelling",
+             that are read, magnetite.io/forwarding, magnetite.io/echo, magnetite.io/table-size, magnetite.io/table-grown, magnetite.io/l2: check its spelling",
         ),
         (
             "forwarding: dsr",

@@ -141,6 +141,8 @@ pub struct Service {
     pub echo: Echo,
     /// `magnetite.io/table-size`.
     pub table_size: Option<TableSize>,
+    /// `magnetite.io/table-grown`: since when that names a previous length, in seconds since 1970.
+    pub table_grown: Option<i64>,
     /// `magnetite.io/l2`; none leaves it to the advertisements.
     pub l2: Option<L2Mode>,
     /// The endpoints behind each port, by the port's place in [`Self::ports`].

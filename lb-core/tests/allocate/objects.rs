@@ -56,6 +56,7 @@ pub fn service() -> Service {
         forwarding: Forwarding::Auto,
         echo: Echo::Always,
         table_size: None,
+        table_grown: None,
         l2: None,
         endpoints: vec![BTreeSet::new()],
     }

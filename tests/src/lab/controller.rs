@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -26,15 +26,23 @@ fn log_path(api: &ApiServer) -> PathBuf {
 impl Controller {
     /// Starts one as the ServiceAccount of its pods, with its rights and no more. All of an API server have one log.
     pub fn start(api: &ApiServer) -> Result<Self> {
+        Self::start_with(api, &api.kubeconfig_of("controller")?)
+    }
+
+    /// The same with another kubeconfig.
+    pub fn start_with(api: &ApiServer, kubeconfig: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log_path(api))?;
         let mut command = Command::new(agent_program()?);
-        command
-            .args(["controller", "--kubeconfig"])
-            .arg(api.kubeconfig_of("controller")?)
-            .env("NO_COLOR", "1");
+        command.args(["controller", "--kubeconfig"]).arg(kubeconfig).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stderr(file.try_clone()?).stdout(file);
         let child = api.namespace.run(|| command.spawn().context("starting the controller"))?;
         Ok(Self(child))
+    }
+
+    /// Stops it in the middle of whatever it does, or lets it go on.
+    pub fn freeze(&self, is_frozen: bool) -> Result<()> {
+        let signal = if is_frozen { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        Ok(rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal)?)
     }
 
     /// On SIGTERM it gives back its Lease, and ends.

@@ -1,5 +1,7 @@
 //! The controller and a real API server.
 
+mod gaps;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,10 +15,13 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     runtime::wait::await_condition,
 };
-use lb_api::crd::{ConfigurationState, IPAddressPool};
+use lb_api::{
+    TABLE_SIZE,
+    crd::{ConfigurationState, IPAddressPool},
+};
 use libtest_mimic::{Arguments, Failed, Trial};
 use magnetite_tests::{
-    api_server::{ApiServer, programs},
+    api_server::{ApiServer, apply, programs},
     lab::{Controller, agent_program, controller_log as log_of, last_lines},
     manifests::{self, NAMESPACE as SYSTEM},
 };
@@ -36,7 +41,7 @@ fn main() {
         (_, _, Err(_)) => Some("no agent, cargo build --release --package lb-agent"),
         _ => None,
     };
-    let tests: [(&str, Test); 4] = [
+    let tests: [(&str, Test); 5] = [
         ("services_get_addresses_and_keep_them", services_get_addresses_and_keep_them),
         (
             "of_two_controllers_one_acts_and_the_other_takes_over",
@@ -46,16 +51,17 @@ fn main() {
             "an_api_server_that_goes_and_comes_is_followed_again",
             an_api_server_that_goes_and_comes_is_followed_again,
         ),
+        ("a_table_grows_by_a_word_that_all_nodes_hear", a_table_grows_by_a_word_that_all_nodes_hear),
         (
             "a_right_that_is_missing_is_named_until_it_is_given",
             a_right_that_is_missing_is_named_until_it_is_given,
         ),
     ];
-    let trials = tests.map(|(name, test)| match cannot_run {
+    let trials = tests.into_iter().chain(gaps::TESTS).map(|(name, test)| match cannot_run {
         None => Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}")))),
         Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
     });
-    libtest_mimic::run(&arguments, trials.into()).exit();
+    libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
 /// With what it said, if it fails; nothing may have been refused to it.
@@ -245,6 +251,54 @@ fn an_api_server_that_goes_and_comes_is_followed_again() -> Result<()> {
             let after = given(&client, "after").await?;
             ensure!(address(&after) == Some("198.51.100.2"), "{:?}", after.status);
             Ok(())
+        }),
+    )
+}
+
+fn a_table_grows_by_a_word_that_all_nodes_hear() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.with_client(|client| async move { install(&client).await })?;
+    let _controller = Controller::start(&api)?;
+    let slice = |endpoints: u32| {
+        let addresses = (0..endpoints).map(|n| json!({"addresses": [format!("10.0.0.{n}")]}));
+        json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": "web-1",
+                "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "web"},
+            },
+            "addressType": "IPv4",
+            "ports": [{"port": 8080}],
+            "endpoints": addresses.collect::<Vec<_>>(),
+        })
+    };
+    told(
+        &api,
+        api.with_client(|client| async move {
+            let said = async |text: &'static str| {
+                let says = |service: Option<&Service>| {
+                    let annotations = service.and_then(|service| service.metadata.annotations.as_ref());
+                    annotations.and_then(|all| all.get(TABLE_SIZE)).is_some_and(|size| size == text)
+                };
+                let waited = await_condition(services(&client), "web", says);
+                tokio::time::timeout(PATIENCE, waited)
+                    .await
+                    .with_context(|| format!("a table of {text}"))??;
+                anyhow::Ok(())
+            };
+            create(&client, "web", json!({})).await?;
+            said("1024").await?;
+            apply(&client, &slice(20)).await?;
+            said("2048,1024").await?;
+            // What somebody says is theirs.
+            let theirs = json!({"metadata": {"annotations": {TABLE_SIZE: "512"}}});
+            services(&client).patch("web", &PatchParams::default(), &Patch::Merge(&theirs)).await?;
+            apply(&client, &slice(40)).await?;
+            create(&client, "other", json!({})).await?;
+            given(&client, "other").await?;
+            said("512").await
         }),
     )
 }
