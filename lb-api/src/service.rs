@@ -108,7 +108,7 @@ pub(crate) fn service(
     };
     // The controller's note to itself: what cannot be read is written anew.
     let grown = annotations.0.get(TABLE_GROWN).and_then(|text| text.parse::<jiff::Timestamp>().ok());
-    let table_grown = grown.map(|time| time.as_second());
+    let table_grown = grown.map(jiff::Timestamp::as_second);
     let client_ip_affinity = match spec.session_affinity.as_deref() {
         None | Some("None") => false,
         Some("ClientIP") => true,

@@ -108,6 +108,7 @@ async fn hold(place: Arc<Place>, until: watch::Sender<Option<Instant>>) {
     let mut election = Election::new(place.me.clone(), place.term, Instant::now());
     let mut last: Option<Lease> = None;
     let mut holder = None;
+    let mut is_failing = false;
     loop {
         while let Some(action) = election.poll(Instant::now()) {
             let done = match action {
@@ -128,9 +129,20 @@ async fn hold(place: Arc<Place>, until: watch::Sender<Option<Instant>>) {
                 }
             };
             match done {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => is_failing = false,
+                Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
+                    // Another was faster.
+                    election.handle_failed(Instant::now());
+                }
                 Ok(Err(error)) => {
-                    tracing::debug!(lease = place.name, error = %chain(&error), "the Lease: it is tried again");
+                    if !is_failing {
+                        tracing::warn!(
+                            lease = place.name,
+                            error = %chain(&error),
+                            "neither read nor held: nobody allocates by it; it is tried again"
+                        );
+                    }
+                    is_failing = true;
                     election.handle_failed(Instant::now());
                 }
                 Err(_) => election.handle_failed(Instant::now()),

@@ -14,7 +14,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     applied::{Applied, Wanted, Write, pauses},
-    kinds::{Kind, L2_STATUS},
+    kinds::{Kind, L2_STATUS, Scope},
 };
 use crate::{chain::chain, output::Document};
 
@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Written {
     client: Client,
     manager: &'static str,
+    namespace: String,
     applied: Applied,
     under_way: JoinSet<Outcome>,
 }
@@ -48,21 +49,28 @@ enum Error {
 }
 
 impl Written {
-    /// Nothing yet; `manager` is who the API server takes for the owner of the fields (server-side apply).
-    pub fn new(client: Client, manager: &'static str) -> Self {
-        Self { client, manager, applied: Applied::default(), under_way: JoinSet::new() }
+    /// Nothing yet; `manager` is who the API server takes for the owner of the fields (server-side apply), `namespace` our own.
+    pub fn new(client: Client, manager: &'static str, namespace: &str) -> Self {
+        Self {
+            client,
+            manager,
+            namespace: namespace.to_owned(),
+            applied: Applied::default(),
+            under_way: JoinSet::new(),
+        }
     }
 
     /// What a node writes: it also deletes what an earlier agent of it has left in our own namespace.
     pub fn of_node(client: Client, manager: &'static str, namespace: &str, node: &str) -> Self {
-        let mut written = Self::new(client.clone(), manager);
+        let mut written = Self::new(client.clone(), manager, namespace);
         let (namespace, node) = (namespace.to_owned(), node.to_owned());
         written.under_way.spawn(async move { Outcome::Found(earlier(&client, &namespace, &node).await) });
         written
     }
 
     /// From now on this is wanted, of the objects as they are known.
-    pub fn want(&mut self, documents: Vec<Document>, mirror: &Mirror) {
+    pub fn want(&mut self, mut documents: Vec<Document>, mirror: &Mirror) {
+        documents.iter_mut().for_each(|document| move_home(document, &self.namespace));
         self.applied.handle_wanted(documents, |document| mirror.uid(&subject(document)).map(str::to_owned));
     }
 
@@ -134,6 +142,15 @@ async fn earlier(client: &Client, namespace: &str, node: &str) -> Vec<ObjectKey>
         Some(ObjectKey { kind: L2_STATUS.kind.to_owned(), namespace, name })
     };
     found.filter_map(key).collect()
+}
+
+/// What belongs to no Service stands in our own namespace, whatever that is called.
+fn move_home(document: &mut Document, namespace: &str) {
+    let is_ours = Kind::written(&document.key.kind).is_some_and(|kind| kind.scope == Scope::Own);
+    if is_ours && document.key.namespace != namespace {
+        namespace.clone_into(&mut document.key.namespace);
+        document.value["metadata"]["namespace"] = namespace.into();
+    }
 }
 
 /// What a document is about: the object itself, or of an event the one that it tells of.

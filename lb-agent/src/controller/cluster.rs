@@ -145,7 +145,7 @@ async fn control(
         let is_new = acting.is_none();
         let Acting { decider, written, took, .. } = acting.get_or_insert_with(|| Acting {
             decider: Decider::new(Memory::default(), Allocator::new(options.rest, options.pool_edit), None),
-            written: Written::new(client.clone(), MANAGER),
+            written: Written::new(client.clone(), MANAGER, &options.namespace),
             took: Duration::ZERO,
             _secret: [secret::keep(client.clone(), options.namespace.clone())].into_iter().collect(),
         });

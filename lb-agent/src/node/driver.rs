@@ -48,7 +48,7 @@ use crate::{
     network::{Netlink, NetlinkError, keep_tags, leave_out_untagged},
     output::{
         self, AgentStatus, Author, Document, DrainRequests, Events, LastGood, Members, Moment, NodeStatus,
-        Validity, Writer, documents, owned, view,
+        Validity, Writer, conflict_facts, documents, owned, view,
     },
     source::{self, Source},
 };
@@ -569,11 +569,9 @@ impl Driver {
         self.status = status.clone();
         let (now, armed) = (Moment::now(), &placed.armed);
         let owned = owned(self.feed.settled(), armed, standing, &seen.claims);
-        self.events.observe(
-            self.feed.settled(),
-            facts(self.feed.settled(), &plan.node, &self.network, &owned),
-            now.time,
-        );
+        let mut holds = facts(self.feed.settled(), &plan.node, &self.network, &owned);
+        holds.extend(conflict_facts(plan, &status));
+        self.events.observe(self.feed.settled(), holds, now.time);
         if let Some(metrics) = &self.metrics {
             let facts = Facts::of(plan, placed, standing, self.feed.settled(), &owned, map_bytes);
             metrics.set(Facts { drain: status.drain.clone(), source: self.feed.facts(), ..facts });

@@ -11,6 +11,7 @@ use lb_common::layout::Addr;
 use lb_core::{
     armed::Armed,
     claims::{Report, Withheld},
+    model::ObjectName,
     plan::Plan,
     probing::Spot,
 };
@@ -19,6 +20,7 @@ use serde_json::json;
 
 use super::{
     documents::{Document, document},
+    events::{Facts, Reason},
     status::{NodeStatus, mac},
 };
 
@@ -125,16 +127,7 @@ pub const ADDRESS_CONFLICT: &str = "magnetite.io/AddressConflict";
 /// For each Service with a VIP that a stranger claims, the condition that says so. As others may see no stranger or another one,
 /// each node says it in an object of its own, which has the part of the Service that this node knows.
 pub(super) fn conditions(plan: &Plan, status: &NodeStatus) -> Vec<Document> {
-    let mut of_services: BTreeMap<_, Vec<(IpAddr, &String, &ConflictStatus)>> = BTreeMap::new();
-    for (address, vip) in &plan.vips {
-        let segments = status.conflicts.get(&address.to_string()).into_iter().flatten();
-        for (segment, conflict) in segments.filter(|(_, conflict)| !conflict.strangers.is_empty()) {
-            for service in &vip.services {
-                of_services.entry(service).or_default().push((*address, segment, conflict));
-            }
-        }
-    }
-    let documents = of_services.into_iter().map(|(service, conflicts)| {
+    let documents = of_services(plan, status).into_iter().map(|(service, conflicts)| {
         let is_taken = conflicts.iter().any(|(.., conflict)| conflict.is_taken);
         let since = conflicts.iter().flat_map(|(.., c)| c.strangers.values()).map(|s| s.first).min();
         let messages: Vec<String> = conflicts.iter().map(|conflict| message(*conflict)).collect();
@@ -155,6 +148,30 @@ pub(super) fn conditions(plan: &Plan, status: &NodeStatus) -> Vec<Document> {
         document(&plan.node.0, "Service", &service.namespace, &name, value)
     });
     documents.collect()
+}
+
+/// The same as events, which an API server takes from a node.
+pub fn conflict_facts(plan: &Plan, status: &NodeStatus) -> Facts {
+    let facts = of_services(plan, status).into_iter().map(|(service, conflicts)| {
+        let messages: Vec<String> = conflicts.into_iter().map(message).collect();
+        ((service.clone(), Reason::AddressConflict), messages.join("; "))
+    });
+    facts.collect()
+}
+
+type Conflict<'a> = (IpAddr, &'a String, &'a ConflictStatus);
+
+fn of_services<'a>(plan: &'a Plan, status: &'a NodeStatus) -> BTreeMap<&'a ObjectName, Vec<Conflict<'a>>> {
+    let mut of_services: BTreeMap<_, Vec<Conflict<'_>>> = BTreeMap::new();
+    for (address, vip) in &plan.vips {
+        let segments = status.conflicts.get(&address.to_string()).into_iter().flatten();
+        for (segment, conflict) in segments.filter(|(_, conflict)| !conflict.strangers.is_empty()) {
+            for service in &vip.services {
+                of_services.entry(service).or_default().push((*address, segment, conflict));
+            }
+        }
+    }
+    of_services
 }
 
 fn message((address, segment, conflict): (IpAddr, &String, &ConflictStatus)) -> String {

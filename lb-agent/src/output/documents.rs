@@ -95,7 +95,7 @@ fn announced(plan: &Plan, owned: &Owned) -> Vec<Document> {
         let segments: BTreeSet<&String> = addresses.values().flatten().collect();
         let links = plan.links.iter().filter(|(_, link)| segments.contains(&link.segment));
         let interfaces: Vec<Value> = links.map(|(name, _)| json!({"name": name})).collect();
-        let name = format!("l2-{}.{}.{node}", service.namespace, service.name);
+        let name = fitting(format!("l2-{}.{}.{node}", service.namespace, service.name));
         let value = json!({
             "apiVersion": "metallb.io/v1beta1",
             "kind": "ServiceL2Status",
@@ -178,7 +178,33 @@ pub(crate) fn configuration(
 /// Namespace of objects that belong to no Service.
 const SYSTEM: &str = "metallb-system";
 
+/// A name that an API server takes: of one that is too long, as much as fits, and what tells it from others.
+pub(super) fn fitting(name: String) -> String {
+    /// Of a DNS subdomain (RFC 1123).
+    const MOST: usize = 253;
+    if name.len() <= MOST {
+        return name;
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes());
+    let suffix: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let end = name.floor_char_boundary(MOST - suffix.len() - 1);
+    format!("{}-{suffix}", name[..end].trim_end_matches(['.', '-']))
+}
+
 pub(crate) fn document(author: &str, kind: &str, namespace: &str, name: &str, value: Value) -> Document {
     let key = ObjectKey { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() };
     Document { author: author.to_owned(), key, value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fitting;
+
+    #[test]
+    fn names_that_are_too_long_fit_and_stay_apart() {
+        assert_eq!(fitting("l2-shop.web.n1".to_owned()), "l2-shop.web.n1");
+        let long = |last: char| fitting(format!("l2-{}.{last}", "n.".repeat(150)));
+        assert!(long('a').len() <= 253 && long('a') != long('b'), "{}", long('a'));
+        assert!(!long('a').contains(".-"), "{}", long('a'));
+    }
 }

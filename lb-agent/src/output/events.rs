@@ -16,13 +16,18 @@ use lb_core::model::ObjectName;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{documents::Document, writer};
+use super::{
+    documents::{Document, fitting},
+    writer,
+};
 
 /// Why an event is raised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
     /// This node begins to answer for a Service.
     NodeAssigned,
+    /// A machine that is none of ours claims an address of the Service.
+    AddressConflict,
     /// This node was to answer, and has none of the interfaces on which it should.
     AnnounceFailed,
     /// A Service gets an address.
@@ -44,8 +49,9 @@ pub enum Reason {
 }
 
 impl Reason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::NodeAssigned,
+        Self::AddressConflict,
         Self::AnnounceFailed,
         Self::IpAllocated,
         Self::ClearAssignment,
@@ -61,6 +67,7 @@ impl Reason {
     const fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::NodeAssigned => ("nodeAssigned", "Normal"),
+            Self::AddressConflict => ("AddressConflict", "Warning"),
             Self::AnnounceFailed => ("announceFailed", "Warning"),
             Self::IpAllocated => ("IPAllocated", "Normal"),
             Self::ClearAssignment => ("ClearAssignment", "Normal"),
@@ -157,12 +164,12 @@ impl Events {
             kind: "Event".to_owned(),
             namespace: service.namespace.clone(),
             // Neither of the first two has a point in it.
-            name: format!(
+            name: fitting(format!(
                 "{}.{}.{}",
                 service.name,
                 reason.to_lowercase().replace(' ', "-"),
                 self.author.name
-            ),
+            )),
         }
     }
 

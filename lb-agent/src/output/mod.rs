@@ -13,7 +13,7 @@ mod records;
 mod status;
 mod writer;
 
-pub use conflicts::{ADDRESS_CONFLICT, ConflictStatus, StrangerStatus};
+pub use conflicts::{ADDRESS_CONFLICT, ConflictStatus, StrangerStatus, conflict_facts};
 pub use documents::{Document, Validity, documents, is_local};
 pub(crate) use documents::{configuration, document, services};
 pub use drain::{DrainRequest, DrainRequests, DrainStatus, FlowsStatus, timestamp};
