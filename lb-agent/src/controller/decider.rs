@@ -1,8 +1,12 @@
 //! What the controller decides, wherever objects come from and go to.
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Instant,
+};
 
-use lb_api::{Memory, Mirror, Settled};
+use lb_api::{Memory, Mirror, Problem, ProblemKind, Settled};
 use lb_core::{
     allocate::{Allocation, Allocator},
     model::ObjectName,
@@ -18,6 +22,8 @@ pub(super) struct Decider {
     events: Events,
     validity: Validity,
     told: Allocation,
+    /// What was wrong with objects.
+    problems: BTreeSet<Problem>,
 }
 
 impl Decider {
@@ -30,6 +36,7 @@ impl Decider {
             events: Events::new(author, earlier),
             validity: Validity::default(),
             told: Allocation::default(),
+            problems: BTreeSet::new(),
         }
     }
 
@@ -58,11 +65,21 @@ impl Decider {
     pub fn tell(&mut self, settled: &Settled) -> Vec<Document> {
         self.log(&settled.allocation);
         self.told = settled.allocation.clone();
+        self.log_problems(&settled.problems);
         let now = Moment::now().time;
         self.events.observe(settled, facts(settled), now);
         let mut documents = objects(settled, self.validity.observe(settled, now));
         documents.extend(self.events.documents());
         documents
+    }
+
+    /// What is wrong with objects and was not; of allocations it is said elsewhere.
+    fn log_problems(&mut self, now: &[Problem]) {
+        let is_elsewhere =
+            |problem: &Problem| matches!(problem.kind, ProblemKind::Allocation(_) | ProblemKind::Remark(_));
+        let now: BTreeSet<Problem> = now.iter().filter(|problem| !is_elsewhere(problem)).cloned().collect();
+        now.difference(&self.problems).for_each(|problem| tracing::warn!("{problem}"));
+        self.problems = now;
     }
 
     fn log(&self, now: &Allocation) {

@@ -7,19 +7,22 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::{
+    api::core::v1::Service, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
 use lb_api::crd::IPAddressPool;
 use magnetite_tests::{api_server::ApiServer, lab::Controller, proxy::Proxy};
 use serde_json::json;
 
-use super::{PATIENCE, SYSTEM, Test, address, create, given, install, services, with_log};
+use super::{PATIENCE, SYSTEM, Test, address, create, given, install, services, wait_for_log, with_log};
 
-pub const TESTS: [(&str, Test); 3] = [
+pub const TESTS: [(&str, Test); 4] = [
+    ("definitions_that_are_deleted_take_no_address_away", definitions_that_are_deleted_take_no_address_away),
     ("what_is_compacted_under_a_watch_is_listed_anew", what_is_compacted_under_a_watch_is_listed_anew),
     ("connections_that_are_cut_lose_nothing", connections_that_are_cut_lose_nothing),
     ("a_change_of_leaders_moves_no_address_and_gives_none_twice", a_change_of_leaders_moves_no_address),
@@ -58,6 +61,33 @@ fn what_is_compacted_under_a_watch_is_listed_anew() -> Result<()> {
     let comes = with_log(&api, api.with_client(|client| async move { given(&client, "comes").await }))?;
     ensure!(address(&comes) == address(&gone), "the pool has two: {:?} {:?}", comes.status, gone.status);
     Ok(())
+}
+
+/// As when MetalLB's chart is uninstalled.
+fn definitions_that_are_deleted_take_no_address_away() -> Result<()> {
+    let api = ApiServer::start()?;
+    api.with_client(|client| async move { install(&client).await })?;
+    let controller = Controller::start(&api)?;
+    let before = with_log(
+        &api,
+        api.with_client(|client| async move {
+            create(&client, "web", json!({})).await?;
+            let before = given(&client, "web").await?;
+            let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+            for definition in definitions.list(&ListParams::default()).await? {
+                let name = definition.metadata.name.context("a definition has a name")?;
+                definitions.delete(&name, &DeleteParams::default()).await?;
+            }
+            Ok(before)
+        }),
+    )?;
+    with_log(&api, wait_for_log(&api, "what they said last holds until there is one"))?;
+    api.with_client(|client| async move {
+        let after = services(&client).get("web").await?;
+        ensure!(address(&after) == address(&before), "{:?} {:?}", before.status, after.status);
+        Ok(())
+    })?;
+    controller.terminate()
 }
 
 fn connections_that_are_cut_lose_nothing() -> Result<()> {
