@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Debian packages, each with what tells that its purpose is met.
-const PACKAGES: [(&str, Purpose); 16] = [
+const PACKAGES: [(&str, Purpose); 20] = [
     ("rustc-web", Purpose::Compiler),
     ("libstd-rust-web-dev-bpf", Purpose::Compiler),
     ("llvm-22-dev", Purpose::Linker),
@@ -27,6 +27,10 @@ const PACKAGES: [(&str, Purpose); 16] = [
     ("nftables", Purpose::Program("nft")),
     ("curl", Purpose::Program("curl")),
     ("dbus", Purpose::Test("dbus-daemon")),
+    ("containerd", Purpose::Test("containerd")),
+    ("runc", Purpose::Test("runc")),
+    ("iptables", Purpose::Test("iptables")),
+    ("containernetworking-plugins", Purpose::TestFile("/usr/lib/cni/bridge")),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,8 @@ enum Purpose {
     Program(&'static str),
     /// The same, without which some tests are skipped.
     Test(&'static str),
+    /// A file without which some tests are skipped.
+    TestFile(&'static str),
 }
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -58,6 +64,7 @@ impl Missing {
             Purpose::Compiler => !compiler,
             Purpose::Linker => !linker,
             Purpose::Program(name) | Purpose::Test(name) => !is_on_path(name),
+            Purpose::TestFile(path) => !Path::new(path).exists(),
         };
         Ok(Self {
             packages: PACKAGES
@@ -87,7 +94,8 @@ impl Missing {
     /// Whether the object cannot be built.
     fn stops_build(&self) -> bool {
         let is_for_tests = |name| {
-            PACKAGES.iter().any(|(other, purpose)| *other == name && matches!(purpose, Purpose::Test(_)))
+            let of_tests = |purpose| matches!(purpose, Purpose::Test(_) | Purpose::TestFile(_));
+            PACKAGES.iter().any(|(other, purpose)| *other == name && of_tests(*purpose))
         };
         self.linker || self.packages.iter().any(|name| !is_for_tests(*name))
     }

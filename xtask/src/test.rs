@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::{
     command::{cargo, line},
-    ebpf, kubernetes, lab, setup, tidy,
+    ebpf, image, kubernetes, lab, setup, tidy,
 };
 
 /// Levels, least powerful first.
@@ -24,6 +24,8 @@ pub enum Level {
     Netns,
     /// The definitions and the controller on a real API server, which is built first: root, and Go. Only if it is named.
     Cluster,
+    /// Magnetite as it is installed, on nodes with kubelets; all of it is built first: root, and Go. Only if it is named.
+    Kubelets,
 }
 
 /// What a run of tests says at its end.
@@ -69,13 +71,19 @@ pub fn run(levels: &[Level]) -> Result<()> {
             totals.add(count(cargo().args(arguments))?);
         }
     }
-    if levels.contains(&Level::Cluster) {
-        println!("test: cluster");
+    if can_run(Level::Cluster, levels, &mut totals)? {
         kubernetes::build()?;
         lab::build()?;
         let targets = ["definitions", "cluster", "follow", "migrate"].map(|name| ["--test", name]);
         let tests = ["test", "--release", "--no-fail-fast", "--package", "magnetite-tests"];
         totals.add(count(cargo().args(tests).args(targets.concat()))?);
+    }
+    if can_run(Level::Kubelets, levels, &mut totals)? {
+        kubernetes::build_with_nodes()?;
+        image::build(None)?;
+        image::build_pod()?;
+        let tests = ["test", "--release", "--package", "magnetite-tests", "--test", "kubelets"];
+        totals.add(count(cargo().args(tests))?);
     }
     totals.skipped.iter().for_each(|name| println!("skipped: {name}"));
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped_count);
@@ -83,6 +91,21 @@ pub fn run(levels: &[Level]) -> Result<()> {
         bail!("tests failed");
     }
     Ok(())
+}
+
+/// Whether a level is asked for that needs Kubernetes, which is built or can be: else it is skipped.
+fn can_run(level: Level, levels: &[Level], totals: &mut Totals) -> Result<bool> {
+    if !levels.contains(&level) {
+        return Ok(false);
+    }
+    let name = level.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    println!("test: {name}");
+    let obstacle = kubernetes::obstacle(level == Level::Kubelets)?;
+    if let Some(why) = &obstacle {
+        totals.skipped.push(format!("{name} ({why})"));
+        totals.skipped_count += 1;
+    }
+    Ok(obstacle.is_none())
 }
 
 /// All but the tests that load programs.
