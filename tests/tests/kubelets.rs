@@ -135,7 +135,7 @@ fn install(cluster: &Cluster) -> Result<()> {
         let metadata = json!({"name": "lan", "namespace": SYSTEM});
         let pool = json!({
             "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": metadata,
-            "spec": {"addresses": ["192.0.2.200-192.0.2.219"]},
+            "spec": {"addresses": ["192.0.2.200-192.0.2.219", "2001:db8:0:1::200-2001:db8:0:1::21f"]},
         });
         let advertisement =
             json!({"apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement", "metadata": metadata});
@@ -154,8 +154,8 @@ fn install(cluster: &Cluster) -> Result<()> {
     })
 }
 
-/// A Deployment with a pod on every node, and its Service: where clients find it.
-fn deploy(cluster: &Cluster) -> Result<SocketAddr> {
+/// A Deployment with a pod on every node, and its Service: where clients find it, in both families.
+fn deploy(cluster: &Cluster) -> Result<[SocketAddr; 2]> {
     let labels = json!({"app": "web"});
     let deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
@@ -184,24 +184,26 @@ fn deploy(cluster: &Cluster) -> Result<SocketAddr> {
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
         "spec": {
-            "type": "LoadBalancer", "selector": labels,
+            "type": "LoadBalancer", "selector": labels, "ipFamilyPolicy": "RequireDualStack",
             "ports": [{"port": 80, "targetPort": POD_PORT}],
         },
     });
-    let vip = cluster.api.with_client(|client| async move {
+    let vips = cluster.api.with_client(|client| async move {
         for object in [deployment, service] {
             apply(&client, &object).await?;
         }
         wait(&client, "default", "web", is_deployed).await?;
-        let has_address = |service: Option<&Service>| service.and_then(address).is_some();
-        let service = wait(&client, "default", "web", has_address).await?;
-        address(&service).context("it has an address")
+        let has_addresses = |service: Option<&Service>| service.and_then(addresses).is_some();
+        let service = wait(&client, "default", "web", has_addresses).await?;
+        addresses(&service).context("it has addresses")
     })?;
-    Ok(SocketAddr::new(vip, 80))
+    Ok(vips.map(|vip| SocketAddr::new(vip, 80)))
 }
 
-fn address(service: &Service) -> Option<IpAddr> {
-    service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?.ip.as_deref()?.parse().ok()
+fn addresses(service: &Service) -> Option<[IpAddr; 2]> {
+    let given = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.iter();
+    let given: Vec<IpAddr> = given.filter_map(|one| one.ip.as_deref()?.parse().ok()).collect();
+    given.try_into().ok()
 }
 
 /// Pods of the Service, by name: their nodes and their addresses.
@@ -236,31 +238,40 @@ fn pods_of_the_manifests_become_ready(cluster: &mut Cluster) -> Result<()> {
 
 fn a_service_is_reached(cluster: &mut Cluster) -> Result<()> {
     install(cluster)?;
-    let vip = deploy(cluster)?;
-    let client = cluster.client()?;
-    eventually(|| client.connect(vip)).context("from outside")?;
+    let vips = deploy(cluster)?;
     let pods = web_pods(cluster)?;
     let nodes: BTreeSet<&String> = pods.iter().map(|(_, node, _)| node).collect();
     ensure!(nodes.len() == PODS, "{pods:?}");
+    for vip in vips {
+        reach(cluster, vip, &pods).with_context(|| vip.to_string())?;
+    }
+    Ok(())
+}
+
+fn reach(cluster: &Cluster, vip: SocketAddr, pods: &[(String, String, IpAddr)]) -> Result<()> {
+    let names: BTreeSet<&str> = pods.iter().map(|(name, ..)| name.as_str()).collect();
+    let client = cluster.client()?;
     let mut reached = BTreeSet::new();
     eventually(|| {
         let connection = client.connect(vip)?;
-        ensure!(connection.seen == client.v4, "{} sees {}", connection.pod, connection.seen);
+        let address = client.address(&vip);
+        ensure!(connection.seen == address, "{} sees {} for {address}", connection.pod, connection.seen);
         reached.insert(connection.pod);
-        ensure!(reached.len() == PODS, "only {reached:?} answer");
+        ensure!(reached.iter().eq(&names), "{reached:?} answer of {names:?}");
         Ok(())
-    })?;
-    ensure!(pods.iter().all(|(name, ..)| reached.contains(name)), "{reached:?} {pods:?}");
+    })
+    .context("from outside")?;
     for node in &cluster.nodes {
         let at_node = cluster.client_at(node)?;
-        let mut from_node =
-            eventually(|| at_node.connect(vip)).with_context(|| format!("from node {}", node.name))?;
-        ensure!(reached.contains(&from_node.ask("again")?.pod), "{} is no pod", from_node.pod);
-        for (name, _, address) in &pods {
-            let mut to_pod = at_node.connect(SocketAddr::new(*address, POD_PORT))?;
-            let answer = to_pod.ask(&format!("ask {vip}")).with_context(|| format!("from pod {name}"))?;
-            ensure!(reached.contains(&answer.pod) && answer.text == "hello", "{answer:?}");
-        }
+        let from_node = eventually(|| at_node.connect(vip));
+        let from_node = from_node.with_context(|| format!("from node {}", node.name))?;
+        ensure!(names.contains(from_node.pod.as_str()), "{} is no pod", from_node.pod);
+    }
+    let at_node = cluster.client_at(&cluster.nodes[0])?;
+    for (name, _, address) in pods {
+        let mut to_pod = at_node.connect(SocketAddr::new(*address, POD_PORT))?;
+        let answer = to_pod.ask(&format!("ask {vip}")).with_context(|| format!("from pod {name}"))?;
+        ensure!(names.contains(answer.pod.as_str()) && answer.text == "hello", "{answer:?}");
     }
     Ok(())
 }
@@ -289,7 +300,7 @@ fn pods_are_refused_nothing_and_keep_their_limits(cluster: &mut Cluster) -> Resu
 
 fn a_node_that_is_killed_is_replaced(cluster: &mut Cluster) -> Result<()> {
     install(cluster)?;
-    let vip = deploy(cluster)?;
+    let [vip, _] = deploy(cluster)?;
     let client = cluster.client()?.clone();
     let mut connections = Vec::new();
     eventually(|| {
