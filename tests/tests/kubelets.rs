@@ -94,7 +94,9 @@ fn pods(cluster: &Cluster) -> String {
                 status.message.unwrap_or_default()
             );
             for container in status.container_statuses.iter().flatten() {
-                text += &format!("  {}\n", serde_json::to_string(&container)?);
+                let states = serde_json::to_string(&[&container.state, &container.last_state])?;
+                let (ready, restarts) = (container.ready, container.restart_count);
+                text += &format!("  {}: ready {ready}, restarts {restarts}, {states}\n", container.name);
             }
         }
         Ok(text)
