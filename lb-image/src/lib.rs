@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 /// The image's name, as `manifests/` has it. No registry has it: it is imported, or pushed under another name.
 pub const NAME: &str = concat!("magnetite.io/lb-agent:", env!("CARGO_PKG_VERSION"));
 
-/// Where the program is in the image.
+/// The agent's program in the image.
 const PROGRAM: &str = "lb-agent";
 /// Nobody, unless a pod says otherwise.
 const USER: &str = "65534:65534";
@@ -65,6 +65,7 @@ impl Architecture {
 /// An image.
 #[derive(Clone, Debug)]
 pub struct Image {
+    name: String,
     layer: Vec<u8>,
     config: Vec<u8>,
     manifest: Vec<u8>,
@@ -72,13 +73,11 @@ pub struct Image {
 }
 
 impl Image {
-    /// With this program, and nothing else.
+    /// With the agent, and nothing else.
     ///
     /// # Errors
     /// It cannot be packed.
-    pub fn of(program: &[u8], architecture: Architecture) -> Result<Self> {
-        let files = tar_of([(PROGRAM.to_owned(), program, 0o755)])?;
-        let layer = compressed(&files)?;
+    pub fn of(agent: &[u8], architecture: Architecture) -> Result<Self> {
         let labels = json!({
             "org.opencontainers.image.title": "Magnetite",
             "org.opencontainers.image.description": "A load balancer for Kubernetes on one's own machines",
@@ -86,10 +85,30 @@ impl Image {
             "org.opencontainers.image.licenses": env!("CARGO_PKG_LICENSE"),
             "org.opencontainers.image.source": env!("CARGO_PKG_REPOSITORY"),
         });
+        Self::pack(NAME, PROGRAM, agent, architecture, &labels)
+    }
+
+    /// With another program of this file name, and nothing else: for tests.
+    ///
+    /// # Errors
+    /// It cannot be packed.
+    pub fn of_other(name: &str, file: &str, program: &[u8], architecture: Architecture) -> Result<Self> {
+        Self::pack(name, file, program, architecture, &json!({}))
+    }
+
+    fn pack(
+        name: &str,
+        file: &str,
+        program: &[u8],
+        architecture: Architecture,
+        labels: &Value,
+    ) -> Result<Self> {
+        let files = tar_of([(file.to_owned(), program, 0o755)])?;
+        let layer = compressed(&files)?;
         let config = serde_json::to_vec(&json!({
             "architecture": architecture.name(),
             "os": "linux",
-            "config": {"User": USER, "Entrypoint": [format!("/{PROGRAM}")], "Labels": labels},
+            "config": {"User": USER, "Entrypoint": [format!("/{file}")], "Labels": labels},
             "rootfs": {"type": "layers", "diff_ids": [digest(&files)]},
         }))?;
         let manifest = serde_json::to_vec(&json!({
@@ -99,7 +118,7 @@ impl Image {
             "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", &layer)],
             "annotations": labels,
         }))?;
-        Ok(Self { layer, config, manifest, architecture })
+        Ok(Self { name: name.to_owned(), layer, config, manifest, architecture })
     }
 
     /// By which a registry knows it.
@@ -116,14 +135,14 @@ impl Image {
         manifest["platform"] = json!({"architecture": self.architecture.name(), "os": "linux"});
         // The first is what the layout has, the second is containerd's, which takes the first for a tag alone.
         manifest["annotations"] =
-            json!({"org.opencontainers.image.ref.name": NAME, "io.containerd.image.name": NAME});
+            json!({"org.opencontainers.image.ref.name": self.name, "io.containerd.image.name": self.name});
         let index = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.index.v1+json",
             "manifests": [manifest],
         });
         let docker =
-            json!([{"Config": blob(&self.config), "RepoTags": [NAME], "Layers": [blob(&self.layer)]}]);
+            json!([{"Config": blob(&self.config), "RepoTags": [self.name], "Layers": [blob(&self.layer)]}]);
         let layout = json!({"imageLayoutVersion": "1.0.0"});
         let texts = [index, docker, layout].map(|value| value.to_string().into_bytes());
         let [index, docker, layout] = &texts;

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    fmt::Write as _,
     fs::{self, File},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -47,6 +48,15 @@ pub struct ApiServer {
     run: Option<Run>,
 }
 
+/// Somebody whom an API server knows by a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User<'a> {
+    /// The name, which is its token as well.
+    pub name: &'a str,
+    /// What it belongs to.
+    pub group: &'a str,
+}
+
 /// Where its programs are, if they were built.
 pub fn programs() -> Option<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
@@ -70,11 +80,25 @@ impl ApiServer {
 
     /// Starts both on a machine that has this address, with what they keep in a directory, and waits until the API server is ready.
     pub fn start_on(namespace: Namespace, address: IpAddr, dir: PathBuf) -> Result<Self> {
+        Self::start_for(&[], namespace, address, dir)
+    }
+
+    /// The same; beside the tests it knows these.
+    pub fn start_for(
+        users: &[User<'_>],
+        namespace: Namespace,
+        address: IpAddr,
+        dir: PathBuf,
+    ) -> Result<Self> {
         fs::create_dir_all(&dir)?;
         let key = KeyPair::generate().context("a key for service accounts")?;
         fs::write(dir.join("accounts.key"), key.serialize_pem())?;
         fs::write(dir.join("accounts.pub"), key.public_key_pem())?;
-        fs::write(dir.join("tokens.csv"), format!("{TOKEN},tests,tests,\"system:masters\"\n"))?;
+        let mut tokens = format!("{TOKEN},tests,tests,\"system:masters\"\n");
+        for User { name, group } in users {
+            writeln!(tokens, "{name},{name},{name},\"{group}\"")?;
+        }
+        fs::write(dir.join("tokens.csv"), tokens)?;
         let mut api = Self { namespace, address, dir, etcd: None, server: None, run: None };
         let programs = programs().context("Kubernetes is not built: cargo xtask test cluster does it")?;
         let etcd = api.command(
@@ -111,7 +135,8 @@ impl ApiServer {
                 format!("--service-account-key-file={}", path("accounts.pub")),
                 format!("--service-account-signing-key-file={}", path("accounts.key")),
                 format!("--token-auth-file={}", path("tokens.csv")),
-                "--authorization-mode=RBAC".to_owned(),
+                "--authorization-mode=Node,RBAC".to_owned(),
+                "--enable-admission-plugins=NodeRestriction".to_owned(),
             ],
         )?;
         self.server = Some(server);
@@ -161,6 +186,23 @@ impl ApiServer {
         Ok(path)
     }
 
+    /// A kubeconfig of one of those for whom it was started.
+    pub fn kubeconfig_of_user(&self, user: &User<'_>) -> Result<PathBuf> {
+        let path = self.dir.join(format!("kubeconfig-{}", user.name.replace(':', "-")));
+        fs::write(&path, self.kubeconfig_with(user.name))?;
+        Ok(path)
+    }
+
+    /// What its certificate is known by.
+    pub fn certificates(&self) -> PathBuf {
+        self.dir.join("certs/apiserver.crt")
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, PORT)
+    }
+
     /// Where files of a test can be.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -206,7 +248,7 @@ impl ApiServer {
              users: [{{name: it, user: {{token: {token}}}}}], clusters: [{{name: it, cluster: {{server: 'https://{}:{PORT}', \
              tls-server-name: {ADVERTISED}, certificate-authority: '{}'}}}}]}}\n",
             self.address,
-            self.dir.join("certs/apiserver.crt").display()
+            self.certificates().display()
         )
     }
 
@@ -214,7 +256,8 @@ impl ApiServer {
         last_lines(&fs::read_to_string(self.dir.join("kube-apiserver.log")).unwrap_or_default(), 15)
     }
 
-    fn command(&self, program: &Path, arguments: &[String]) -> Result<Child> {
+    /// Starts a program beside it, which has a log of its name.
+    pub(crate) fn command(&self, program: &Path, arguments: &[String]) -> Result<Child> {
         let name = program.file_name().context("a program has a name")?.to_string_lossy().into_owned();
         let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log")))?;
         let mut command = Command::new(program);

@@ -1,8 +1,12 @@
-//! Kubernetes' own programs, built from its Go modules: the API server that tests need, and its etcd.
+//! Kubernetes' own programs, built from its Go modules: the API server that tests need with its etcd, and what nodes need beside.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::{
     command::{output, root, run},
@@ -13,67 +17,134 @@ use crate::{
 pub const VERSION: &str = "1.34.2";
 /// What sets the version that the programs say they have.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
-/// The Go that they need, at least: 1 and this.
-const GO: u32 = 24;
 
-/// A program: its name, the directory of its module below `xtask/kubernetes`, and its package.
-const PROGRAMS: [(&str, &str, &str); 2] = [
-    ("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
-    ("kube-apiserver", ".", "k8s.io/kubernetes/cmd/kube-apiserver"),
+/// What its modules need.
+const GO: (u32, u32) = (1, 24);
+
+/// Of etcd's module.
+const ETCD: [(&str, &str); 1] = [("etcd", "go.etcd.io/etcd/server/v3")];
+/// Of Kubernetes' module.
+const API_SERVER: [(&str, &str); 1] = [("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")];
+/// Of the same, for clusters whose nodes have kubelets.
+const OF_NODES: [(&str, &str); 4] = [
+    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+    ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
 ];
 
-/// Whether some are still to be built.
-pub fn is_missing() -> Result<bool> {
-    let place = place()?;
-    Ok(PROGRAMS.iter().any(|(name, ..)| !place.join(name).exists()))
-}
-
-/// Why they cannot be built here, if they cannot.
-pub fn obstacle() -> Option<String> {
-    let needs = format!("Kubernetes {VERSION} needs Go 1.{GO} or later");
-    let Some(said) = output(Command::new("go").arg("version")) else {
-        return Some(format!("{needs}, and there is none"));
-    };
-    // go version go1.26.0 linux/amd64
-    let version = said.split_whitespace().find_map(|word| word.strip_prefix("go1.")).unwrap_or_default();
-    let minor = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|minor| minor.parse().ok());
-    let is_enough = minor.is_some_and(|minor: u32| minor >= GO);
-    (!is_enough).then(|| format!("{needs}, and this is {}", said.trim()))
-}
-
-/// Builds what is missing, outside the checkout.
+/// Builds what is missing of the API server and its etcd, outside the checkout.
 ///
 /// # Errors
-/// There is no Go that could, or it fails.
+/// There is no Go, or it cannot build them.
 pub fn build() -> Result<()> {
-    if !is_missing()? {
-        return Ok(());
-    }
-    if let Some(why) = obstacle() {
-        bail!("{why}");
-    }
-    let (place, modules) = (place()?, root().join("xtask/kubernetes"));
-    fs::create_dir_all(&place)?;
-    for (name, module, package) in PROGRAMS.iter().filter(|(name, ..)| !place.join(name).exists()) {
-        println!(
-            "setup: building {name} of Kubernetes {VERSION} into {}: this takes some minutes",
-            place.display()
-        );
-        let flags = format!(
-            "-s -w -X {VERSION_PACKAGE}.gitVersion=v{VERSION} -X {VERSION_PACKAGE}.gitMajor=1 -X {VERSION_PACKAGE}.gitMinor=34"
-        );
-        let mut go = Command::new("go");
-        go.current_dir(modules.join(module)).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false");
-        // Under another name until it is whole.
-        let unfinished = place.join(format!(".{name}"));
-        go.args(["build", "-trimpath", "-ldflags", &flags, "-o"]).arg(&unfinished).arg(package);
-        run(&mut go)?;
-        fs::rename(&unfinished, place.join(name))?;
-    }
-    Ok(())
+    let modules = root().join("xtask/kubernetes");
+    build_missing(&modules.join("etcd"), &ETCD)?;
+    build_missing(&modules, &API_SERVER)
+}
+
+/// The same, and what is missing of the programs of nodes.
+///
+/// # Errors
+/// There is no Go, or it cannot build them.
+pub fn build_with_nodes() -> Result<()> {
+    build()?;
+    build_missing(&root().join("xtask/kubernetes"), &OF_NODES)
+}
+
+/// Whether the API server or its etcd is still to be built.
+///
+/// # Errors
+/// There is no place for them.
+pub fn is_missing() -> Result<bool> {
+    let place = place()?;
+    Ok(ETCD.iter().chain(&API_SERVER).any(|(name, _)| !place.join(name).exists()))
+}
+
+/// Why what is missing cannot be built here, the programs of nodes or not, if it cannot.
+///
+/// # Errors
+/// There is no place for it.
+pub fn obstacle(with_nodes: bool) -> Result<Option<String>> {
+    let place = place()?;
+    let of_nodes = if with_nodes { OF_NODES.as_slice() } else { &[] };
+    let wanted = ETCD.iter().chain(&API_SERVER).chain(of_nodes);
+    let Some((name, _)) = wanted.into_iter().find(|(name, _)| !place.join(name).exists()) else {
+        return Ok(None);
+    };
+    let (major, minor) = GO;
+    let needed = format!("{name} of Kubernetes {VERSION} has to be built with Go {major}.{minor} or later");
+    let version = output(Command::new("go").args(["env", "GOVERSION"]));
+    Ok(match version.as_deref().and_then(go_version) {
+        None => Some(format!("{needed}, and there is no Go")),
+        Some(found) if found < GO => Some(format!("{needed}, and this is Go {}.{}", found.0, found.1)),
+        Some(_) => None,
+    })
+}
+
+/// Of `go1.26.8`, or `go1.27-rc1`, the first two numbers.
+fn go_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.trim().strip_prefix("go")?.split(|character: char| !character.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// By version, so that another one is built anew.
 fn place() -> Result<PathBuf> {
     Ok(built_tools()?.join(format!("kubernetes-{VERSION}")))
+}
+
+/// With one command, which builds once what they have in common.
+fn build_missing(module: &Path, programs: &[(&str, &str)]) -> Result<()> {
+    let place = place()?;
+    let missing: Vec<_> = programs.iter().filter(|(name, _)| !place.join(name).exists()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    println!(
+        "setup: building {names} of Kubernetes {VERSION} into {}: this takes some minutes",
+        place.display()
+    );
+    // Elsewhere until they are whole.
+    let unfinished = place.join(format!(".{}", std::process::id()));
+    fs::create_dir_all(&unfinished)?;
+    let flags = format!(
+        "-s -w -X {VERSION_PACKAGE}.gitVersion=v{VERSION} -X {VERSION_PACKAGE}.gitMajor=1 -X {VERSION_PACKAGE}.gitMinor=34"
+    );
+    let mut go = Command::new("go");
+    go.current_dir(module).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false");
+    go.args(["build", "-trimpath", "-ldflags", &flags, "-o"]).arg(format!("{}/", unfinished.display()));
+    go.args(missing.iter().map(|(_, package)| package));
+    let built = run(&mut go).and_then(|()| {
+        for (name, package) in missing {
+            // Go calls a program as its package, without a version.
+            let last = package.rsplit('/').find(|part| !is_version(part)).unwrap_or(name);
+            fs::rename(unfinished.join(last), place.join(name))?;
+        }
+        Ok(())
+    });
+    fs::remove_dir_all(&unfinished)?;
+    built
+}
+
+fn is_version(part: &str) -> bool {
+    part.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::go_version;
+
+    #[test]
+    fn versions_of_go_are_compared_as_numbers() {
+        for (text, expected) in [
+            ("go1.26.8\n", Some((1, 26))),
+            ("go1.9", Some((1, 9))),
+            ("go1.27-rc1", Some((1, 27))),
+            ("devel", None),
+        ] {
+            assert_eq!(go_version(text), expected, "{text}");
+        }
+        assert!(go_version("go1.9") < go_version("go1.24"));
+    }
 }

@@ -70,7 +70,7 @@ impl Missing {
                 .collect(),
             linker: !linker,
             bpffs: !is_bpffs_mounted(),
-            kubernetes: kubernetes::is_missing()? && kubernetes::obstacle().is_none(),
+            kubernetes: kubernetes::is_missing()? && kubernetes::obstacle(false)?.is_none(),
         })
     }
 
@@ -130,7 +130,8 @@ impl Missing {
     /// Whether the object cannot be built.
     fn stops_build(&self) -> bool {
         let is_for_tests = |name| {
-            PACKAGES.iter().any(|(other, purpose)| *other == name && matches!(purpose, Purpose::Test(_)))
+            let of_tests = |purpose| matches!(purpose, Purpose::Test(_));
+            PACKAGES.iter().any(|(other, purpose)| *other == name && of_tests(*purpose))
         };
         self.linker || self.packages.iter().any(|name| !is_for_tests(*name))
     }
@@ -160,6 +161,21 @@ pub fn if_needed() -> Result<()> {
         return missing.set_up();
     }
     Ok(())
+}
+
+/// What nodes with kubelets need beside Kubernetes: only where tests of them are asked for, for some of it are services of the machine.
+const OF_KUBELETS: [(&str, &str); 4] = [
+    ("containerd", "/usr/bin/containerd"),
+    ("runc", "/usr/sbin/runc"),
+    ("iptables", "/usr/sbin/iptables"),
+    ("containernetworking-plugins", "/usr/lib/cni/bridge"),
+];
+
+/// Installs what is missing of that.
+pub fn for_kubelets() -> Result<()> {
+    let missing: Vec<&str> =
+        OF_KUBELETS.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
 }
 
 fn install(packages: &[&str]) -> Result<()> {

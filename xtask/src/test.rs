@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::{
     command::{cargo, line},
-    ebpf, kubernetes, lab, setup, tidy,
+    ebpf, image, kubernetes, lab, setup, tidy,
 };
 
 /// Levels, least powerful first.
@@ -24,6 +24,8 @@ pub enum Level {
     Netns,
     /// A real API server, which is built first, with the controller and with labs that follow it: root, and Go.
     Cluster,
+    /// Magnetite as it is installed, on nodes with kubelets; all of it is built first: root, and Go. Only if it is named.
+    Kubelets,
 }
 
 /// What a run of tests says at its end.
@@ -69,17 +71,20 @@ pub fn run(levels: &[Level]) -> Result<()> {
             totals.add(count(cargo().args(arguments))?);
         }
     }
-    if is_wanted(Level::Cluster) {
-        println!("test: cluster");
-        match kubernetes::obstacle().filter(|_| levels.is_empty()) {
-            // What needs it says that it is not there.
-            Some(why) if kubernetes::is_missing()? => println!("test: cluster: {why}"),
-            _ => kubernetes::build()?,
-        }
+    if can_run(Level::Cluster, levels, &mut totals)? {
+        kubernetes::build()?;
         lab::build()?;
         let targets = ["definitions", "cluster", "follow", "migrate"].map(|name| ["--test", name]);
         let tests = ["test", "--release", "--no-fail-fast", "--package", "magnetite-tests"];
         totals.add(count(cargo().args(tests).args(targets.concat()))?);
+    }
+    if can_run(Level::Kubelets, levels, &mut totals)? {
+        setup::for_kubelets()?;
+        kubernetes::build_with_nodes()?;
+        image::build(None)?;
+        image::build_pod()?;
+        let tests = ["test", "--release", "--package", "magnetite-tests", "--test", "kubelets"];
+        totals.add(count(cargo().args(tests))?);
     }
     totals.skipped.iter().for_each(|name| println!("skipped: {name}"));
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped_count);
@@ -87,6 +92,22 @@ pub fn run(levels: &[Level]) -> Result<()> {
         bail!("tests failed");
     }
     Ok(())
+}
+
+/// Whether a level is asked for that needs Kubernetes, which is built or can be: else it is skipped.
+fn can_run(level: Level, levels: &[Level], totals: &mut Totals) -> Result<bool> {
+    let is_usual = levels.is_empty() && level == Level::Cluster;
+    if !levels.contains(&level) && !is_usual {
+        return Ok(false);
+    }
+    let name = level.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    println!("test: {name}");
+    let obstacle = kubernetes::obstacle(level == Level::Kubelets)?;
+    if let Some(why) = &obstacle {
+        totals.skipped.push(format!("{name} ({why})"));
+        totals.skipped_count += 1;
+    }
+    Ok(obstacle.is_none())
 }
 
 /// All but the tests that load programs.

@@ -4,6 +4,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::mpsc,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -17,6 +18,8 @@ use super::namespace::Namespace;
 
 /// Port of all pods.
 pub const POD_PORT: u16 = 8080;
+/// For whoever is asked by a pod: less than clients have for pods.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// A pod: it answers each line with its name, the address that it sees and the line.
 pub struct Pod {
@@ -101,6 +104,16 @@ impl Drop for Pod {
     }
 }
 
+/// Serves as a pod of this name, in the place where it is called, until it is dropped.
+///
+/// # Errors
+/// The ports of pods are taken.
+pub async fn serve(name: &str) -> Result<()> {
+    let (listener, socket) = bind().await?;
+    tokio::join!(serve_tcp(name, listener), serve_udp(name, socket));
+    Ok(())
+}
+
 async fn bind() -> Result<(TcpListener, UdpSocket)> {
     let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, POD_PORT));
     Ok((TcpListener::bind(any).await?, UdpSocket::bind(any).await?))
@@ -116,7 +129,7 @@ async fn serve_tcp(name: &str, listener: TcpListener) {
     }
 }
 
-/// `get N` is answered with N bytes, a request of HTTP as such, every other line with a line.
+/// `get N` is answered with N bytes, `ask A` with what whoever is at A answers, a request of HTTP as such, every other line with a line.
 async fn converse(name: &str, stream: TcpStream, client: SocketAddr) -> Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read).lines();
@@ -129,6 +142,9 @@ async fn converse(name: &str, stream: TcpStream, client: SocketAddr) -> Result<(
                 write.write_all(&block[..part]).await?;
                 left -= part;
             }
+        } else if let Some(other) = line.strip_prefix("ask ") {
+            let answer = ask(other).await.unwrap_or_else(|error| format!("{error:#}\n"));
+            write.write_all(answer.as_bytes()).await?;
         } else if line.starts_with("GET ") {
             let body = answer(name, client, &line);
             // A connection per request: curl's users see who answers next time.
@@ -140,6 +156,15 @@ async fn converse(name: &str, stream: TcpStream, client: SocketAddr) -> Result<(
         }
     }
     Ok(())
+}
+
+/// One line of whoever is there.
+async fn ask(other: &str) -> Result<String> {
+    let mut stream = tokio::time::timeout(PATIENCE, TcpStream::connect(other)).await??;
+    stream.write_all(b"hello\n").await?;
+    let mut line = String::new();
+    tokio::time::timeout(PATIENCE, BufReader::new(stream).read_line(&mut line)).await??;
+    Ok(line)
 }
 
 async fn serve_udp(name: &str, socket: UdpSocket) {

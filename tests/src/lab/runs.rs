@@ -2,8 +2,11 @@
 
 use std::{
     fs::{self, File},
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -15,6 +18,10 @@ const ROOT: &str = "/run/magnetite-lab";
 /// Where pins are.
 const BPFFS: &str = "/sys/fs/bpf";
 const LOCK: &str = "lock";
+/// In the directory of a lab: its cgroups, a path a line.
+pub const CGROUPS: &str = "cgroups";
+/// For whoever has been killed to be gone from its cgroups.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One lab's names and files, as long as it lives.
 pub struct Run {
@@ -129,15 +136,37 @@ fn lock_of_dead(id: &str) -> Result<Option<File>> {
     }
 }
 
-/// Namespaces, with what runs in them, then pins, then files.
+/// Namespaces, with what runs in them, then cgroups, pins and files.
 fn remove(id: &str) -> Result<()> {
     for name in names_in("/run/netns", &namespace_prefix(id)) {
         Namespace::existing(&name).remove()?;
+    }
+    for group in fs::read_to_string(directory(id).join(CGROUPS)).unwrap_or_default().lines() {
+        remove_group(Path::new(group))?;
     }
     for name in names_in(BPFFS, &pin_prefix(id)) {
         fs::remove_dir_all(Path::new(BPFFS).join(name))?;
     }
     Ok(fs::remove_dir_all(directory(id))?)
+}
+
+/// With those in it, deepest first.
+fn remove_group(group: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(group) else { return Ok(()) };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_group(&entry.path())?;
+    }
+    let begin = Instant::now();
+    loop {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            // Its processes are still ending.
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && begin.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            result => return result.with_context(|| format!("removing {}", group.display())),
+        }
+    }
 }
 
 fn names_in(dir: &str, prefix: &str) -> Vec<String> {

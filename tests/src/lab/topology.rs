@@ -233,7 +233,8 @@ fn gateway(namespace: &Namespace, side: Side) -> Result<()> {
     namespace.ip(&format!("-6 route add default via {}", side.v6(ROUTER)))
 }
 
-fn pod_routes(from: &Namespace, to: &Host) -> Result<()> {
+/// The way to a host's pods.
+pub fn pod_routes(from: &Namespace, to: &Host) -> Result<()> {
     for (cidr, via) in to.pod_cidrs().iter().zip(to.addresses()) {
         from.ip(&format!("route add {cidr} via {via}"))?;
     }
