@@ -198,11 +198,6 @@ impl ApiServer {
         self.dir.join("certs/apiserver.crt")
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.address, PORT)
-    }
-
     /// Where files of a test can be.
     pub fn dir(&self) -> &Path {
         &self.dir
