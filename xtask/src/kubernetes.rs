@@ -1,6 +1,11 @@
-//! Kubernetes' own programs, built from its Go modules: the API server that tests need, and its etcd.
+//! Programs of others, built from their Go modules: Kubernetes' API server and its etcd, which tests need, and MetalLB's controller, which
+//! ours is measured next to.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Result, bail};
 
@@ -13,6 +18,8 @@ use crate::{
 pub const VERSION: &str = "1.34.2";
 /// What sets the version that the programs say they have.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
+/// The version of MetalLB; the module is in `xtask/kubernetes/metallb`.
+const METALLB_VERSION: &str = "0.15.2";
 /// The Go that they need, at least: 1 and this.
 const GO: u32 = 24;
 
@@ -53,24 +60,48 @@ pub fn build() -> Result<()> {
         bail!("{why}");
     }
     let (place, modules) = (place()?, root().join("xtask/kubernetes"));
-    fs::create_dir_all(&place)?;
     for (name, module, package) in PROGRAMS.iter().filter(|(name, ..)| !place.join(name).exists()) {
-        println!(
+        eprintln!(
             "setup: building {name} of Kubernetes {VERSION} into {}: this takes some minutes",
             place.display()
         );
         let flags = format!(
             "-s -w -X {VERSION_PACKAGE}.gitVersion=v{VERSION} -X {VERSION_PACKAGE}.gitMajor=1 -X {VERSION_PACKAGE}.gitMinor=34"
         );
-        let mut go = Command::new("go");
-        go.current_dir(modules.join(module)).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false");
-        // Under another name until it is whole.
-        let unfinished = place.join(format!(".{name}"));
-        go.args(["build", "-trimpath", "-ldflags", &flags, "-o"]).arg(&unfinished).arg(package);
-        run(&mut go)?;
-        fs::rename(&unfinished, place.join(name))?;
+        build_program(&modules.join(module), package, &flags, &place.join(name))?;
     }
     Ok(())
+}
+
+/// MetalLB's controller, built outside the checkout if it is missing; none where it cannot be.
+///
+/// # Errors
+/// Go fails.
+pub fn build_metallb() -> Result<Option<PathBuf>> {
+    let program = built_tools()?.join(format!("metallb-{METALLB_VERSION}")).join("controller");
+    if program.exists() {
+        return Ok(Some(program));
+    }
+    if obstacle().is_some() {
+        return Ok(None);
+    }
+    eprintln!("bench: building the controller of MetalLB {METALLB_VERSION}: this takes some minutes");
+    let module = root().join("xtask/kubernetes/metallb");
+    build_program(&module, "go.universe.tf/metallb/controller", "-s -w", &program)?;
+    Ok(Some(program))
+}
+
+fn build_program(module: &Path, package: &str, flags: &str, program: &Path) -> Result<()> {
+    if let Some(place) = program.parent() {
+        fs::create_dir_all(place)?;
+    }
+    // Under another name until it is whole.
+    let unfinished = program.with_extension("unfinished");
+    let mut go = Command::new("go");
+    go.current_dir(module).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false");
+    go.args(["build", "-trimpath", "-ldflags", flags, "-o"]).arg(&unfinished).arg(package);
+    run(&mut go)?;
+    Ok(fs::rename(&unfinished, program)?)
 }
 
 /// By version, so that another one is built anew.

@@ -45,6 +45,11 @@ impl Controller {
         Ok(rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal)?)
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// On SIGTERM it gives back its Lease, and ends.
     pub fn terminate(mut self) -> Result<()> {
         let pid = rustix::process::Pid::from_child(&self.0);
