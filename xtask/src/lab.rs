@@ -50,7 +50,9 @@ fn control(arguments: &[String]) -> Result<u8> {
         match is_compared.then(kubernetes::build_metallb).transpose()?.flatten() {
             Some(path) => arguments.extend(["--metallb".to_owned(), path.display().to_string()]),
             None if is_compared => {
-                eprintln!("bench: MetalLB's controller cannot be built without Go 1.24 or later: ours is measured alone");
+                eprintln!(
+                    "bench: MetalLB's controller cannot be built without Go 1.24 or later: ours is measured alone"
+                );
             }
             None => {}
         }

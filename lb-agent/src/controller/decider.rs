@@ -55,14 +55,12 @@ impl Decider {
     }
 
     /// What there is to write of a decision; what is new of it is logged.
-    pub fn tell(&mut self, settled: &Settled) -> Vec<Document> {
+    pub fn tell<'a>(&'a mut self, settled: &'a Settled) -> impl Iterator<Item = Document> + 'a {
         self.log(&settled.allocation);
         self.told = settled.allocation.clone();
         let now = Moment::now().time;
         self.events.observe(settled, facts(settled), now);
-        let mut documents = objects(settled, self.validity.observe(settled, now));
-        documents.extend(self.events.documents());
-        documents
+        objects(settled, self.validity.observe(settled, now)).chain(self.events.documents())
     }
 
     fn log(&self, now: &Allocation) {
