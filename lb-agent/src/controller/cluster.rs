@@ -68,8 +68,8 @@ const LOOK: Duration = Duration::from_secs(600);
 const UNCONFIRMED: Duration = Duration::from_secs(1);
 /// What changes together is looked at together: for so long it is waited for.
 const SETTLE: Duration = Duration::from_millis(3);
-/// Between two looks at everything there is so many times what the first of them took.
-const REST_RATIO: u32 = 4;
+/// Between two looks at everything there is so many times what the first of them took: they take half of the time at most.
+const REST_RATIO: u32 = 1;
 /// What comes back of our own writes may wait for so long: there is nothing to decide in it.
 const ECHO: Duration = Duration::from_secs(5);
 
