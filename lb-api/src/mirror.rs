@@ -83,6 +83,8 @@ struct Joining {
 #[derive(Debug, Default)]
 struct Stale {
     services: BTreeSet<ObjectName>,
+    /// See [`Mirror::has_news`].
+    has_news: bool,
     nodes: bool,
     configuration: bool,
 }
@@ -146,6 +148,7 @@ impl Mirror {
             "Service" => {
                 self.fields.remove(&name);
                 let was_there = self.services.remove(&name).is_some();
+                self.stale.has_news |= was_there;
                 self.stale.services.extend(was_there.then_some(name));
                 was_there
             }
@@ -224,6 +227,12 @@ impl Mirror {
         if owners.any(|owner| Some(owner) == ours) { Sizer::We } else { Sizer::Others }
     }
 
+    /// Whether anything has changed by which addresses could be given otherwise, since what holds was settled: more than endpoints, and
+    /// more than that Services say what they were allocated.
+    pub fn has_news(&self) -> bool {
+        self.stale.has_news || self.stale.nodes || self.stale.configuration
+    }
+
     /// What holds now. `allocate` brings the allocation up to date: it is told which Services are new, gone or otherwise than before;
     /// after a change of what we are configured by that is each of them.
     pub fn settle(
@@ -287,6 +296,8 @@ impl Mirror {
             table,
         };
         let has_changed = *known != seen;
+        self.stale.has_news |=
+            is_news || has_changed && !is_echo(&name, known, &seen, &self.settled.allocation);
         *known = seen;
         if let Some(fields) = fields {
             self.fields.insert(name.clone(), fields);
@@ -404,6 +415,19 @@ impl Mirror {
         self.configured = problems;
         self.settled.origins = origins;
     }
+}
+
+/// Whether a Service says nothing new but what was written to it: the addresses that it was allocated, and how long its table is.
+fn is_echo(name: &ObjectName, known: &Seen, seen: &Seen, allocation: &Allocation) -> bool {
+    let (Some(before), Some(service)) = (&known.service, &seen.service) else { return false };
+    let is_allocated = allocation.addresses.get(name) == Some(&service.ingress)
+        && allocation.pools.get(name) == service.held_pool.as_ref();
+    let is_theirs = seen.table == Sizer::Others || known.table == Sizer::Others;
+    if known.uid != seen.uid || !is_allocated || is_theirs {
+        return false;
+    }
+    let Service { ingress, held_pool, table_size, table_grown, .. } = before.clone();
+    *before == Service { ingress, held_pool, table_size, table_grown, ..service.clone() }
 }
 
 fn is_wrong(problems: Option<&Vec<Problem>>) -> bool {

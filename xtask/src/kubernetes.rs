@@ -1,4 +1,5 @@
-//! Kubernetes' own programs, built from its Go modules: the API server that tests need with its etcd, and what nodes need beside.
+//! Programs of others, built from their Go modules: Kubernetes' API server and its etcd, which tests need, what nodes need beside, and
+//! MetalLB's controller, which ours is measured next to.
 
 use std::{
     fs,
@@ -18,7 +19,9 @@ pub const VERSION: &str = "1.34.2";
 /// What sets the version that the programs say they have.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
 
-/// What its modules need.
+/// The version of MetalLB; the module is in `xtask/kubernetes/metallb`.
+const METALLB_VERSION: &str = "0.15.2";
+/// What the modules need.
 const GO: (u32, u32) = (1, 24);
 
 /// Of etcd's module.
@@ -82,6 +85,38 @@ pub fn obstacle(with_nodes: bool) -> Result<Option<String>> {
     })
 }
 
+/// MetalLB's controller, built outside the checkout if it is missing; none where it cannot be.
+///
+/// # Errors
+/// Go fails.
+pub fn build_metallb() -> Result<Option<PathBuf>> {
+    let place = built_tools()?.join(format!("metallb-{METALLB_VERSION}"));
+    let program = place.join("controller");
+    if program.exists() {
+        return Ok(Some(program));
+    }
+    let version = output(Command::new("go").args(["env", "GOVERSION"]));
+    if version.as_deref().and_then(go_version).is_none_or(|found| found < GO) {
+        return Ok(None);
+    }
+    eprintln!("bench: building the controller of MetalLB {METALLB_VERSION}: this takes some minutes");
+    fs::create_dir_all(&place)?;
+    // Under another name until it is whole.
+    let unfinished = place.join(".controller");
+    let mut go = go_build(&root().join("xtask/kubernetes/metallb"), "-s -w", &unfinished);
+    run(go.arg("go.universe.tf/metallb/controller"))?;
+    fs::rename(&unfinished, &program)?;
+    Ok(Some(program))
+}
+
+/// Of packages that are still to be named.
+fn go_build(module: &Path, flags: &str, output: &Path) -> Command {
+    let mut go = Command::new("go");
+    go.current_dir(module).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false");
+    go.args(["build", "-trimpath", "-ldflags", flags, "-o"]).arg(output);
+    go
+}
+
 /// Of `go1.26.8`, or `go1.27-rc1`, the first two numbers.
 fn go_version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.trim().strip_prefix("go")?.split(|character: char| !character.is_ascii_digit());
@@ -111,9 +146,8 @@ fn build_missing(module: &Path, programs: &[(&str, &str)]) -> Result<()> {
     let flags = format!(
         "-s -w -X {VERSION_PACKAGE}.gitVersion=v{VERSION} -X {VERSION_PACKAGE}.gitMajor=1 -X {VERSION_PACKAGE}.gitMinor=34"
     );
-    let mut go = Command::new("go");
-    go.current_dir(module).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false");
-    go.args(["build", "-trimpath", "-ldflags", &flags, "-o"]).arg(format!("{}/", unfinished.display()));
+    // A directory: Go names what it puts there.
+    let mut go = go_build(module, &flags, &unfinished.join(""));
     go.args(missing.iter().map(|(_, package)| package));
     let built = run(&mut go).and_then(|()| {
         for (name, package) in missing {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     command::{cargo, root, run},
-    ebpf, setup,
+    ebpf, kubernetes, setup,
 };
 
 /// Builds everything and runs the demo; with its exit status.
@@ -35,8 +35,29 @@ pub fn bench(arguments: &[String]) -> Result<u8> {
         Some((first, rest)) if first == "failover" => program("magnetite-failover", rest),
         Some((first, rest)) if first == "spread" => program("magnetite-spread", rest),
         Some((first, rest)) if first == "cost" => program("magnetite-cost", rest),
+        Some((first, rest)) if first == "control" => control(rest),
         _ => program("magnetite-bench", arguments),
     }
+}
+
+/// What it measures with is built first.
+fn control(arguments: &[String]) -> Result<u8> {
+    let is_measuring = !arguments.iter().any(|argument| ["--help", "-h"].contains(&argument.as_str()));
+    let mut arguments = arguments.to_vec();
+    if is_measuring {
+        kubernetes::build()?;
+        let is_compared = !arguments.iter().any(|argument| argument == "--without-metallb");
+        match is_compared.then(kubernetes::build_metallb).transpose()?.flatten() {
+            Some(path) => arguments.extend(["--metallb".to_owned(), path.display().to_string()]),
+            None if is_compared => {
+                eprintln!(
+                    "bench: MetalLB's controller cannot be built without Go 1.24 or later: ours is measured alone"
+                );
+            }
+            None => {}
+        }
+    }
+    program("magnetite-control", &arguments)
 }
 
 /// Tells the lab something; builds everything before one is made. With the lab's exit status, which is the command's that it runs.

@@ -50,11 +50,11 @@ enum Task {
         arguments: Vec<String>,
     },
     /// What a packet costs, as ratios in one interleaved run; `bench failover`: how long a client waits for another owner; `bench spread`:
-    /// how evenly clients come in by the nodes that a VIP is spread over; `bench cost`: what liveness costs a node of 500. They need
-    /// root. `bench liveness`: how fast and how rightly clusters of up to 500 nodes judge, simulated.
+    /// how evenly clients come in by the nodes that a VIP is spread over; `bench cost`: what liveness costs a node of 500; `bench control`:
+    /// how fast Services get addresses and endpoints come into the maps, next to MetalLB's controller, and what it costs. They need root. `bench liveness`: how fast and how rightly clusters of up to 500 nodes judge, simulated.
     Bench {
         /// What the benchmark is told: --json, --rounds N; failover --json, --runs N; spread --json, --clients N; cost --json, --nodes
-        /// N, --seconds N; liveness --json, --runs N, --hours N.
+        /// N, --seconds N; control --json, --services N, --without-metallb; liveness --json, --runs N, --hours N.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

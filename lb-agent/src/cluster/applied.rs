@@ -21,13 +21,16 @@ pub(super) struct Applied {
     entries: BTreeMap<ObjectKey, Entry>,
     /// Of those that are to be written now, who comes first.
     queue: VecDeque<ObjectKey>,
+    /// Events, which nothing waits for, come after all else.
+    events: VecDeque<ObjectKey>,
     waiting: BTreeSet<(Instant, ObjectKey)>,
 }
 
 /// What is to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Wanted {
-    pub document: Arc<Document>,
+    /// As JSON: there are thousands of them, and as values they would take ten times as much.
+    pub text: Arc<str>,
     /// Of the object it is about, where that is watched: another one of the same name knows nothing of what the first was told.
     pub uid: Option<String>,
 }
@@ -35,8 +38,8 @@ pub(super) struct Wanted {
 /// Something to do.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Write {
-    /// Apply this.
-    Apply(Wanted),
+    /// Apply this to the object with this name.
+    Apply(ObjectKey, Wanted),
     /// Delete the object with this name.
     Delete(ObjectKey),
 }
@@ -44,8 +47,7 @@ pub(super) enum Write {
 impl Write {
     pub fn key(&self) -> &ObjectKey {
         match self {
-            Self::Apply(wanted) => &wanted.document.key,
-            Self::Delete(key) => key,
+            Self::Apply(key, _) | Self::Delete(key) => key,
         }
     }
 }
@@ -94,17 +96,20 @@ impl Entry {
 impl Applied {
     /// These documents are wanted, and no others. Of the kinds that we alone write, those that are not wanted are deleted; all others
     /// are forgotten.
-    pub fn handle_wanted(&mut self, documents: Vec<Document>, uid: impl Fn(&Document) -> Option<String>) {
+    pub fn handle_wanted(
+        &mut self,
+        documents: impl IntoIterator<Item = Document>,
+        uid: impl Fn(&Document) -> Option<String>,
+    ) {
         let mut left: BTreeSet<ObjectKey> = self.entries.keys().cloned().collect();
         for document in documents {
             left.remove(&document.key);
-            let uid = uid(&document);
+            let (uid, text) = (uid(&document), document.value.to_string());
             let entry = self.entries.entry(document.key.clone()).or_default();
-            let is_same = |known: &Wanted| known.uid == uid && *known.document == document;
+            let is_same = |known: &Wanted| known.uid == uid && *known.text == *text;
             if !entry.wanted.as_ref().is_some_and(is_same) {
-                let key = document.key.clone();
-                entry.wanted = Some(Wanted { document: Arc::new(document), uid });
-                self.enqueue(&key);
+                entry.wanted = Some(Wanted { text: text.into(), uid });
+                self.enqueue(&document.key);
             }
         }
         for key in left {
@@ -135,7 +140,7 @@ impl Applied {
             }
             self.retry(&key);
         }
-        while let Some(key) = self.queue.pop_front() {
+        while let Some(key) = self.queue.pop_front().or_else(|| self.events.pop_front()) {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.attempt = Attempt::None;
             if !entry.is_due() {
@@ -143,7 +148,7 @@ impl Applied {
             }
             entry.attempt = Attempt::Writing;
             return Some(match &entry.wanted {
-                Some(wanted) => Write::Apply(wanted.clone()),
+                Some(wanted) => Write::Apply(key, wanted.clone()),
                 None => Write::Delete(key),
             });
         }
@@ -152,7 +157,9 @@ impl Applied {
 
     /// Whether there is something to write now.
     pub fn has_work(&self, now: Instant) -> bool {
-        !self.queue.is_empty() || self.waiting.first().is_some_and(|(at, _)| *at <= now)
+        !self.queue.is_empty()
+            || !self.events.is_empty()
+            || self.waiting.first().is_some_and(|(at, _)| *at <= now)
     }
 
     /// When something that failed is due again.
@@ -167,7 +174,7 @@ impl Applied {
         entry.attempt = Attempt::None;
         entry.pauses = None;
         entry.done = match write {
-            Write::Apply(wanted) => Done::Written(wanted),
+            Write::Apply(_, wanted) => Done::Written(wanted),
             Write::Delete(_) => Done::Nothing,
         };
         self.enqueue(&key);
@@ -189,7 +196,8 @@ impl Applied {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_due()) else { return };
         if entry.attempt == Attempt::None {
             entry.attempt = Attempt::Queued;
-            self.queue.push_back(key.clone());
+            let queue = if key.kind == "Event" { &mut self.events } else { &mut self.queue };
+            queue.push_back(key.clone());
         }
     }
 
@@ -243,7 +251,10 @@ mod tests {
         let mut said = Vec::new();
         while let Some(write) = applied.poll_write(now) {
             said.push(match &write {
-                Write::Apply(wanted) => format!("{}", wanted.document.value["status"]).replace('"', ""),
+                Write::Apply(_, wanted) => {
+                    let value: serde_json::Value = serde_json::from_str(&wanted.text).unwrap_or_default();
+                    value["status"].as_str().unwrap_or_default().to_owned()
+                }
                 Write::Delete(key) => format!("delete {}", key.kind),
             });
             applied.handle_done(write);
@@ -306,6 +317,13 @@ mod tests {
         applied.handle_wanted(Vec::new(), |_| None);
         applied.handle_done(write);
         assert!(applied.entries.is_empty() && applied.poll_write(now).is_none());
+    }
+
+    #[test]
+    fn events_wait_for_all_else() {
+        let (mut applied, now) = (Applied::default(), Instant::now());
+        applied.handle_wanted(vec![document("Event", "said"), web("a")], |_| None);
+        assert_eq!(written(&mut applied, now), ["a", "said"]);
     }
 
     #[test]

@@ -46,7 +46,7 @@ const fn only(kind: &'static str, plural: &'static str, name: &'static str) -> K
 const METALLB: &str = "metallb.io";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
-const SERVICE: Kind = kind("", "v1", "Service", "services", Scope::Namespaced);
+pub(super) const SERVICE: Kind = kind("", "v1", "Service", "services", Scope::Namespaced);
 const SLICES: Kind = kind("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", Scope::Namespaced);
 const POOL: Kind = kind(METALLB, "v1beta1", "IPAddressPool", "ipaddresspools", Scope::Own);
 /// Of which a node writes its own, and nobody else.

@@ -17,7 +17,7 @@ use kube::{
 use lb_api::{Mirror, ObjectKey, Reading};
 use serde_json::Value;
 
-use super::kinds::{Kind, of_controller, of_node};
+use super::kinds::{Kind, SERVICE, of_controller, of_node};
 use crate::{chain::chain, metrics::SourceFacts};
 
 type Told = (Kind, Result<Event<DynamicObject>, watcher::Error>);
@@ -192,7 +192,11 @@ impl Watched {
         is_missing && self.known.insert(name) || is_news
     }
 
-    fn insert(&mut self, kind: Kind, object: DynamicObject) -> bool {
+    fn insert(&mut self, kind: Kind, mut object: DynamicObject) -> bool {
+        // Most of an object, and of Services alone somebody asks for it.
+        if kind != SERVICE {
+            object.metadata.managed_fields = None;
+        }
         let Ok(mut value) = serde_json::to_value(object) else { return false };
         // Items of a list do not say it.
         value["apiVersion"] = Value::from(kind.api_version());

@@ -9,7 +9,7 @@ use kube::{
     core::{DynamicObject, PartialObjectMeta},
 };
 use lb_api::{Mirror, ObjectKey};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
@@ -69,8 +69,11 @@ impl Written {
     }
 
     /// From now on this is wanted, of the objects as they are known.
-    pub fn want(&mut self, mut documents: Vec<Document>, mirror: &Mirror) {
-        documents.iter_mut().for_each(|document| move_home(document, &self.namespace));
+    pub fn want(&mut self, documents: impl IntoIterator<Item = Document>, mirror: &Mirror) {
+        let documents = documents.into_iter().map(|mut document| {
+            move_home(&mut document, &self.namespace);
+            document
+        });
         self.applied.handle_wanted(documents, |document| mirror.uid(&subject(document)).map(str::to_owned));
     }
 
@@ -175,7 +178,7 @@ fn said(error: &Error) -> String {
 
 async fn carry_out(client: &Client, manager: &str, write: &Write) -> Result<(), kube::Error> {
     match write {
-        Write::Apply(wanted) => apply(client, manager, wanted).await,
+        Write::Apply(key, wanted) => apply(client, manager, key, wanted).await,
         Write::Delete(ObjectKey { kind, namespace, name }) => {
             let Some(kind) = Kind::written(kind) else { return Ok(()) };
             let deleted = kind.write(client.clone(), namespace).delete(name, &DeleteParams::default()).await;
@@ -187,18 +190,23 @@ async fn carry_out(client: &Client, manager: &str, write: &Write) -> Result<(), 
     }
 }
 
-async fn apply(client: &Client, manager: &str, Wanted { document, uid }: &Wanted) -> Result<(), kube::Error> {
-    let ObjectKey { kind, namespace, name } = &document.key;
+async fn apply(
+    client: &Client,
+    manager: &str,
+    key: &ObjectKey,
+    Wanted { text, uid }: &Wanted,
+) -> Result<(), kube::Error> {
+    let ObjectKey { kind, namespace, name } = key;
     let Some(kind) = Kind::written(kind) else { return Ok(()) };
+    let mut value: Value = serde_json::from_str(text).map_err(kube::Error::SerdeError)?;
     let api = kind.write(client.clone(), namespace);
     let params = PatchParams::apply(manager).force();
     match kind.kind {
         // There without us: only the status is ours, and the annotation that goes with it.
         "Service" | "IPAddressPool" => {
-            api.patch_status(name, &params, &Patch::Apply(&document.value)).await?;
+            api.patch_status(name, &params, &Patch::Apply(&value)).await?;
         }
         "Event" => {
-            let mut value = document.value.clone();
             if let Some(uid) = uid {
                 // By which `kubectl describe` finds it.
                 value["involvedObject"]["uid"] = uid.as_str().into();
@@ -206,7 +214,6 @@ async fn apply(client: &Client, manager: &str, Wanted { document, uid }: &Wanted
             api.patch(name, &params, &Patch::Apply(&value)).await?;
         }
         _ => {
-            let mut value = document.value.clone();
             let status = value.as_object_mut().and_then(|fields| fields.remove("status"));
             api.patch(name, &params, &Patch::Apply(&value)).await?;
             if let Some(status) = status {

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{status::StatusError, table::columns};
-use crate::output::{Knowledge, Member, Members, MembersObject, OwnerStatus};
+use crate::output::{Knowledge, Member, Members, MembersObject, OwnerStatus, from_yaml};
 
 /// What nodes see, by the name of the node that sees it.
 pub type Views = BTreeMap<String, Members>;
@@ -28,8 +28,8 @@ pub fn read_views(outputs: &[PathBuf]) -> Result<Views, StatusError> {
         for path in files(&output.join("NodeMembers"))? {
             let text = fs::read_to_string(&path);
             let text = text.map_err(|source| StatusError::Read { path: path.clone(), source })?;
-            let object: MembersObject = serde_saphyr::from_str(&text)
-                .map_err(|error| StatusError::Decode { path, message: error.to_string() })?;
+            let object: MembersObject =
+                from_yaml(&text).map_err(|message| StatusError::Decode { path, message })?;
             let node = object.metadata.get("name").cloned().unwrap_or_default();
             if views.get(&node).is_none_or(|known| known.at < object.status.at) {
                 views.insert(node, object.status);

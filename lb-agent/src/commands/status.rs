@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::table::columns;
-use crate::output::{NodeStatus, NodeStatusObject};
+use crate::output::{NodeStatus, NodeStatusObject, from_yaml};
 
 /// Why there is no status.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub fn read_status(output: &Path, node: Option<&str>) -> Result<NodeStatusObject
         io::ErrorKind::NotFound => StatusError::None { dir: dir.clone() },
         _ => StatusError::Read { path: path.clone(), source },
     })?;
-    serde_saphyr::from_str(&text).map_err(|error| StatusError::Decode { path, message: error.to_string() })
+    from_yaml(&text).map_err(|message| StatusError::Decode { path, message })
 }
 
 /// Whether the agent that has written the status still runs.

@@ -14,7 +14,7 @@ use tokio::{
     time::interval,
 };
 
-use super::{decider::Decider, objects::released, secret, tables::add_table_sizes};
+use super::{decider::Decider, objects::released, secret, tables::add_table_size};
 use crate::{
     chain::chain,
     cluster::{self, Leadership, Watched, Written},
@@ -66,9 +66,12 @@ const LEASE: &str = "magnetite-controller";
 const LOOK: Duration = Duration::from_secs(600);
 /// Until it is asked again whether this one still holds it.
 const UNCONFIRMED: Duration = Duration::from_secs(1);
-/// What changes together is looked at together: for so long, or for so many times what the last look took.
-const SETTLE: Duration = Duration::from_millis(10);
-const SETTLE_RATIO: u32 = 4;
+/// What changes together is looked at together: for so long it is waited for.
+const SETTLE: Duration = Duration::from_millis(3);
+/// Between two looks at everything there is so many times what the first of them took: they take half of the time at most.
+const REST_RATIO: u32 = 1;
+/// What comes back of our own writes may wait for so long: there is nothing to decide in it.
+const ECHO: Duration = Duration::from_secs(5);
 
 /// Allocates until SIGTERM or SIGINT.
 ///
@@ -98,8 +101,8 @@ pub async fn run_in_cluster(options: ClusterOptions) -> Result<(), ClusterError>
 struct Acting {
     decider: Decider,
     written: Written,
-    /// What the last look at everything took.
-    took: Duration,
+    /// When everything may be looked at again.
+    rested: Instant,
     /// Ends with this.
     _secret: JoinSet<()>,
 }
@@ -121,45 +124,57 @@ async fn control(
 ) {
     let mut acting: Option<Acting> = None;
     let mut again: Option<Instant> = None;
+    let mut look_at: Option<Instant> = None;
     let mut facts = ControllerFacts::default();
     let mut look = interval(LOOK);
     loop {
         metrics.beat();
-        let mut has_changed = false;
+        let mut wait = None;
         tokio::select! {
-            () = watched.changed() => has_changed = true,
-            _ = look.tick() => has_changed = true,
+            () = watched.changed() => wait = Some(if watched.mirror().has_news() { SETTLE } else { ECHO }),
+            _ = look.tick() => wait = Some(SETTLE),
+            () = until(look_at) => {}
             () = leadership.changed() => {}
             () = progress(acting.as_mut()) => {}
             () = until(again) => {}
         }
         again = None;
+        if let Some(wait) = wait {
+            let at = Instant::now() + wait;
+            look_at = Some(look_at.map_or(at, |known| known.min(at)));
+        }
         let (leads, is_complete) = (leadership.leads(Instant::now()), watched.is_complete());
         if !leads || !is_complete {
-            acting = None;
+            (acting, look_at) = (None, None);
             if is_complete {
                 metrics.set(ControllerFacts { source: watched.facts(), ..ControllerFacts::default() });
             }
             continue;
         }
         let is_new = acting.is_none();
-        let Acting { decider, written, took, .. } = acting.get_or_insert_with(|| Acting {
+        let Acting { decider, written, rested, .. } = acting.get_or_insert_with(|| Acting {
             decider: Decider::new(Memory::default(), Allocator::new(options.rest, options.pool_edit), None),
             written: Written::new(client.clone(), MANAGER, &options.namespace),
-            took: Duration::ZERO,
+            rested: Instant::now(),
             _secret: [secret::keep(client.clone(), options.namespace.clone())].into_iter().collect(),
         });
-        if has_changed || is_new {
-            tokio::time::sleep(SETTLE.max(*took * SETTLE_RATIO)).await;
-            let begin = Instant::now();
+        let begin = Instant::now();
+        // Meanwhile what was decided is written.
+        look_at = look_at.map(|at| at.max(*rested));
+        if is_new || look_at.is_some_and(|at| at <= begin) {
+            look_at = None;
             watched.take_waiting();
-            let settled = decider.decide_objects(watched.mirror_mut(), begin);
-            let mut documents = decider.tell(settled);
+            decider.decide_objects(watched.mirror_mut(), begin);
+            let mirror = watched.mirror();
+            let settled = mirror.settled();
             facts.decided(&settled.allocation, settled.problems.len());
-            add_table_sizes(&mut documents, watched.mirror(), jiff::Timestamp::now());
-            documents.extend(released(watched.mirror()));
-            written.want(documents, watched.mirror());
-            *took = begin.elapsed();
+            let now = jiff::Timestamp::now();
+            let documents = decider.tell(settled).map(|mut document| {
+                add_table_size(&mut document, mirror, now);
+                document
+            });
+            written.want(documents.chain(released(mirror)), mirror);
+            *rested = Instant::now() + begin.elapsed() * REST_RATIO;
             (facts.source, facts.leads) = (watched.facts(), true);
             metrics.set(facts.clone());
         }

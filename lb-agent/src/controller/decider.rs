@@ -62,15 +62,13 @@ impl Decider {
     }
 
     /// What there is to write of a decision; what is new of it is logged.
-    pub fn tell(&mut self, settled: &Settled) -> Vec<Document> {
+    pub fn tell<'a>(&'a mut self, settled: &'a Settled) -> impl Iterator<Item = Document> + 'a {
         self.log(&settled.allocation);
         self.told = settled.allocation.clone();
         self.log_problems(&settled.problems);
         let now = Moment::now().time;
         self.events.observe(settled, facts(settled), now);
-        let mut documents = objects(settled, self.validity.observe(settled, now));
-        documents.extend(self.events.documents());
-        documents
+        objects(settled, self.validity.observe(settled, now)).chain(self.events.documents())
     }
 
     /// What is wrong with objects and was not; of allocations it is said elsewhere.

@@ -100,7 +100,7 @@ pub fn dry_run(source: &Path) -> Result<Vec<Document>, Error> {
     let mut allocator = Allocator::new(Duration::ZERO, PoolEdit::default());
     let settled = Memory::default()
         .settle_by(&source::read(source)?, |snapshot| allocator.handle_snapshot(snapshot, Instant::now()));
-    Ok(objects(&settled, Timestamp::UNIX_EPOCH))
+    Ok(objects(&settled, Timestamp::UNIX_EPOCH).collect())
 }
 
 struct Driver {
@@ -135,7 +135,7 @@ impl Driver {
             tracing::warn!(source = %self.options.source.display(), "no object in the source yet: nothing is changed");
             return Ok(());
         }
-        let documents = self.decider.tell(&settled);
+        let documents: Vec<Document> = self.decider.tell(&settled).collect();
         self.writer.write(&documents)?;
         self.given.set(&settled.allocation);
         Ok(())

@@ -8,16 +8,16 @@ use serde_json::json;
 use super::CONTROLLER;
 use crate::output::{Document, configuration, document, services};
 
-/// Status of Services and pools, and of the configuration, which is as it is since then.
-pub fn objects(settled: &Settled, since: Timestamp) -> Vec<Document> {
-    let mut documents = services(CONTROLLER, &settled.allocation);
+/// Status of Services and pools, and of the configuration, which is as it is since then. One after the other: of thousands of Services
+/// all together would take the most memory.
+pub fn objects(settled: &Settled, since: Timestamp) -> impl Iterator<Item = Document> {
     let cleared = settled.snapshot.services.iter().filter(|(name, service)| {
         !service.ingress.is_empty() && !settled.allocation.addresses.contains_key(*name)
     });
-    documents.extend(cleared.map(|(name, _)| without_addresses(&name.namespace, &name.name)));
+    let cleared = cleared.map(|(name, _)| without_addresses(&name.namespace, &name.name));
     let pools = settled.origins.keys().filter(|key| key.kind == "IPAddressPool");
     let counted = pools.filter_map(|key| Some((key, settled.allocation.counts.get(&key.name)?)));
-    documents.extend(counted.map(|(key, counts)| {
+    let pools = counted.map(|(key, counts)| {
         let value = json!({
             "apiVersion": "metallb.io/v1beta1",
             "kind": key.kind,
@@ -25,10 +25,10 @@ pub fn objects(settled: &Settled, since: Timestamp) -> Vec<Document> {
             "status": pool_status(counts),
         });
         document(CONTROLLER, &key.kind, &key.namespace, &key.name, value)
-    }));
+    });
     let labels = json!({"metallb.io/component-type": "controller"});
-    documents.push(configuration(CONTROLLER, CONTROLLER, labels, ("poolReconcilerValid", since), settled));
-    documents
+    let state = configuration(CONTROLLER, CONTROLLER, labels, ("poolReconcilerValid", since), settled);
+    services(CONTROLLER, &settled.allocation).chain(cleared).chain(pools).chain([state])
 }
 
 /// Services that have something of ours, and are not ours any more: of another type or class.

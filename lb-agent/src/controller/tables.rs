@@ -9,27 +9,27 @@ use lb_core::{
 
 use crate::output::Document;
 
-/// Adds to what is written of Services how long their tables are. What somebody else has said is left to them.
-pub(super) fn add_table_sizes(documents: &mut [Document], mirror: &Mirror, now: Timestamp) {
-    let services = &mirror.settled().snapshot.services;
-    for document in documents.iter_mut().filter(|document| document.key.kind == "Service") {
-        let name = document.key.object_name();
-        let Some(service) = services.get(&name) else { continue };
-        let said = match mirror.table_sizer(&name) {
-            Sizer::Others => continue,
-            Sizer::Nobody => None,
-            Sizer::We => said(service),
-        };
-        let Said { size, grown } = next(said, backends(service), now.as_second());
-        let text = match size.previous {
-            Some(previous) => format!("{},{previous}", size.length),
-            None => size.length.to_string(),
-        };
-        let annotations = &mut document.value["metadata"]["annotations"];
-        annotations[TABLE_SIZE] = text.into();
-        if let Some(time) = grown.and_then(|seconds| Timestamp::from_second(seconds).ok()) {
-            annotations[TABLE_GROWN] = time.to_string().into();
-        }
+/// Adds to what is written of a Service how long its table is. What somebody else has said is left to them.
+pub(super) fn add_table_size(document: &mut Document, mirror: &Mirror, now: Timestamp) {
+    if document.key.kind != "Service" {
+        return;
+    }
+    let name = document.key.object_name();
+    let Some(service) = mirror.settled().snapshot.services.get(&name) else { return };
+    let said = match mirror.table_sizer(&name) {
+        Sizer::Others => return,
+        Sizer::Nobody => None,
+        Sizer::We => said(service),
+    };
+    let Said { size, grown } = next(said, backends(service), now.as_second());
+    let text = match size.previous {
+        Some(previous) => format!("{},{previous}", size.length),
+        None => size.length.to_string(),
+    };
+    let annotations = &mut document.value["metadata"]["annotations"];
+    annotations[TABLE_SIZE] = text.into();
+    if let Some(time) = grown.and_then(|seconds| Timestamp::from_second(seconds).ok()) {
+        annotations[TABLE_GROWN] = time.to_string().into();
     }
 }
 
@@ -81,9 +81,11 @@ mod tests {
             mirror.insert(object);
         }
         mirror.settle(|snapshot, changed, allocation| allocation.hold(snapshot, changed));
-        let mut documents = services(CONTROLLER, &mirror.settled().allocation);
-        add_table_sizes(&mut documents, &mirror, Timestamp::UNIX_EPOCH);
-        documents.remove(0).value["metadata"]["annotations"].take()
+        let document = services(CONTROLLER, &mirror.settled().allocation).next();
+        document.map_or(Value::Null, |mut document| {
+            add_table_size(&mut document, &mirror, Timestamp::UNIX_EPOCH);
+            document.value["metadata"]["annotations"].take()
+        })
     }
 
     #[test]

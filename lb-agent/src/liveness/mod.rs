@@ -85,6 +85,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// What a status says of it: neither what was counted nor by which orders.
+    pub fn told(&self) -> impl PartialEq + '_ {
+        (&self.standing, &self.claims, self.algorithm)
+    }
+
     /// What a pass depends on, beside the standing.
     pub fn neighbourhood(&self) -> impl PartialEq + '_ {
         (&self.proven, &self.descriptions, self.algorithm, self.standing.absent().collect::<Vec<Leg>>())

@@ -118,6 +118,8 @@ const RESYNC: Duration = Duration::from_secs(60);
 const WHOLE_RESYNC: u32 = 10;
 /// The status is so old at most after endpoints have changed.
 const TELL: Duration = Duration::from_millis(500);
+/// Where it takes long to write it, it is older: so many times what that took.
+const TELL_RATIO: u32 = 20;
 /// How nodes are seen is written anew.
 const MEMBERS: Duration = Duration::from_secs(5);
 /// MACs of nodes are confirmed.
@@ -174,7 +176,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
             changed = driver.liveness.changed() => {
                 changed?;
                 if !driver.meet() {
-                    if !Arc::ptr_eq(&driver.met, &driver.told) {
+                    // Each order is acknowledged: that alone is no reason to write it all.
+                    if driver.met.told() != driver.told.told() {
                         let done = driver.tell();
                         driver.log_failure("writing the status", done);
                     }
@@ -297,6 +300,8 @@ struct Driver {
     rested: Instant,
     /// When the status is to be written, if endpoints have changed since it was.
     tell_at: Option<Instant>,
+    /// What it took to write it.
+    telling: Duration,
 }
 
 impl Driver {
@@ -351,6 +356,7 @@ impl Driver {
             resyncs: 0,
             rested: Instant::now(),
             tell_at: None,
+            telling: Duration::ZERO,
             options,
         })
     }
@@ -534,13 +540,14 @@ impl Driver {
         if !ops.is_empty() {
             self.order().await?;
         }
-        self.tell_at.get_or_insert(Instant::now() + TELL);
+        self.tell_at.get_or_insert(Instant::now() + TELL.max(self.telling * TELL_RATIO));
         Ok(true)
     }
 
     /// Writes the status: what was planned last, as nodes stand now.
     fn tell(&mut self) -> Result<(), Error> {
         self.tell_at = None;
+        let begin = Instant::now();
         let Some((plan, placed)) = &self.planned else { return Ok(()) };
         let seen = self.liveness.seen();
         let standing = &seen.standing;
@@ -585,6 +592,7 @@ impl Driver {
         let local = self.feed.tell(documents);
         self.writer.write(&local)?;
         self.told = seen;
+        self.telling = begin.elapsed();
         Ok(())
     }
 

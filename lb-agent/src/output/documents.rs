@@ -39,7 +39,7 @@ pub fn documents(
     maps: Option<&MapsView>,
 ) -> Vec<Document> {
     let name = &plan.node.0;
-    let mut documents: Vec<Document> = services(name, &settled.allocation);
+    let mut documents: Vec<Document> = services(name, &settled.allocation).collect();
     documents.extend(announced(plan, owned));
     documents.extend(conditions(plan, &status));
     let labels = json!({"metallb.io/component-type": "speaker", "metallb.io/node-name": name});
@@ -64,8 +64,8 @@ pub fn documents(
 }
 
 /// Addresses of Services that have some, and of which pool they are.
-pub(crate) fn services(author: &str, allocation: &Allocation) -> Vec<Document> {
-    let of = |(service, addresses): (&ObjectName, &Vec<IpAddr>)| {
+pub(crate) fn services(author: &str, allocation: &Allocation) -> impl Iterator<Item = Document> {
+    let of = move |(service, addresses): (&ObjectName, &Vec<IpAddr>)| {
         let ingress: Vec<Value> =
             addresses.iter().map(|address| json!({"ip": address, "ipMode": "VIP"})).collect();
         let pool = allocation.pools.get(service);
@@ -83,7 +83,7 @@ pub(crate) fn services(author: &str, allocation: &Allocation) -> Vec<Document> {
         });
         document(author, "Service", &service.namespace, &service.name, value)
     };
-    allocation.addresses.iter().map(of).collect()
+    allocation.addresses.iter().map(of)
 }
 
 /// `ServiceL2Status` for each Service that this node answers for (MetalLB: `api/v1beta1/servicel2status_types.go`,

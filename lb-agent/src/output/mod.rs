@@ -28,4 +28,4 @@ pub use status::{
     PeerStatus, ServiceStatus, VipStatus, mac,
 };
 pub(crate) use writer::component;
-pub use writer::{Error, Writer, to_yaml};
+pub use writer::{Error, Writer, from_yaml, to_yaml};

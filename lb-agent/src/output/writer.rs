@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_api::ObjectKey;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{documents::Document, records::Records};
 
@@ -109,6 +109,16 @@ pub fn to_yaml(value: &impl Serialize) -> Result<String, Error> {
     serde_saphyr::to_string(value).map_err(|error| Error::Encode(error.to_string()))
 }
 
+/// What an agent has written as YAML: as long as it may be, for a node has tens of thousands of endpoints.
+///
+/// # Errors
+/// It is no YAML, or of another form; in words.
+pub fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let mut options = serde_saphyr::Options::default();
+    options.budget = None;
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+}
+
 /// Names come from objects: none may lead out of the directory.
 pub(crate) fn component(name: &str) -> String {
     let name = name.replace(['/', '\0'], "_");
@@ -137,6 +147,15 @@ mod tests {
     use super::*;
 
     type Done = Result<(), Box<dyn std::error::Error>>;
+
+    #[test]
+    fn what_a_node_with_fifty_thousand_endpoints_says_is_read_again() -> Done {
+        let endpoints: BTreeMap<String, BTreeMap<&str, &str>> =
+            (0..60_000).map(|n| (n.to_string(), [("node", "n1"), ("ready", "true")].into())).collect();
+        let read: BTreeMap<String, BTreeMap<String, String>> = from_yaml(&to_yaml(&endpoints)?)?;
+        assert_eq!(read.len(), endpoints.len());
+        Ok(())
+    }
 
     fn document(node: &str, name: &str, value: u32) -> Document {
         let key = ObjectKey { kind: "K".to_owned(), namespace: "n".to_owned(), name: name.to_owned() };

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use proptest::{prelude::*, sample::subsequence};
 use serde_json::json;
 
@@ -141,6 +143,37 @@ fn without_any_configuration_the_last_one_holds() {
     let settled = mirror.settle(hold);
     assert_eq!(settled.snapshot.pools.keys().collect::<Vec<_>>(), ["new"]);
     assert!(settled.allocation.addresses.is_empty(), "somebody else's address");
+}
+
+#[test]
+fn what_was_written_to_a_service_is_no_news_when_it_comes_back() {
+    let mut waiting = service(json!({}));
+    waiting["status"] = json!({});
+    let mut written = service(json!({}));
+    written["metadata"]["annotations"] = json!({"metallb.io/ip-allocated-from-pool": "main"});
+    let mut elsewhere = written.clone();
+    elsewhere["status"]["loadBalancer"]["ingress"] = json!([{"ip": "192.0.2.9"}]);
+    let mut asking = written.clone();
+    asking["spec"]["externalTrafficPolicy"] = json!("Local");
+    let mut other = written.clone();
+    other["metadata"]["uid"] = json!("2");
+    for (object, is_news) in [(&written, false), (&elsewhere, true), (&asking, true), (&other, true)] {
+        let mut mirror = Mirror::default();
+        mirror.insert(pool("main", "192.0.2.0/26"));
+        mirror.insert(waiting.clone());
+        assert!(mirror.has_news());
+        mirror.settle(|snapshot, _, allocation| {
+            *allocation = lb_core::allocate::allocate(snapshot);
+            allocation.addresses.insert(web(), vec![IpAddr::from([192, 0, 2, 1])]);
+        });
+        assert!(!mirror.has_news());
+        assert!(mirror.insert(object.clone()));
+        assert_eq!(mirror.has_news(), is_news, "{object}");
+    }
+    let mut mirror = full();
+    mirror.settle(hold);
+    assert!(mirror.insert(slice("web-9", "10.0.0.9")) && !mirror.has_news(), "it has no say in addresses");
+    assert!(mirror.remove(&key("Service", "shop", "web")) && mirror.has_news());
 }
 
 #[test]

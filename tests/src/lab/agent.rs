@@ -47,7 +47,7 @@ pub struct Node {
 const CAPABILITIES: &str = "+bpf,+net_admin,+net_raw,+perfmon";
 
 /// So that glibc gives back what it needs no more: what was freed counts against a pod's limit.
-const ALLOCATOR: [(&str, &str); 3] =
+pub(super) const ALLOCATOR: [(&str, &str); 3] =
     [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
 
 /// In each node's own namespace.

@@ -32,7 +32,7 @@ pub use crowd::{CROWD_MACS, Crowd};
 pub use limits::{Limits, cannot_limit};
 pub use listener::{Heard, Listener};
 pub use namespace::{Namespace, ip, run};
-pub use objects::{Endpoint, Objects, SECRET, memberlist, service, slice};
+pub use objects::{Endpoint, Objects, SECRET, memberlist, node, pool, service, slice};
 pub use pod::{POD_PORT, Pod, serve};
 pub(crate) use runs::CGROUPS;
 pub use runs::{Machines, Run, clean, early_log, runs};
