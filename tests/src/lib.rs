@@ -3,6 +3,7 @@
 pub mod api_server;
 pub mod fixture;
 pub mod frames;
+pub mod harness;
 pub mod kubelets;
 pub mod lab;
 pub mod manifests;

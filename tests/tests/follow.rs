@@ -10,10 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Event, Service};
 use kube::{Api, Client, api::ListParams};
 use lb_api::crd::{ConfigurationResult, ConfigurationState, ServiceL2Status};
-use libtest_mimic::{Arguments, Failed, Trial};
 use magnetite_tests::{
-    api_server::programs,
-    lab::{Endpoint, Lab, Node, WEB, agent_program, controller_log, frontend, last_lines, slice},
+    harness,
+    lab::{Endpoint, Lab, Node, WEB, controller_log, frontend, last_lines, slice},
     manifests::NAMESPACE as SYSTEM,
 };
 use serde_json::{Value, json};
@@ -30,20 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(5);
 
 fn main() {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let cannot_run = match (rustix::process::geteuid().is_root(), programs(), agent_program()) {
-        (false, ..) => Some("not root"),
-        (_, None, _) => Some("no Kubernetes, cargo xtask test cluster builds it"),
-        (_, _, Err(_)) => Some("no agent, cargo build --release --package lb-agent"),
-        _ if lb_agent::OBJECT.is_empty() => Some("no BPF object, cargo xtask build-ebpf makes it"),
-        _ => None,
-    };
-    let trials = TESTS.map(|(name, test)| match cannot_run {
-        None => Trial::test(name, move || run(test).map_err(|error| Failed::from(format!("{error:#}")))),
-        Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
-    });
-    libtest_mimic::run(&arguments, trials.into()).exit();
+    let without_object =
+        lb_agent::OBJECT.is_empty().then_some("no BPF object, cargo xtask build-ebpf makes it");
+    let tests = TESTS.map(|(name, test)| (name, move || run(test)));
+    harness::run(tests, harness::without_cluster().or(without_object));
 }
 
 fn run(test: Test) -> Result<()> {

@@ -47,7 +47,7 @@ fn main() -> Result<()> {
         }
     }
     ensure!(trials.len() >= 3, "scenarios are missing");
-    for name in ["chart", "config-map"] {
+    for name in ["chart", "class", "config-map"] {
         trials.push(Trial::test(format!("migration::{name}"), move || {
             migration(name).map_err(|error| format!("{error:#}").into())
         }));

@@ -19,9 +19,9 @@ use kube::{
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use lb_api::crd::IPAddressPool;
-use libtest_mimic::{Arguments, Failed, Trial};
 use magnetite_tests::{
-    api_server::{ApiServer, apply, programs},
+    api_server::{ApiServer, apply},
+    harness,
     lab::agent_program,
     manifests::{NAMESPACE as SYSTEM, apply_definitions},
 };
@@ -30,25 +30,12 @@ use serde_json::{Value, json};
 type Test = fn() -> Result<()>;
 
 fn main() {
-    let mut arguments = Arguments::from_args();
-    // One API server at a time.
-    arguments.test_threads = Some(1);
-    let cannot_run = match (rustix::process::geteuid().is_root(), programs(), agent_program()) {
-        (false, ..) => Some("not root"),
-        (_, None, _) => Some("no Kubernetes, cargo xtask test cluster builds it"),
-        (_, _, Err(_)) => Some("no agent, cargo build --release --package lb-agent"),
-        _ => None,
-    };
     let tests: [(&str, Test); 3] = [
         ("an_installation_is_taken_over_step_by_step", an_installation_is_taken_over_step_by_step),
         ("what_would_be_lost_is_not_lost_by_accident", what_would_be_lost_is_not_lost_by_accident),
         ("a_cluster_is_validated_like_files", a_cluster_is_validated_like_files),
     ];
-    let trials = tests.map(|(name, test)| match cannot_run {
-        None => Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}")))),
-        Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
-    });
-    libtest_mimic::run(&arguments, trials.into()).exit();
+    harness::run(tests, harness::without_cluster());
 }
 
 /// What the agent says, asked for something about the cluster.

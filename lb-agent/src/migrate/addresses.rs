@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    installation::{Installation, Part, text},
+    installation::{Installation, text},
     labels::{Match, selects},
 };
 
@@ -67,15 +67,14 @@ pub enum Change {
     Waits,
 }
 
-/// Services that MetalLB serves, or that we would.
+/// Services that MetalLB serves, and we would.
 pub fn addresses(installation: &Installation) -> Vec<ServiceAddresses> {
-    let class = installation.flag("Deployment", Part::Controller, "lb-class");
-    let class = class.map(|(_, class)| class).filter(|class| !class.is_empty());
+    let class = installation.class();
     let routes = Routes::of(installation);
     let wrong = wrong(installation);
     let services = installation.of_kind("Service").filter(|(_, object)| {
         let of_class = object["spec"]["loadBalancerClass"].as_str();
-        object["spec"]["type"] == "LoadBalancer" && (of_class.is_none() || of_class == class.as_deref())
+        object["spec"]["type"] == "LoadBalancer" && of_class == class.as_deref()
     });
     services.map(|(key, object)| of_service(installation, key, object, &routes, &wrong)).collect()
 }
@@ -105,12 +104,9 @@ fn of_service(
         (false, false) if has.is_subset(&gets) => Change::Gains,
         (false, false) => Change::Moves,
     };
-    let class = object["spec"]["loadBalancerClass"].as_str();
-    let of_class = class
-        .map(|class| format!("spec.loadBalancerClass {class}: only Services without a class are served"));
     let error = settled.allocation.errors.get(&name).map(ToString::to_string);
     let remark = settled.allocation.remarks.get(&name).map(ToString::to_string);
-    let why = of_class.or(error).or_else(|| wrong.get(key).cloned()).or(remark);
+    let why = error.or_else(|| wrong.get(key).cloned()).or(remark);
     let loss = match (change, announced) {
         (Change::Loses, _) => Some("its address: it would get none".to_owned()),
         (Change::Moves, _) => Some("its address: it would get another".to_owned()),

@@ -7,7 +7,7 @@ use lb_core::allocate::Remark;
 use serde_json::Value;
 
 use super::{
-    installation::{Installation, Part, Whose, annotation, label, text},
+    installation::{IGNORE_EXCLUDE_LB, Installation, LB_CLASS, Part, Whose, annotation, label, text},
     labels::{Match, selects},
     policies::other_kinds,
     report::Finding,
@@ -51,23 +51,6 @@ pub fn not_taken_over(installation: &Installation) -> Vec<Finding> {
             }
         };
         say(key.to_string(), "", words);
-    }
-    for (kind, part) in [("Deployment", Part::Controller), ("DaemonSet", Part::Speaker)] {
-        let flags = [
-            (
-                "lb-class",
-                "Services with a class are not served: those without one are, which MetalLB leaves alone when it has a class",
-            ),
-            (
-                "ignore-exclude-lb",
-                "nodes with the label node.kubernetes.io/exclude-from-external-load-balancers announce nothing",
-            ),
-        ];
-        for (flag, words) in flags {
-            if let Some((key, _)) = installation.flag(kind, part, flag) {
-                say(key.to_string(), &format!("--{flag}"), words);
-            }
-        }
     }
     excluded_links(installation, &mut say);
     findings
@@ -144,6 +127,15 @@ pub fn differences(installation: &Installation) -> Vec<Finding> {
                 say(object.to_string(), &problem.field, words);
             }
             _ => {}
+        }
+    }
+    for (kind, part) in [("Deployment", Part::Controller), ("DaemonSet", Part::Speaker)] {
+        for flag in [LB_CLASS, IGNORE_EXCLUDE_LB] {
+            let Some((key, value)) = installation.flag(kind, Whose::MetalLb, part, flag) else { continue };
+            let given = if value.is_empty() { format!("--{flag}") } else { format!("--{flag}={value}") };
+            let words =
+                format!("means the same with us, and our manifests do not say it: give {given} to ours");
+            say(key.to_string(), &format!("--{flag}"), words);
         }
     }
     if let Some(pools) = ambiguous(installation) {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_api::{Memory, Mirror, ObjectKey, Settled};
+use lb_api::{Memory, Mirror, ObjectKey, Reading, Settled};
 use lb_core::allocate::{Allocator, PoolEdit};
 use serde_json::Value;
 
@@ -20,6 +20,10 @@ pub struct Installation {
     pub is_live: bool,
     objects: BTreeMap<ObjectKey, Value>,
 }
+
+/// Flags that mean the same with us.
+pub const LB_CLASS: &str = "lb-class";
+pub const IGNORE_EXCLUDE_LB: &str = "ignore-exclude-lb";
 
 /// Which part of MetalLB, or of us, an object runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,27 +46,51 @@ pub enum Whose {
 impl Installation {
     /// From files, by name.
     pub fn of_files(files: &BTreeMap<String, Vec<u8>>, namespace: &str) -> Self {
-        let mut allocator = allocator();
-        let settled = Memory::default()
-            .settle_by(files, |snapshot| allocator.handle_snapshot(snapshot, Instant::now()));
-        Self::new(namespace, lb_api::objects(files), settled, false)
+        let (installation, mut allocator) =
+            (Self::new(namespace, lb_api::objects(files), false), allocator());
+        let mut memory = Memory::default();
+        memory.set_reading(installation.reading());
+        let settled = memory.settle_by(files, |snapshot| allocator.handle_snapshot(snapshot, Instant::now()));
+        Self { settled, ..installation }
     }
 
     /// From objects as an API server tells of them.
     pub fn of_objects(objects: Vec<Value>, namespace: &str) -> Self {
-        let (mut mirror, mut allocator) = (Mirror::default(), allocator());
-        for object in objects.iter().filter(|object| is_read(object, namespace)) {
+        let (installation, mut allocator) = (Self::new(namespace, objects, true), allocator());
+        let mut mirror = Mirror::new(installation.reading());
+        for object in installation.objects.values().filter(|object| is_read(object, namespace)) {
             mirror.insert(object.clone());
         }
         let settled = mirror.settle(|snapshot, _, allocation| {
             *allocation = allocator.handle_snapshot(snapshot, Instant::now());
         });
-        Self::new(namespace, objects, settled.clone(), true)
+        Self { settled: settled.clone(), ..installation }
     }
 
-    fn new(namespace: &str, objects: Vec<Value>, settled: Settled, is_live: bool) -> Self {
+    fn new(namespace: &str, objects: Vec<Value>, is_live: bool) -> Self {
         let objects = objects.into_iter().map(|object| (key_of(&object), object)).collect();
-        Self { namespace: namespace.to_owned(), settled, is_live, objects }
+        Self { namespace: namespace.to_owned(), settled: Settled::default(), is_live, objects }
+    }
+
+    /// As MetalLB reads objects, and after it we.
+    fn reading(&self) -> Reading {
+        let ignore = self.flag_of_either("DaemonSet", Part::Speaker, IGNORE_EXCLUDE_LB);
+        Reading {
+            lb_class: self.class(),
+            ignore_exclude_lb: ignore.is_some_and(|value| value != "false"),
+            ..Reading::default()
+        }
+    }
+
+    /// The class of the Services that are served; none for those without any.
+    pub fn class(&self) -> Option<String> {
+        self.flag_of_either("Deployment", Part::Controller, LB_CLASS).filter(|class| !class.is_empty())
+    }
+
+    /// MetalLB's, or ours when MetalLB is gone.
+    fn flag_of_either(&self, kind: &str, part: Part, flag: &str) -> Option<String> {
+        let of = |whose| self.flag(kind, whose, part, flag).map(|(_, value)| value);
+        of(Whose::MetalLb).or_else(|| of(Whose::Ours))
     }
 
     /// All objects of a kind, in the order of namespace and name.
@@ -123,10 +151,10 @@ impl Installation {
             || self.running("DaemonSet", Whose::MetalLb, Part::Speaker).next().is_some()
     }
 
-    /// The value of a flag of a part of MetalLB: `--flag=value` or `--flag value`, and empty if it stands alone.
-    pub fn flag(&self, kind: &str, part: Part, flag: &str) -> Option<(&ObjectKey, String)> {
+    /// The value of a flag of a part: `--flag=value` or `--flag value`, and empty if it stands alone.
+    pub fn flag(&self, kind: &str, whose: Whose, part: Part, flag: &str) -> Option<(&ObjectKey, String)> {
         let kind = if kind == "Deployment" { "Deployment" } else { "DaemonSet" };
-        self.running(kind, Whose::MetalLb, part).find_map(|(key, object)| {
+        self.running(kind, whose, part).find_map(|(key, object)| {
             let words = containers(object).flat_map(arguments).collect::<Vec<_>>();
             let at = words.iter().position(|word| {
                 let word = word.trim_start_matches('-');

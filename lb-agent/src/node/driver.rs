@@ -1,6 +1,7 @@
 //! The clock, the files, the kernel: what [`pass`] is given, and what is done with what it returns.
 
 mod links;
+mod telling;
 
 use std::{
     collections::BTreeMap,
@@ -13,10 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 use lb_api::{Memory, Reading};
-use lb_common::{
-    hash::HashKey,
-    layout::{ALGORITHM_VERSION, CONFIG_VERSION, STATE_VERSION},
-};
+use lb_common::hash::HashKey;
 use lb_core::{
     claims::Report,
     liveness::{Profile, Standing},
@@ -31,8 +29,7 @@ use tokio::{
 };
 
 use super::{
-    Pass, changes,
-    facts::facts,
+    Pass,
     feed::{self, Feed, FeedOptions},
     groups::Groups,
     leaving::{Change, Leaving},
@@ -44,11 +41,11 @@ use crate::{
     commands,
     dataplane::{self, Dataplane, EgressMode},
     liveness::{self, Orders},
-    metrics::{self, Facts, Listen, Metrics},
+    metrics::{self, Listen, Metrics},
     network::{Netlink, NetlinkError, keep_tags, leave_out_untagged},
     output::{
-        self, AgentStatus, Author, Document, DrainRequests, Events, LastGood, Members, Moment, NodeStatus,
-        Validity, Writer, conflict_facts, documents, owned, view,
+        self, Author, Document, DrainRequests, Events, LastGood, NodeStatus, Validity, Writer, documents,
+        owned, view,
     },
     source::{self, Source},
 };
@@ -542,66 +539,6 @@ impl Driver {
         }
         self.tell_at.get_or_insert(Instant::now() + TELL.max(self.telling * TELL_RATIO));
         Ok(true)
-    }
-
-    /// Writes the status: what was planned last, as nodes stand now.
-    fn tell(&mut self) -> Result<(), Error> {
-        self.tell_at = None;
-        let begin = Instant::now();
-        let Some((plan, placed)) = &self.planned else { return Ok(()) };
-        let seen = self.liveness.seen();
-        let standing = &seen.standing;
-        let mut status =
-            NodeStatus::of(plan, placed, standing, self.dataplane.attached(), self.feed.settled());
-        status.add_claims(&placed.armed, &seen.claims);
-        status.problems.extend(self.unserved.values().chain(self.unattached.values()).cloned());
-        status.problems.extend(self.feed.unheard().into_iter().map(|(why, kinds)| {
-            let kinds = kinds.join(", ");
-            format!("the API server is not heard: what is known of {kinds} holds until it is: {why}")
-        }));
-        let map_bytes = self.dataplane.map_bytes()?;
-        status.agent = Some(AgentStatus {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            pin_dir: self.options.pin_dir.display().to_string(),
-            state: STATE_VERSION,
-            config: CONFIG_VERSION,
-            algorithm: ALGORITHM_VERSION,
-            lowest_algorithm: seen.algorithm,
-            map_bytes,
-        });
-        let vips = placed.armed.vips(standing).filter(|(_, vip)| vip.owned != 0);
-        status.drain = self.leaving.status(vips.count());
-        changes::log(&self.status, &status);
-        self.status = status.clone();
-        let (now, armed) = (Moment::now(), &placed.armed);
-        let owned = owned(self.feed.settled(), armed, standing, &seen.claims);
-        let mut holds = facts(self.feed.settled(), &plan.node, &self.network, &owned);
-        holds.extend(conflict_facts(plan, &status));
-        self.events.observe(self.feed.settled(), holds, now.time);
-        if let Some(metrics) = &self.metrics {
-            let facts = Facts::of(plan, placed, standing, self.feed.settled(), &owned, map_bytes);
-            metrics.set(Facts { drain: status.drain.clone(), source: self.feed.facts(), ..facts });
-        }
-        let since = self.validity.observe(self.feed.settled(), now.time);
-        let mut documents = documents(plan, self.feed.settled(), status, &owned, since, None);
-        documents.extend(self.events.documents());
-        let snapshot = self.liveness.snapshots().newest();
-        documents.push(Members::of(plan, armed, standing, &snapshot, now).document(&plan.node));
-        self.standing = standing.clone();
-        let local = self.feed.tell(documents);
-        self.writer.write(&local)?;
-        self.told = seen;
-        self.telling = begin.elapsed();
-        Ok(())
-    }
-
-    /// Writes anew how each node is seen: when it last answered changes all the time.
-    fn tell_of_members(&mut self) -> Result<(), Error> {
-        let Some((plan, placed)) = &self.planned else { return Ok(()) };
-        let snapshot = self.liveness.snapshots().newest();
-        let members = Members::of(plan, &placed.armed, &self.standing, &snapshot, Moment::now());
-        Ok(self.writer.renew(&members.document(&plan.node))?)
     }
 
     fn log_failure<E: std::error::Error>(&self, what: &str, result: Result<(), E>) {

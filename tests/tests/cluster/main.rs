@@ -19,10 +19,10 @@ use lb_api::{
     TABLE_SIZE,
     crd::{ConfigurationState, IPAddressPool},
 };
-use libtest_mimic::{Arguments, Failed, Trial};
 use magnetite_tests::{
-    api_server::{ApiServer, apply, programs},
-    lab::{Controller, agent_program, controller_log as log_of, last_lines},
+    api_server::{ApiServer, apply},
+    harness,
+    lab::{Controller, controller_log as log_of, last_lines},
     manifests::{self, NAMESPACE as SYSTEM},
 };
 use serde_json::{Value, json};
@@ -32,15 +32,6 @@ type Test = fn() -> Result<()>;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() {
-    let mut arguments = Arguments::from_args();
-    // One API server at a time.
-    arguments.test_threads = Some(1);
-    let cannot_run = match (rustix::process::geteuid().is_root(), programs(), agent_program()) {
-        (false, ..) => Some("not root"),
-        (_, None, _) => Some("no Kubernetes, cargo xtask test cluster builds it"),
-        (_, _, Err(_)) => Some("no agent, cargo build --release --package lb-agent"),
-        _ => None,
-    };
     let tests: [(&str, Test); 5] = [
         ("services_get_addresses_and_keep_them", services_get_addresses_and_keep_them),
         (
@@ -57,11 +48,7 @@ fn main() {
             a_right_that_is_missing_is_named_until_it_is_given,
         ),
     ];
-    let trials = tests.into_iter().chain(gaps::TESTS).map(|(name, test)| match cannot_run {
-        None => Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}")))),
-        Some(why) => Trial::test(format!("{name} ({why})"), || Ok(())).with_ignored_flag(true),
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    harness::run(tests.into_iter().chain(gaps::TESTS), harness::without_cluster());
 }
 
 /// With what it said, if it fails; nothing may have been refused to it.
