@@ -44,8 +44,8 @@ use crate::{
     metrics::{self, Listen, Metrics},
     network::{Netlink, NetlinkError, keep_tags, leave_out_untagged},
     output::{
-        self, Author, Document, DrainRequests, Events, LastGood, NodeStatus, Validity, Writer, documents,
-        owned, view,
+        self, Author, Document, DrainRequests, Events, LastGood, NodeStatus, Validity, Writer, of_node,
+        of_services, owned, view,
     },
     source::{self, Source},
 };
@@ -260,7 +260,10 @@ pub fn dry_run(
     let Pass { plan, placed, ops: _ } = pass(&settled, node, network, &Maps::empty(&sizes), &local, None);
     let status = NodeStatus::of(&plan, &placed, &local.standing, &BTreeMap::new(), &settled);
     let owned = owned(&settled, &placed.armed, &local.standing, &Report::default());
-    Ok(documents(&plan, &settled, status, &owned, Timestamp::UNIX_EPOCH, Some(&view(&placed.maps))))
+    let mut documents = of_services(&plan, &settled, &status);
+    let (since, maps) = (Timestamp::UNIX_EPOCH, view(&placed.maps));
+    documents.extend(of_node(&plan, &settled, status, &owned, since, Some(&maps)));
+    Ok(documents)
 }
 
 struct Driver {

@@ -126,15 +126,18 @@ impl Feed {
         }
     }
 
+    /// Whether a controller gives Services their addresses, and says so.
+    pub fn has_controller(&self) -> bool {
+        matches!(self.origin, Origin::Cluster(_))
+    }
+
     /// Says something of the objects to whom they belong; what remains is for this machine alone.
     pub fn tell(&mut self, documents: Vec<Document>) -> Vec<Document> {
         match &mut self.origin {
             Origin::Files(_) => documents,
             Origin::Cluster(cluster) => {
                 let Cluster { watched, written } = &mut **cluster;
-                let (local, mut others): (Vec<_>, Vec<_>) = documents.into_iter().partition(is_local);
-                // The status of Services is the controller's.
-                others.retain(|document| document.key.kind != "Service");
+                let (local, others): (Vec<_>, Vec<_>) = documents.into_iter().partition(is_local);
                 written.want(others, watched.mirror());
                 written.start(Instant::now());
                 local

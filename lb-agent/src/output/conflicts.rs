@@ -127,7 +127,7 @@ pub const ADDRESS_CONFLICT: &str = "magnetite.io/AddressConflict";
 /// For each Service with a VIP that a stranger claims, the condition that says so. As others may see no stranger or another one,
 /// each node says it in an object of its own, which has the part of the Service that this node knows.
 pub(super) fn conditions(plan: &Plan, status: &NodeStatus) -> Vec<Document> {
-    let documents = of_services(plan, status).into_iter().map(|(service, conflicts)| {
+    let documents = conflicts_of_services(plan, status).into_iter().map(|(service, conflicts)| {
         let is_taken = conflicts.iter().any(|(.., conflict)| conflict.is_taken);
         let since = conflicts.iter().flat_map(|(.., c)| c.strangers.values()).map(|s| s.first).min();
         let messages: Vec<String> = conflicts.iter().map(|conflict| message(*conflict)).collect();
@@ -152,7 +152,7 @@ pub(super) fn conditions(plan: &Plan, status: &NodeStatus) -> Vec<Document> {
 
 /// The same as events, which an API server takes from a node.
 pub fn conflict_facts(plan: &Plan, status: &NodeStatus) -> Facts {
-    let facts = of_services(plan, status).into_iter().map(|(service, conflicts)| {
+    let facts = conflicts_of_services(plan, status).into_iter().map(|(service, conflicts)| {
         let messages: Vec<String> = conflicts.into_iter().map(message).collect();
         ((service.clone(), Reason::AddressConflict), messages.join("; "))
     });
@@ -161,7 +161,10 @@ pub fn conflict_facts(plan: &Plan, status: &NodeStatus) -> Facts {
 
 type Conflict<'a> = (IpAddr, &'a String, &'a ConflictStatus);
 
-fn of_services<'a>(plan: &'a Plan, status: &'a NodeStatus) -> BTreeMap<&'a ObjectName, Vec<Conflict<'a>>> {
+fn conflicts_of_services<'a>(
+    plan: &'a Plan,
+    status: &'a NodeStatus,
+) -> BTreeMap<&'a ObjectName, Vec<Conflict<'a>>> {
     let mut of_services: BTreeMap<_, Vec<Conflict<'_>>> = BTreeMap::new();
     for (address, vip) in &plan.vips {
         let segments = status.conflicts.get(&address.to_string()).into_iter().flatten();

@@ -28,9 +28,13 @@ pub fn is_local(document: &Document) -> bool {
     matches!(document.key.kind.as_str(), "NodeStatus" | "NodeMembers" | "NodeMaps")
 }
 
-/// What a node says: status of Services, announcements, configuration (and since when it is as it is) and the node; with `maps` what they
-/// should hold.
-pub fn documents(
+/// What a node says of Services where no controller does: their addresses, and what strangers have of them.
+pub fn of_services(plan: &Plan, settled: &Settled, status: &NodeStatus) -> Vec<Document> {
+    services(&plan.node.0, &settled.allocation).chain(conditions(plan, status)).collect()
+}
+
+/// What a node says of itself: announcements, configuration (and since when it is as it is) and status; with `maps` what they should hold.
+pub fn of_node(
     plan: &Plan,
     settled: &Settled,
     status: NodeStatus,
@@ -39,9 +43,7 @@ pub fn documents(
     maps: Option<&MapsView>,
 ) -> Vec<Document> {
     let name = &plan.node.0;
-    let mut documents: Vec<Document> = services(name, &settled.allocation).collect();
-    documents.extend(announced(plan, owned));
-    documents.extend(conditions(plan, &status));
+    let mut documents: Vec<Document> = announced(plan, owned);
     let labels = json!({"metallb.io/component-type": "speaker", "metallb.io/node-name": name});
     documents.push(configuration(
         name,

@@ -14,7 +14,7 @@ mod status;
 mod writer;
 
 pub use conflicts::{ADDRESS_CONFLICT, ConflictStatus, StrangerStatus, conflict_facts};
-pub use documents::{Document, Validity, documents, is_local};
+pub use documents::{Document, Validity, is_local, of_node, of_services};
 pub(crate) use documents::{configuration, document, services};
 pub use drain::{DrainRequest, DrainRequests, DrainStatus, FlowsStatus, timestamp};
 pub use events::{Author, Events, Facts, Reason};

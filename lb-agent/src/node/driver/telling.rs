@@ -7,7 +7,7 @@ use super::{Driver, Error};
 use crate::{
     metrics::Facts,
     node::{changes, facts::facts},
-    output::{AgentStatus, Members, Moment, NodeStatus, conflict_facts, documents, owned},
+    output::{AgentStatus, Members, Moment, NodeStatus, conflict_facts, of_node, of_services, owned},
 };
 
 impl Driver {
@@ -51,7 +51,12 @@ impl Driver {
             metrics.set(Facts { drain: status.drain.clone(), source: self.feed.facts(), ..facts });
         }
         let since = self.validity.observe(self.feed.settled(), now.time);
-        let mut documents = documents(plan, self.feed.settled(), status, &owned, since, None);
+        let settled = self.feed.settled();
+        let mut documents = match self.feed.has_controller() {
+            true => Vec::new(),
+            false => of_services(plan, settled, &status),
+        };
+        documents.extend(of_node(plan, settled, status, &owned, since, None));
         documents.extend(self.events.documents());
         let snapshot = self.liveness.snapshots().newest();
         documents.push(Members::of(plan, armed, standing, &snapshot, now).document(&plan.node));
