@@ -143,7 +143,9 @@ fn nothing_is_taken_away_that_somebody_would_miss() {
     };
     assert_eq!(blocked(&objects, false), 0, "it is somebody else's class");
     objects[0]["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["--lb-class=metallb"]);
-    assert_eq!(blocked(&objects, false), 2);
+    assert_eq!(blocked(&objects, false), 0, "ours serves it as well");
+    objects[3]["spec"]["addresses"] = json!(["198.51.100.0/28"]);
+    assert_eq!(blocked(&objects, false), 2, "it would get another address");
     assert_eq!(blocked(&objects, true), 0);
 }
 
