@@ -235,10 +235,8 @@ impl NodeArguments {
 
     fn name(&self) -> Result<NodeName> {
         let name = self.node_name.clone().or_else(|| env::var("METALLB_NODE_NAME").ok());
-        Ok(NodeName(match name {
-            Some(name) => name,
-            None => machine_name()?,
-        }))
+        let name = name.map_or_else(machine_name, Ok)?;
+        Ok(NodeName(name.into()))
     }
 
     fn profile(&self) -> Profile {

@@ -26,7 +26,7 @@ use lb_core::{
     allocate::{Allocation, AllocationError, Count, PoolCounts},
     claims::{self, Report, Withheld},
     liveness::{Condition, Counts, LegReport, Source},
-    model::ObjectName,
+    model::{NodeName, ObjectName},
 };
 
 type Done = Result<(), Box<dyn std::error::Error>>;
@@ -34,21 +34,21 @@ type Done = Result<(), Box<dyn std::error::Error>>;
 fn facts() -> Result<Facts, std::net::AddrParseError> {
     let vip: IpAddr = "192.0.2.200".parse()?;
     let backend = |address: &str, node: &str, place| -> Result<_, std::net::AddrParseError> {
-        Ok(BackendFacts { address: address.parse()?, node: node.to_owned(), place })
+        Ok(BackendFacts { address: address.parse()?, node: NodeName(node.into()), place })
     };
     let leg = |node: &str| (node.to_owned(), "eth0".to_owned());
     Ok(Facts {
         node: "n1".to_owned(),
         vips: vec![(vip, 1), ("2001:db8::200".parse()?, 2)],
         announced: vec![("shop/web".to_owned(), vip)],
-        services: vec![ServiceFacts {
+        services: vec![Arc::new(ServiceFacts {
             service: "shop/web".to_owned(),
             ip: vip,
             port: 80,
             protocol: "TCP".to_owned(),
             place: 0,
             backends: vec![backend("10.0.1.2:8080", "n1", 0)?, backend("10.0.2.2:8080", "", 1)?],
-        }],
+        })],
         legs: [("192.0.2.11".parse()?, leg("n1")), ("192.0.2.12".parse()?, leg("n2"))].into(),
         segments: [(0, "eth0".to_owned())].into(),
         shares: vec![ShareFacts { ip: vip, segment: "eth0".to_owned(), node: "n2".to_owned(), shares: 512 }],

@@ -13,6 +13,7 @@ use crate::{
     config_map, crd,
     document::{Document, split, typed},
     node::node,
+    node_names::NodeNames,
     pool::{is_apart, is_used, l2_advertisement, labels, pool, service_cidr},
     problem::{ObjectKey, Problem, ProblemKind, Report, Severity},
     secret::gossip_secret,
@@ -46,6 +47,7 @@ pub struct Decoded {
     pub(crate) fields: BTreeMap<ObjectName, Fields>,
     /// Names in objects of BGP, until all have been read.
     names: Names,
+    node_names: NodeNames,
 }
 
 /// Decodes files, by name; those that end with `.json` are JSON, all others YAML.
@@ -138,7 +140,7 @@ impl Decoded {
             }
             "Node" => {
                 let node = self.report(document, |report| node(typed(value, report)?, reading, report));
-                self.snapshot.nodes.extend(node.map(|node| (NodeName(name), node)));
+                self.snapshot.nodes.extend(node.map(|node| (NodeName(name.into()), node)));
             }
             "Service" => {
                 let service = self.report(document, |report| service(typed(value, report)?, reading, report));
@@ -206,7 +208,7 @@ impl Decoded {
         let mut problems = Vec::new();
         let report = &mut Report { file: &document.file, object: &document.key, problems: &mut problems };
         // A slice of a Service that is not ours is nothing to speak of.
-        if let Some(slice) = slice(object, namespace, report)
+        if let Some(slice) = slice(object, namespace, &mut self.node_names, report)
             && let Some(service) = self.snapshot.services.get_mut(&slice.service)
         {
             join(&slice, Arc::make_mut(service), report);

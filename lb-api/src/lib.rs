@@ -12,6 +12,7 @@ mod document;
 mod memory;
 mod mirror;
 mod node;
+mod node_names;
 mod objects;
 mod pool;
 mod problem;

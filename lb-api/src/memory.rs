@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    sync::Arc,
 };
 
 use lb_core::{
@@ -39,7 +40,7 @@ pub struct Settled {
     /// Addresses of the services in it.
     pub allocation: Allocation,
     /// What is wrong with the files.
-    pub problems: Vec<Problem>,
+    pub problems: Arc<[Problem]>,
     /// The file in which each object stands.
     pub origins: BTreeMap<ObjectKey, String>,
     /// There is no object: nothing may be changed because of that.
@@ -124,6 +125,7 @@ impl Memory {
             !said.wrong.contains(&document.key) || self.documents.contains_key(&document.key)
         });
         self.documents = documents.into_iter().map(|document| (document.key.clone(), document)).collect();
+        let problems = problems.into();
         Settled { snapshot: decoded.snapshot, allocation, problems, origins: decoded.origins, is_empty }
     }
 

@@ -21,6 +21,7 @@ use crate::{
     document::typed,
     memory::{Memory, Settled},
     node::node,
+    node_names::NodeNames,
     objects::{CLUSTER, Objects, key_of},
     problem::{ObjectKey, Problem, Report, Severity},
     service::{ALLOCATED_FROM, Fields, TABLE_SIZE, service},
@@ -36,6 +37,7 @@ pub struct Mirror {
     fields: BTreeMap<ObjectName, Fields>,
     slices: BTreeMap<ObjectName, Joining>,
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    node_names: NodeNames,
     configuration: Objects,
     memory: Memory,
     reading: Reading,
@@ -43,7 +45,7 @@ pub struct Mirror {
     problems: BTreeMap<ObjectKey, Vec<Problem>>,
     /// What is wrong with the slices of a Service of ours.
     joined: BTreeMap<ObjectName, Vec<Problem>>,
-    configured: Vec<Problem>,
+    configured: Arc<[Problem]>,
     stale: Stale,
     changed: Changed,
     settled: Settled,
@@ -52,13 +54,24 @@ pub struct Mirror {
 /// A Service.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
-    uid: String,
-    /// As it is or last was good, without endpoints; none of one that is not ours.
-    service: Option<Service>,
+    uid: Box<str>,
+    service: Kept,
     /// It was given addresses by us: the annotation says so.
     has_ours: bool,
     /// Who has sized its table.
     table: Sizer,
+}
+
+/// Where a Service is kept as it is or last was good.
+#[derive(Debug, Default, PartialEq)]
+enum Kept {
+    /// It is not ours.
+    #[default]
+    Nowhere,
+    /// In the snapshot, with its endpoints.
+    Settled,
+    /// Here, without endpoints: it is newer than the snapshot.
+    Here(Box<Service>),
 }
 
 /// Who has sized a Service's table.
@@ -105,12 +118,13 @@ impl Default for Mirror {
             fields: BTreeMap::new(),
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),
+            node_names: NodeNames::default(),
             configuration: Objects::default(),
             memory: Memory::default(),
             reading: Reading::default(),
             problems: BTreeMap::new(),
             joined: BTreeMap::new(),
-            configured: Vec::new(),
+            configured: Arc::default(),
             stale: Stale::default(),
             changed: Changed::default(),
             // As long as nothing has been settled, nothing may be changed because of that.
@@ -160,7 +174,7 @@ impl Mirror {
                 None => false,
             },
             "Node" => {
-                let was_there = self.settled.snapshot.nodes.remove(&NodeName(name.name)).is_some();
+                let was_there = self.settled.snapshot.nodes.remove(&NodeName(name.name.into())).is_some();
                 self.stale.nodes |= was_there;
                 was_there
             }
@@ -196,14 +210,15 @@ impl Mirror {
     /// UID of an object, if it is kept.
     pub fn uid(&self, key: &ObjectKey) -> Option<&str> {
         match key.kind.as_str() {
-            "Service" => self.services.get(&key.object_name()).map(|seen| seen.uid.as_str()),
+            "Service" => self.services.get(&key.object_name()).map(|seen| &*seen.uid),
             _ => self.configuration.get(key)?["metadata"]["uid"].as_str(),
         }
     }
 
     /// Services that have addresses of ours, and are not ours any more: of another type or class.
     pub fn released(&self) -> impl Iterator<Item = &ObjectName> {
-        let released = self.services.iter().filter(|(_, seen)| seen.has_ours && seen.service.is_none());
+        let released =
+            self.services.iter().filter(|(_, seen)| seen.has_ours && seen.service == Kept::Nowhere);
         released.map(|(name, _)| name)
     }
 
@@ -252,7 +267,11 @@ impl Mirror {
         allocate(snapshot, &stale.services, allocation);
         let given = of_allocation(allocation, origins, &self.fields, CLUSTER);
         let by_object = self.problems.values().chain(self.joined.values()).flatten();
-        *problems = self.configured.iter().chain(by_object).cloned().chain(given).collect();
+        let now: Vec<Problem> = self.configured.iter().chain(by_object).cloned().chain(given).collect();
+        // What is as it was stays the same.
+        if **problems != *now {
+            *problems = now.into();
+        }
         *is_empty = snapshot.services.is_empty() && self.configuration.is_empty();
         &self.settled
     }
@@ -283,21 +302,41 @@ impl Mirror {
         let reading = self.reading.clone();
         let (decoded, is_news) = self.report(key, |report| service(typed(object, report)?, &reading, report));
         let table = self.sizer(object);
+        let is_wrong = is_wrong(self.problems.get(key));
         let known = self.services.entry(name.clone()).or_default();
-        let (mut service, fields) =
+        let before = match &known.service {
+            Kept::Nowhere => None,
+            Kept::Settled => self.settled.snapshot.services.get(&name).map(|service| &**service),
+            Kept::Here(service) => Some(&**service),
+        };
+        let (service, fields) =
             decoded.map_or((None, None), |(service, fields)| (Some(service), Some(fields)));
-        if service.is_none() && is_wrong(self.problems.get(key)) {
-            service.clone_from(&known.service);
-        }
-        let seen = Seen {
-            uid: object["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
-            service,
+        let mut seen = Seen {
+            uid: object["metadata"]["uid"].as_str().unwrap_or_default().into(),
+            service: Kept::Nowhere,
             has_ours: object["metadata"]["annotations"].get(ALLOCATED_FROM).is_some(),
             table,
         };
-        let has_changed = *known != seen;
-        self.stale.has_news |=
-            is_news || has_changed && !is_echo(&name, known, &seen, &self.settled.allocation);
+        let is_same = match (before, &service) {
+            (Some(before), Some(service)) => before.differs_in_endpoints_alone(service),
+            // What is wrong stays as it was.
+            (Some(_), None) => is_wrong,
+            (None, None) => true,
+            (None, Some(_)) => false,
+        };
+        let is_echo = || {
+            let (Some(before), Some(service)) = (before, &service) else { return false };
+            let is_theirs = table == Sizer::Others || known.table == Sizer::Others;
+            known.uid == seen.uid && !is_theirs && is_echo(&name, before, service, &self.settled.allocation)
+        };
+        let has_changed =
+            !is_same || (&known.uid, known.has_ours, known.table) != (&seen.uid, seen.has_ours, seen.table);
+        self.stale.has_news |= is_news || has_changed && !is_echo();
+        seen.service = match service {
+            _ if is_same => std::mem::take(&mut known.service),
+            Some(service) => Kept::Here(Box::new(service)),
+            None => Kept::Nowhere,
+        };
         *known = seen;
         if let Some(fields) = fields {
             self.fields.insert(name.clone(), fields);
@@ -312,8 +351,8 @@ impl Mirror {
         let Some(object) = object else { return is_news };
         let mut problems = Vec::new();
         let report = &mut Report { file: CLUSTER, object: key, problems: &mut problems };
-        let joining =
-            slice(object, &key.namespace, report).map(|slice| Joining { slice, problems: problems.clone() });
+        let joining = slice(object, &key.namespace, &mut self.node_names, report);
+        let joining = joining.map(|slice| Joining { slice, problems });
         if self.slices.get(&name) == joining.as_ref() {
             return is_news;
         }
@@ -330,7 +369,7 @@ impl Mirror {
     }
 
     fn insert_node(&mut self, key: &ObjectKey, object: &Value) -> bool {
-        let name = NodeName(key.name.clone());
+        let name = NodeName(key.name.as_str().into());
         let reading = self.reading.clone();
         let (decoded, is_news) = self.report(key, |report| node(typed(object, report)?, &reading, report));
         let nodes = &mut self.settled.snapshot.nodes;
@@ -377,14 +416,23 @@ impl Mirror {
     fn join(&mut self, name: &ObjectName) {
         self.joined.remove(name);
         let services = &mut self.settled.snapshot.services;
-        let Some(service) = self.services.get(name).and_then(|seen| seen.service.as_ref()) else {
+        let kept = self.services.get_mut(name).map(|seen| &mut seen.service);
+        let service = match kept {
+            None | Some(Kept::Nowhere) => None,
+            Some(Kept::Settled) => services.get(name).map(|service| service.without_endpoints()),
+            Some(kept @ Kept::Here(_)) => match std::mem::replace(kept, Kept::Settled) {
+                Kept::Here(service) => Some(*service),
+                Kept::Nowhere | Kept::Settled => None,
+            },
+        };
+        let Some(mut service) = service else {
             self.fields.remove(name);
             if let Some(known) = services.remove(name) {
                 self.changed.services.insert(name.clone(), Some(known));
             }
             return;
         };
-        let (mut service, mut problems) = (service.clone(), Vec::new());
+        let mut problems = Vec::new();
         for slice in self.slices_of.get(name).into_iter().flatten() {
             let Some(Joining { slice: joining, problems: own }) = self.slices.get(slice) else { continue };
             problems.extend(own.iter().cloned());
@@ -418,16 +466,15 @@ impl Mirror {
 }
 
 /// Whether a Service says nothing new but what was written to it: the addresses that it was allocated, and how long its table is.
-fn is_echo(name: &ObjectName, known: &Seen, seen: &Seen, allocation: &Allocation) -> bool {
-    let (Some(before), Some(service)) = (&known.service, &seen.service) else { return false };
+fn is_echo(name: &ObjectName, before: &Service, service: &Service, allocation: &Allocation) -> bool {
     let is_allocated = allocation.addresses.get(name) == Some(&service.ingress)
         && allocation.pools.get(name) == service.held_pool.as_ref();
-    let is_theirs = seen.table == Sizer::Others || known.table == Sizer::Others;
-    if known.uid != seen.uid || !is_allocated || is_theirs {
+    if !is_allocated {
         return false;
     }
-    let Service { ingress, held_pool, table_size, table_grown, .. } = before.clone();
-    *before == Service { ingress, held_pool, table_size, table_grown, ..service.clone() }
+    let Service { ingress, held_pool, table_size, table_grown, .. } = before.without_endpoints();
+    let otherwise = Service { ingress, held_pool, table_size, table_grown, ..service.without_endpoints() };
+    before.differs_in_endpoints_alone(&otherwise)
 }
 
 fn is_wrong(problems: Option<&Vec<Problem>>) -> bool {

@@ -6,6 +6,7 @@ use k8s_openapi::api::discovery::v1;
 use lb_core::model::{Endpoint, EndpointCondition, NodeName, ObjectName, Protocol, Service};
 
 use crate::{
+    node_names::NodeNames,
     problem::{ProblemKind, Report, Severity},
     service::PORT,
 };
@@ -38,7 +39,12 @@ struct Backend {
 }
 
 /// `None` of one that belongs to no Service. An endpoint whose address cannot be read is left out.
-pub(crate) fn slice(object: v1::EndpointSlice, namespace: &str, report: &mut Report<'_>) -> Option<Slice> {
+pub(crate) fn slice(
+    object: v1::EndpointSlice,
+    namespace: &str,
+    names: &mut NodeNames,
+    report: &mut Report<'_>,
+) -> Option<Slice> {
     let name = object.metadata.labels.as_ref()?.get(SERVICE_NAME)?.clone();
     let service = ObjectName { namespace: namespace.to_owned(), name };
     let mut ports = Vec::new();
@@ -62,10 +68,10 @@ pub(crate) fn slice(object: v1::EndpointSlice, namespace: &str, report: &mut Rep
     let mut backends = Vec::new();
     for (i, endpoint) in object.endpoints.into_iter().enumerate() {
         let condition = condition(endpoint.conditions.as_ref());
+        let node = endpoint.node_name.as_deref().map(|name| names.share(name));
         for (j, address) in endpoint.addresses.into_iter().enumerate() {
             if let Ok(address) = address.parse() {
-                let node = endpoint.node_name.clone().map(NodeName);
-                backends.push(Backend { address, node, condition });
+                backends.push(Backend { address, node: node.clone(), condition });
             } else {
                 let kind = ProblemKind::Value { value: address, expected: "an IP address" };
                 report.add(Severity::Warning, format!("endpoints[{i}].addresses[{j}]"), kind);

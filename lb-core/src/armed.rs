@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv6Addr,
+    sync::Arc,
 };
 
 use lb_common::layout::{Addr, Mac, Neighbour, ServiceKey, Spread, SpreadKey, Vip, node_state};
@@ -19,8 +20,8 @@ use crate::{
 pub struct Armed {
     /// By place in `NEIGHBOURS`. Their state is that of nodes that are well.
     pub neighbours: BTreeMap<u32, ArmedNeighbour>,
-    /// By address.
-    pub vips: BTreeMap<Addr, ArmedVip>,
+    /// By address. Other endpoints change nothing in them: they are shared by what differs in those alone.
+    pub vips: Arc<BTreeMap<Addr, ArmedVip>>,
     /// By segment.
     pub segments: BTreeMap<u16, ArmedSegment>,
     /// The tables of VIPs that are spread over nodes, each once, and in which segment it is used.

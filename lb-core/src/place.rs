@@ -12,6 +12,7 @@ use std::{
     net::IpAddr,
     num::NonZeroU16,
     ops::Range,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -69,7 +70,7 @@ pub struct Placed {
     /// What else found no room, by map: how many entries are left out; and links, by [`SEGMENTS`].
     pub left_out: BTreeMap<&'static str, usize>,
     /// The part that changes with the liveness of nodes.
-    pub armed: Armed,
+    pub armed: Arc<Armed>,
     /// Indexes of nodes.
     nodes: BTreeMap<NodeName, u16>,
     /// Numbers of segments.
@@ -147,7 +148,7 @@ struct Placer<'a> {
 impl Placer<'_> {
     fn placed(self) -> Placed {
         let Self { maps, without_room, left_out, armed, nodes, segments, .. } = self;
-        Placed { maps, without_room, left_out, armed, nodes, segments }
+        Placed { maps, without_room, left_out, armed: Arc::new(armed), nodes, segments }
     }
 
     /// How many of so many entries a map has room for; the rest is left out, and said.
@@ -212,6 +213,7 @@ impl Placer<'_> {
         // What is to go is still counted.
         let taken: BTreeSet<u32> = self.current.vips.values().map(|vip| vip.stats).collect();
         let mut free = (1..self.local.sizes.vip_stats).filter(|place| !taken.contains(place));
+        let mut vips = BTreeMap::new();
         for (address, planned) in self.plan.vips.iter().take(self.local.sizes.vips as usize) {
             let mask = |bits, segment: &String| {
                 bits | self.segments.get(segment).map_or(0, |segment| 1_u32 << segment)
@@ -228,8 +230,9 @@ impl Placer<'_> {
                 ranked: planned.segments.iter().filter_map(ranked).collect(),
                 tables: BTreeMap::new(),
             };
-            self.armed.vips.insert((*address).into(), armed);
+            vips.insert((*address).into(), armed);
         }
+        self.armed.vips = Arc::new(vips);
     }
 
     /// What nodes claim VIPs in a segment as.

@@ -37,9 +37,9 @@ pub struct Plan {
     /// All nodes of the source; this node even if it is not in the source.
     pub nodes: BTreeMap<NodeName, NodePlan>,
     /// By address.
-    pub vips: BTreeMap<IpAddr, VipPlan>,
-    /// By address, port and protocol.
-    pub services: BTreeMap<Frontend, ServicePlan>,
+    pub vips: BTreeMap<IpAddr, Arc<VipPlan>>,
+    /// By address, port and protocol. Each of these and of the VIPs is shared with whoever keeps it: a plan is cheap to copy.
+    pub services: BTreeMap<Frontend, Arc<ServicePlan>>,
     /// Addresses of this node on its links, at which it answers probes.
     pub probed: BTreeSet<IpAddr>,
     /// Addresses of nodes and networks of pods: traffic of their own is not balanced for others.
@@ -304,8 +304,8 @@ impl Plan {
                     let frontend = now.frontend(*address, place);
                     let planned = self.service(name, now, place, Family::of(address));
                     match self.services.get(&frontend)? {
-                        known if known.service == *name && *known != planned => {
-                            changed.insert(frontend, planned);
+                        known if known.service == *name && **known != planned => {
+                            changed.insert(frontend, Arc::new(planned));
                         }
                         // It is as it was, or another Service has that port.
                         _ => {}
@@ -347,13 +347,13 @@ impl Plan {
             };
             match self.vips.entry(*address) {
                 Entry::Vacant(place) => {
-                    place.insert(vip);
+                    place.insert(Arc::new(vip));
                 }
-                Entry::Occupied(mut place) => place.get_mut().share(vip),
+                Entry::Occupied(mut place) => Arc::make_mut(place.get_mut()).share(vip),
             }
             for place in 0..service.ports.len() {
                 let frontend = service.frontend(*address, place);
-                let planned = self.service(name, service, place, Family::of(address));
+                let planned = Arc::new(self.service(name, service, place, Family::of(address)));
                 match self.services.entry(frontend) {
                     Entry::Vacant(place) => {
                         place.insert(planned);

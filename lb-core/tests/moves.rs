@@ -36,7 +36,7 @@ fn armed(classes: &[&[u8]]) -> Armed {
         links: BTreeMap::new(),
     };
     Armed {
-        vips: [(Addr::default(), vip)].into(),
+        vips: BTreeMap::from([(Addr::default(), vip)]).into(),
         segments: [(0, segment)].into(),
         tables: vec![(0, shares)],
         ..Armed::default()

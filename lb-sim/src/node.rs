@@ -66,7 +66,7 @@ pub(crate) struct Source {
 impl Source {
     pub fn new(nodes: usize, vips: usize) -> Self {
         let names: BTreeMap<NodeName, Leg> =
-            (0..nodes).map(|node| (NodeName(format!("n{node}")), leg(node))).collect();
+            (0..nodes).map(|node| (NodeName(format!("n{node}").into()), leg(node))).collect();
         let ranked = |vip: Addr| {
             let ranked = ownership::ranked(vip.to_ip(), names.keys().map(|name| (name, 0)));
             let legs = ranked.iter().map(|name| names[*name]).collect();
@@ -119,10 +119,11 @@ impl Node {
             own: Some(leg(number)),
             claims_as: Some(leg(number)),
             stand_ins: BTreeMap::new(),
-            legs: source.legs.iter().map(|leg| (*leg, NodeName(leg.to_string()))).collect(),
+            legs: source.legs.iter().map(|leg| (*leg, NodeName(leg.to_string().into()))).collect(),
             links: [(1, ArmedLink { mac, asks_from: None, arrivals: [1].into() })].into(),
         };
-        let armed = Armed { vips: source.vips.clone(), segments: [(0, segment)].into(), ..Armed::default() };
+        let armed =
+            Armed { vips: source.vips.clone().into(), segments: [(0, segment)].into(), ..Armed::default() };
         let mut node = Self {
             number,
             liveness: Liveness::new(profile, seed, generation, now),

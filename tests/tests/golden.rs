@@ -32,7 +32,7 @@ fn main() -> Result<()> {
             compared.map_err(|error| format!("{error:#}").into())
         }));
         for name in ["n1", "n2"] {
-            let (dir, node) = (dir.clone(), NodeName(name.to_owned()));
+            let (dir, node) = (dir.clone(), NodeName(name.into()));
             if network::read(&dir.join("links.yaml"), &node).is_err() {
                 continue;
             }

@@ -8,7 +8,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
     core::{DynamicObject, PartialObjectMeta},
 };
-use lb_api::{Mirror, ObjectKey};
+use lb_api::ObjectKey;
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
 
@@ -68,13 +68,17 @@ impl Written {
         written
     }
 
-    /// From now on this is wanted, of the objects as they are known.
-    pub fn want(&mut self, documents: impl IntoIterator<Item = Document>, mirror: &Mirror) {
+    /// From now on this is wanted, of objects with these UIDs, as far as they are known.
+    pub fn want(
+        &mut self,
+        documents: impl IntoIterator<Item = Document>,
+        uid: impl Fn(&ObjectKey) -> Option<String>,
+    ) {
         let documents = documents.into_iter().map(|mut document| {
             move_home(&mut document, &self.namespace);
             document
         });
-        self.applied.handle_wanted(documents, |document| mirror.uid(&subject(document)).map(str::to_owned));
+        self.applied.handle_wanted(documents, |document| uid(&subject(document)));
     }
 
     /// Whether there is something to write now, and room for it: as much as makes it worth while to ask first whether it may be written.

@@ -64,7 +64,7 @@ impl Drain {
     /// There is no status in it, or that of several nodes.
     pub fn of(output: &Path, node: Option<&str>) -> Result<Self, DrainError> {
         let object = read_status(output, node)?;
-        let node = NodeName(object.metadata.get("name").cloned().unwrap_or_default());
+        let node = NodeName(object.metadata.get("name").map_or("", String::as_str).into());
         Ok(Self { requests: DrainRequests::of(output, &node), output: output.to_owned(), node })
     }
 

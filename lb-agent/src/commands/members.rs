@@ -10,13 +10,26 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{status::StatusError, table::columns};
-use crate::output::{Knowledge, Member, Members, MembersObject, OwnerStatus, from_yaml};
+use crate::output::{
+    Knowledge, Member, Members, MembersObject, OwnerStatus, Owners, OwnersObject, from_yaml,
+};
+
+/// What a node sees: all others, and who owns what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct View {
+    /// All others.
+    #[serde(flatten)]
+    pub members: Members,
+    /// Who owns what.
+    #[serde(flatten)]
+    pub owners: Owners,
+}
 
 /// What nodes see, by the name of the node that sees it.
-pub type Views = BTreeMap<String, Members>;
+pub type Views = BTreeMap<String, View>;
 
 /// All views below output directories; of several of the same node the newest.
 ///
@@ -26,17 +39,28 @@ pub fn read_views(outputs: &[PathBuf]) -> Result<Views, StatusError> {
     let mut views = Views::new();
     for output in outputs {
         for path in files(&output.join("NodeMembers"))? {
-            let text = fs::read_to_string(&path);
-            let text = text.map_err(|source| StatusError::Read { path: path.clone(), source })?;
-            let object: MembersObject =
-                from_yaml(&text).map_err(|message| StatusError::Decode { path, message })?;
-            let node = object.metadata.get("name").cloned().unwrap_or_default();
-            if views.get(&node).is_none_or(|known| known.at < object.status.at) {
-                views.insert(node, object.status);
+            let Some(MembersObject { metadata, status: members, .. }) = read(&path)? else { continue };
+            // An agent that has just begun has not said it yet.
+            let owners = path.file_name().map(|name| read(&output.join("NodeOwners").join(name)));
+            let owners: Option<OwnersObject> = owners.transpose()?.flatten();
+            let owners = owners.map(|object| object.status).unwrap_or_default();
+            let node = metadata.get("name").cloned().unwrap_or_default();
+            if views.get(&node).is_none_or(|known| known.members.at < members.at) {
+                views.insert(node, View { members, owners });
             }
         }
     }
     Ok(views)
+}
+
+/// Nothing if there is no such file.
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StatusError> {
+    let text = match fs::read_to_string(path) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(|source| StatusError::Read { path: path.to_owned(), source })?,
+    };
+    let decoded = from_yaml(&text);
+    decoded.map(Some).map_err(|message| StatusError::Decode { path: path.to_owned(), message })
 }
 
 fn files(dir: &Path) -> Result<Vec<PathBuf>, StatusError> {
@@ -103,10 +127,10 @@ const STALE: SignedDuration = SignedDuration::from_secs(30);
 
 fn write_table(out: &mut String, views: &Views, now: Timestamp) -> std::fmt::Result {
     for (node, view) in views {
-        let age = now.duration_since(view.at);
+        let age = now.duration_since(view.members.at);
         let stale = if age > STALE { ": its agent has ended, or is stopped" } else { "" };
         writeln!(out, "As seen by {node} {} ago{stale}", elapsed(age))?;
-        if !view.probing {
+        if !view.members.probing {
             writeln!(
                 out,
                 "{node} probes nobody and takes all to be well: there is no Secret memberlist, or nobody else"
@@ -242,20 +266,20 @@ impl<'a> Merged<'a> {
         let mut merged = Self::default();
         for (viewer, view) in views {
             let mut lowest: BTreeMap<&str, IpAddr> = BTreeMap::new();
-            for (segment, member) in view.nodes.values().flatten() {
+            for (segment, member) in view.members.nodes.values().flatten() {
                 let known = lowest.entry(segment).or_insert(member.address);
                 *known = (*known).min(member.address);
             }
             for (segment, address) in &lowest {
                 merged.segments.entry(*address).or_insert(segment);
             }
-            for (node, segments) in &view.nodes {
+            for (node, segments) in &view.members.nodes {
                 for (segment, member) in segments {
                     let Some(segment) = lowest.get(segment.as_str()).copied() else { continue };
                     merged.legs.entry(Place { node, segment }).or_default().insert(viewer, member);
                 }
             }
-            for (address, segments) in &view.vips {
+            for (address, segments) in &view.owners.vips {
                 for (segment, status) in segments {
                     let Some(segment) = lowest.get(segment.as_str()).copied() else { continue };
                     merged.owners.entry((address, segment)).or_default().insert(viewer, status);

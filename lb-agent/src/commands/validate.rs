@@ -22,7 +22,7 @@ pub fn validate_objects(objects: Vec<Value>) -> Vec<Problem> {
 }
 
 fn found(settled: &Settled) -> Vec<Problem> {
-    let mut problems = settled.problems.clone();
+    let mut problems = settled.problems.to_vec();
     if settled.is_empty && problems.is_empty() {
         problems.push(Problem {
             file: "the source".to_owned(),

@@ -173,7 +173,7 @@ async fn control(
                 add_table_size(&mut document, mirror, now);
                 document
             });
-            written.want(documents.chain(released(mirror)), mirror);
+            written.want(documents.chain(released(mirror)), |key| mirror.uid(key).map(str::to_owned));
             *rested = Instant::now() + begin.elapsed() * REST_RATIO;
             (facts.source, facts.leads) = (watched.facts(), true);
             metrics.set(facts.clone());

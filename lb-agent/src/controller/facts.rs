@@ -51,7 +51,7 @@ pub fn facts(settled: &Settled) -> Facts {
         };
         say(name, reason, words);
     }
-    for problem in &settled.problems {
+    for problem in settled.problems.iter() {
         let Some(object) = problem.object.as_ref().filter(|object| object.kind == "Service") else {
             continue;
         };

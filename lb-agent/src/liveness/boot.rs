@@ -115,12 +115,12 @@ mod tests {
         let dir = tempfile::tempdir()?;
         let state = dir.path().join("a/b");
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let node = NodeName("n1".to_owned());
+        let node = NodeName("n1".into());
         let second = 1_000_000_000;
         assert_eq!(begin(&state, &node, at(100)), 100 * second);
         assert_eq!(begin(&state, &node, at(0)), 100 * second + 1);
         assert_eq!(begin(&state, &node, at(1)), 100 * second + 2);
-        assert_eq!(begin(&state, &NodeName("n2".to_owned()), at(1)), second, "another node's is another");
+        assert_eq!(begin(&state, &NodeName("n2".into()), at(1)), second, "another node's is another");
         assert_eq!(begin(&state, &node, at(101)), 101 * second);
         assert_eq!(fs::read_to_string(state.join("n1.boot"))?, "101000000000\n");
         assert_eq!(fs::read_dir(&state)?.count(), 2, "nothing else is left");
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_or_written_leaves_it_to_the_clock() -> Done {
         let dir = tempfile::tempdir()?;
-        let node = NodeName("n1".to_owned());
+        let node = NodeName("n1".into());
         let path = dir.path().join("n1.boot");
         let now = SystemTime::UNIX_EPOCH + Duration::from_nanos(7);
         // The last would leave nothing that is later.

@@ -188,7 +188,7 @@ impl Opener {
         if sealed.len() < TAG {
             return Err(OpenError::Truncated);
         }
-        let sender = NodeName(String::from_utf8(name.to_vec()).map_err(|_| OpenError::Stranger)?);
+        let sender = NodeName(std::str::from_utf8(name).map_err(|_| OpenError::Stranger)?.into());
         let known = self.senders.get_mut(&sender).ok_or(OpenError::Stranger)?;
         let mut secrets = self.secrets.iter().enumerate().filter(|(_, (id, _))| *id == key_id).peekable();
         if secrets.peek().is_none() {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn name(name: &str) -> NodeName {
-        NodeName(name.to_owned())
+        NodeName(name.into())
     }
 
     fn sealer(secret: &GossipSecret, boot: u64) -> Sealer {

@@ -54,7 +54,7 @@ pub struct Options {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Orders {
     /// Entries that change with liveness.
-    pub armed: Armed,
+    pub armed: Arc<Armed>,
     /// What nodes prove to each other that they belong together with; without it nobody is probed, and all are taken to be well.
     pub secret: Option<GossipSecret>,
     /// This node goes on purpose: others are to own, and it carries what it has.

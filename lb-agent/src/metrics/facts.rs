@@ -1,20 +1,23 @@
 //! What a pass has made of things, by the names that metrics have for them and the places at which the programs count.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
-use lb_api::Settled;
-use lb_common::layout::{Backend, ServiceKey, backend_state, name_kind};
+use lb_common::layout::{backend_state, name_kind};
 use lb_core::{
     armed::Armed,
     liveness::{Leg, Standing},
     maps::Maps,
-    place::{Placed, name_text, service_key},
-    plan::Plan,
+    model::NodeName,
+    place::{name_text, service_key},
+    plan::{Frontend, Plan},
 };
 
 use super::SourceFacts;
-use crate::output::{DrainStatus, Owned};
+use crate::output::{DrainStatus, Outcome, Owned};
 
 /// What a pass has made of things, as nodes stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +29,7 @@ pub struct Facts {
     /// Services that this node answers for, each with one of its addresses.
     pub announced: Vec<(String, IpAddr)>,
     /// Ports of Services that the data path knows.
-    pub services: Vec<ServiceFacts>,
+    pub services: Vec<Arc<ServiceFacts>>,
     /// Names of segments, by their places in [`lb_core::armed::Armed::segments`].
     pub segments: BTreeMap<u16, String>,
     /// Shares of clients that nodes answer, of VIPs that are spread over nodes.
@@ -78,63 +81,73 @@ pub struct ServiceFacts {
 pub struct BackendFacts {
     /// Address and port.
     pub address: SocketAddr,
-    /// Its node, empty if it has none.
-    pub node: String,
+    /// Its node, with an empty name if it has none.
+    pub node: NodeName,
     /// Place in `BACKEND_STATS`.
     pub place: u32,
 }
 
+/// Ports of Services that the data path knows, by what was planned and placed.
+pub fn services<'a>(
+    plan: &'a Plan,
+    maps: &'a Maps,
+    frontends: impl Iterator<Item = &'a Frontend>,
+) -> impl Iterator<Item = (Frontend, Arc<ServiceFacts>)> {
+    let nodes: BTreeMap<u32, NodeName> = maps
+        .names
+        .iter()
+        .filter(|(key, _)| key.kind == name_kind::NODE)
+        .filter_map(|(key, name)| Some((key.index, NodeName(name_text(name)?.into()))))
+        .collect();
+    let nobody = NodeName("".into());
+    frontends.filter_map(move |frontend| {
+        let planned = plan.services.get(frontend)?;
+        let service = maps.services.get(&service_key(frontend))?;
+        let block = service.backend_offset..service.backend_offset + service.backend_length;
+        let backends = block.filter_map(|place| {
+            let backend = maps.backends.get(place as usize)?;
+            (backend.state != backend_state::FREE).then(|| BackendFacts {
+                address: SocketAddr::new(backend.address.to_ip(), backend.port.number()),
+                node: nodes.get(&u32::from(backend.node)).unwrap_or(&nobody).clone(),
+                place,
+            })
+        });
+        let facts = ServiceFacts {
+            service: planned.service.to_string(),
+            ip: frontend.address,
+            port: frontend.port.get(),
+            protocol: frontend.protocol.to_string(),
+            place: service.id.index(),
+            backends: backends.collect(),
+        };
+        Some((*frontend, Arc::new(facts)))
+    })
+}
+
+/// Addresses that are announced somewhere, with their places in `VIP_STATS`.
+pub fn vips(maps: &Maps) -> Vec<(IpAddr, u32)> {
+    let counted = maps.vips.iter().filter(|(_, vip)| vip.stats != 0);
+    counted.map(|(address, vip)| (address.to_ip(), vip.stats)).collect()
+}
+
 impl Facts {
-    /// By what was planned and placed.
-    pub fn of(
-        plan: &Plan,
-        placed: &Placed,
-        standing: &Standing,
-        settled: &Settled,
-        owned: &Owned,
-        map_bytes: u64,
-    ) -> Self {
-        let vips = placed.maps.vips.iter().filter(|(_, vip)| vip.stats != 0);
+    /// By what a pass has come to, without what [`services()`] and [`vips()`] say.
+    pub fn of(outcome: &Outcome<'_>, owned: &Owned) -> Self {
+        let Outcome { plan, armed, standing, settled, left_out, .. } = *outcome;
         let announced = owned.iter().flat_map(|(service, addresses)| {
             addresses.keys().map(move |address| (service.to_string(), *address))
         });
-        let services = plan.services.iter().filter_map(|(frontend, planned)| {
-            let key: ServiceKey = service_key(frontend);
-            let service = placed.maps.services.get(&key)?;
-            let block = service.backend_offset..service.backend_offset + service.backend_length;
-            let backends = block.filter_map(|place| {
-                let backend = placed.maps.backends.get(place as usize)?;
-                (backend.state != backend_state::FREE).then(|| backend_facts(&placed.maps, backend, place))
-            });
-            Some(ServiceFacts {
-                service: planned.service.to_string(),
-                ip: frontend.address,
-                port: frontend.port.get(),
-                protocol: frontend.protocol.to_string(),
-                place: service.id.index(),
-                backends: backends.collect(),
-            })
-        });
-        let legs = placed.armed.segments.values().flat_map(|segment| {
+        let legs = armed.segments.values().flat_map(|segment| {
             segment.legs.iter().map(|(leg, node)| (*leg, (node.to_string(), segment.name.clone())))
         });
         Self {
             node: plan.node.to_string(),
-            vips: vips.map(|(address, vip)| (address.to_ip(), vip.stats)).collect(),
             announced: announced.collect(),
-            services: services.collect(),
-            segments: placed
-                .armed
-                .segments
-                .iter()
-                .map(|(place, segment)| (*place, segment.name.clone()))
-                .collect(),
-            shares: shares(&placed.armed, standing),
+            segments: armed.segments.iter().map(|(place, segment)| (*place, segment.name.clone())).collect(),
+            shares: shares(armed, standing),
             legs: legs.collect(),
-            map_bytes,
-            problems: settled.problems.len() + placed.left_out.len(),
-            drain: None,
-            source: SourceFacts::default(),
+            problems: settled.problems.len() + left_out.len(),
+            ..Self::default()
         }
     }
 }
@@ -152,14 +165,4 @@ fn shares(armed: &Armed, standing: &Standing) -> Vec<ShareFacts> {
         }
     }
     shares
-}
-
-fn backend_facts(maps: &Maps, backend: &Backend, place: u32) -> BackendFacts {
-    let key = lb_common::layout::NameKey { kind: name_kind::NODE, index: u32::from(backend.node) };
-    let node = maps.names.get(&key).and_then(name_text).unwrap_or_default();
-    BackendFacts {
-        address: SocketAddr::new(backend.address.to_ip(), backend.port.number()),
-        node: node.to_owned(),
-        place,
-    }
 }

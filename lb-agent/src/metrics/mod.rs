@@ -18,7 +18,7 @@ use std::{
 };
 
 pub use controller::{ControllerFacts, ControllerMetrics, ControllerPage};
-pub use facts::{BackendFacts, Facts, ServiceFacts, ShareFacts};
+pub use facts::{BackendFacts, Facts, ServiceFacts, ShareFacts, services, vips};
 pub use page::{Counted, Page, text};
 pub use server::Listen;
 pub use source::SourceFacts;

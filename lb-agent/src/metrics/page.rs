@@ -211,7 +211,7 @@ impl Page {
                         ("port", service.port.to_string()),
                         ("protocol", service.protocol.clone()),
                         ("backend", address.to_string()),
-                        ("node", backend.node.clone()),
+                        ("node", backend.node.to_string()),
                     ];
                     Some((labels, stats.as_ref()?))
                 })

@@ -109,7 +109,7 @@ pub fn differences(installation: &Installation) -> Vec<Finding> {
         findings.push(Finding { object, field: field.to_owned(), words });
     };
     let settled = &installation.settled;
-    for problem in &settled.problems {
+    for problem in settled.problems.iter() {
         let Some(object) = &problem.object else { continue };
         match &problem.kind {
             ProblemKind::NoNamespace => {

@@ -89,7 +89,7 @@ pub fn read(path: &Path, node: &NodeName) -> Result<Network, FileError> {
         fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
     let mut links: Links = serde_saphyr::from_str(&text)
         .map_err(|error| FileError::Decode { path: path.to_owned(), message: error.to_string() })?;
-    let Some(own) = links.nodes.remove(&node.0) else {
+    let Some(own) = links.nodes.remove(&*node.0) else {
         let known = links.nodes.into_keys().collect::<Vec<_>>().join(", ");
         return Err(FileError::NoNode { path: path.to_owned(), node: node.clone(), known });
     };
@@ -103,10 +103,10 @@ pub fn read(path: &Path, node: &NodeName) -> Result<Network, FileError> {
         network.links.insert(name, NodeLink { ifindex, device, ports, vlan, mac: mac.0, mtu, prefixes });
     }
     for (peer, node) in links.nodes {
-        network.algorithms.extend(node.algorithm.map(|version| (NodeName(peer.clone()), version)));
+        network.algorithms.extend(node.algorithm.map(|version| (NodeName(peer.as_str().into()), version)));
         let links = node.links.into_iter();
         let links = links.map(|(name, link)| LinkDescription::new(name, link.mac.0.into(), link.prefixes));
-        network.hear(NodeName(peer), &Description::of(links.collect()));
+        network.hear(NodeName(peer.into()), &Description::of(links.collect()));
     }
     Ok(network)
 }
@@ -177,8 +177,8 @@ nodes:
         let peer = network.neighbours[&("eth0".into(), "192.0.2.12".parse()?)];
         assert_eq!(peer, [2, 0, 0, 0, 0, 2]);
         let said = [("bond0.100".to_owned(), BTreeSet::from(["192.0.2.12/24".parse()?]))].into();
-        assert_eq!(network.peers, [(NodeName("n2".to_owned()), said)].into());
-        assert_eq!(network.algorithms, [(NodeName("n2".to_owned()), 7)].into());
+        assert_eq!(network.peers, [(NodeName("n2".into()), said)].into());
+        assert_eq!(network.algorithms, [(NodeName("n2".into()), 7)].into());
         Ok(())
     }
 

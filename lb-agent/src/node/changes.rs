@@ -1,11 +1,31 @@
 //! The log: one line for each thing that changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use lb_core::plan::{Frontend, KernelReason, ServicePlan};
 
 use crate::output::{DrainStatus, ForwardingStatus, NodeStatus, ServiceStatus, VipStatus};
 
-/// Says what is different.
-pub fn log(before: &NodeStatus, now: &NodeStatus) {
+/// A port of a Service as it is said, with why the data path has no room for it.
+pub type Port = (Arc<ServicePlan>, Option<KernelReason>);
+
+/// Says what is different in a port of a Service.
+pub fn log_port(frontend: &Frontend, before: Option<&Port>, now: Option<&Port>) {
+    let status = |(service, no_room): &Port| ServiceStatus::of(service, no_room.as_ref());
+    match (before.map(status), now.map(status)) {
+        (None, None) => {}
+        (Some(_), None) => tracing::info!(%frontend, "service removed"),
+        // What is planned differs in what is not said.
+        (Some(before), Some(now)) if before == now => {}
+        (before, Some(now)) => log_service(frontend, &now, before.as_ref()),
+    }
+}
+
+/// Says what else is different.
+pub fn log(before: &NodeStatus<()>, now: &NodeStatus<()>) {
     log_drain(before.drain.as_ref(), now.drain.as_ref());
     for (name, link, known) in changed(&before.links, &now.links) {
         match link {
@@ -52,12 +72,6 @@ pub fn log(before: &NodeStatus, now: &NodeStatus) {
         }
     }
     log_strangers(before, now);
-    for (frontend, service, known) in changed(&before.services, &now.services) {
-        match service {
-            Some(service) => log_service(frontend, service, known),
-            None => tracing::info!(frontend, "service removed"),
-        }
-    }
     for problem in now.problems.iter().filter(|problem| !before.problems.contains(problem)) {
         tracing::warn!("{problem}");
     }
@@ -87,8 +101,8 @@ fn log_drain(before: Option<&DrainStatus>, now: Option<&DrainStatus>) {
 }
 
 /// Machines that are no nodes, and have VIPs as their addresses.
-fn log_strangers(before: &NodeStatus, now: &NodeStatus) {
-    let all = |status: &NodeStatus| -> BTreeSet<(String, String, String)> {
+fn log_strangers(before: &NodeStatus<()>, now: &NodeStatus<()>) {
+    let all = |status: &NodeStatus<()>| -> BTreeSet<(String, String, String)> {
         let of_segments = status.conflicts.iter().flat_map(|(vip, segments)| {
             segments.iter().map(move |(segment, conflict)| (vip, segment, conflict))
         });
@@ -106,7 +120,7 @@ fn log_strangers(before: &NodeStatus, now: &NodeStatus) {
     }
 }
 
-fn log_service(frontend: &str, service: &ServiceStatus, known: Option<&ServiceStatus>) {
+fn log_service(frontend: &Frontend, service: &ServiceStatus, known: Option<&ServiceStatus>) {
     let endpoints = service.endpoints.len();
     let ready = service.endpoints.values().filter(|endpoint| endpoint.ready).count();
     let mode_differs =
@@ -114,7 +128,7 @@ fn log_service(frontend: &str, service: &ServiceStatus, known: Option<&ServiceSt
     match &service.reason {
         Some(reason) if mode_differs => {
             tracing::warn!(
-                frontend,
+                %frontend,
                 service = service.service,
                 endpoints,
                 ready,
@@ -126,25 +140,25 @@ fn log_service(frontend: &str, service: &ServiceStatus, known: Option<&ServiceSt
                 }
             );
         }
-        _ => tracing::info!(frontend, service = service.service, endpoints, ready, "service"),
+        _ => tracing::info!(%frontend, service = service.service, endpoints, ready, "service"),
     }
     for (endpoint, reason) in
         service.endpoints.iter().filter_map(|(name, e)| Some((name, e.kernel.as_ref()?)))
     {
         let before = known.and_then(|known| known.endpoints.get(endpoint)).and_then(|e| e.kernel.as_ref());
         if before != Some(reason) {
-            tracing::warn!(frontend, endpoint, %reason, "flows to this endpoint are left to the kernel");
+            tracing::warn!(%frontend, endpoint, %reason, "flows to this endpoint are left to the kernel");
         }
     }
 }
 
 /// Keys whose value is not what it was: with the value now, and before.
-fn changed<'a, V: PartialEq>(
-    before: &'a BTreeMap<String, V>,
-    now: &'a BTreeMap<String, V>,
-) -> impl Iterator<Item = (&'a str, Option<&'a V>, Option<&'a V>)> {
+pub fn changed<'a, K: Ord, V: PartialEq>(
+    before: &'a BTreeMap<K, V>,
+    now: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
     let set = now.iter().filter(|(key, value)| before.get(*key) != Some(*value));
     let gone = before.iter().filter(|(key, _)| !now.contains_key(*key));
-    set.map(|(key, value)| (key.as_str(), Some(value), before.get(key)))
-        .chain(gone.map(|(key, value)| (key.as_str(), None, Some(value))))
+    set.map(|(key, value)| (key, Some(value), before.get(key)))
+        .chain(gone.map(|(key, value)| (key, None, Some(value))))
 }

@@ -43,10 +43,8 @@ use crate::{
     liveness::{self, Orders},
     metrics::{self, Listen, Metrics},
     network::{Netlink, NetlinkError, keep_tags, leave_out_untagged},
-    output::{
-        self, Author, Document, DrainRequests, Events, LastGood, NodeStatus, Validity, Writer, of_node,
-        of_services, owned, view,
-    },
+    node::teller::{self, Target, Teller},
+    output::{Document, DrainRequests, LastGood, Outcome, of_dry_run, of_node, of_services, owned, view},
     source::{self, Source},
 };
 
@@ -93,9 +91,9 @@ pub enum Error {
     /// Netlink does not answer.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// Status cannot be written.
+    /// The thread that writes status cannot be started.
     #[error(transparent)]
-    Output(#[from] output::Error),
+    Teller(#[from] teller::Error),
     /// Signals cannot be waited for, or no random numbers be had.
     #[error("{what}")]
     Kernel {
@@ -107,18 +105,10 @@ pub enum Error {
     },
 }
 
-/// Who raises a node's events.
-const SPEAKER: &str = "metallb-speaker";
 /// Everything is read again, whether anything was heard of it or not.
 const RESYNC: Duration = Duration::from_secs(60);
 /// Of so many times everything is read again, once what the maps hold is compared whole.
 const WHOLE_RESYNC: u32 = 10;
-/// The status is so old at most after endpoints have changed.
-const TELL: Duration = Duration::from_millis(500);
-/// Where it takes long to write it, it is older: so many times what that took.
-const TELL_RATIO: u32 = 20;
-/// How nodes are seen is written anew.
-const MEMBERS: Duration = Duration::from_secs(5);
 /// MACs of nodes are confirmed.
 const CONFIRM: Duration = Duration::from_secs(15);
 /// A dead node must not keep this one from starting.
@@ -152,7 +142,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     };
-    let (mut resync, mut confirm, mut members) = (every(RESYNC), every(CONFIRM), every(MEMBERS));
+    let (mut resync, mut confirm) = (every(RESYNC), every(CONFIRM));
     loop {
         tokio::select! {
             _ = terminate.recv() => match driver.options.drain_on_sigterm.take() {
@@ -165,18 +155,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 driver.resolve().await;
                 continue;
             }
-            _ = members.tick() => {
-                let done = driver.tell_of_members();
-                driver.log_failure("writing how nodes are seen", done);
-                continue;
-            }
             changed = driver.liveness.changed() => {
                 changed?;
                 if !driver.meet() {
                     // Each order is acknowledged: that alone is no reason to write it all.
                     if driver.met.told() != driver.told.told() {
-                        let done = driver.tell();
-                        driver.log_failure("writing the status", done);
+                        driver.tell_standing();
                     }
                     continue;
                 }
@@ -184,8 +168,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             change = driver.leaving.changed() => match change {
                 Change::Wish => {}
                 Change::Progress => {
-                    let done = driver.tell();
-                    driver.log_failure("writing the status", done);
+                    driver.tell_standing();
                     if driver.leaving.may_end() {
                         break;
                     }
@@ -208,11 +191,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 driver.rest().await;
                 driver.read_source();
                 driver.resolve_new().await;
-            }
-            () = until(driver.tell_at) => {
-                let done = driver.tell();
-                driver.log_failure("writing the status", done);
-                continue;
             }
             _ = resync.tick() => {
                 driver.count_resync();
@@ -258,12 +236,12 @@ pub fn dry_run(
         is_watched: false,
     };
     let Pass { plan, placed, ops: _ } = pass(&settled, node, network, &Maps::empty(&sizes), &local, None);
-    let status = NodeStatus::of(&plan, &placed, &local.standing, &BTreeMap::new(), &settled);
+    let (attached, conflicts) = (BTreeMap::new(), BTreeMap::new());
+    let outcome = Outcome::new(&plan, &placed, &local.standing, &attached, &settled);
     let owned = owned(&settled, &placed.armed, &local.standing, &Report::default());
-    let mut documents = of_services(&plan, &settled, &status);
-    let (since, maps) = (Timestamp::UNIX_EPOCH, view(&placed.maps));
-    documents.extend(of_node(&plan, &settled, status, &owned, since, Some(&maps)));
-    Ok(documents)
+    let documents = of_services(&plan, &settled, &conflicts);
+    let documents = documents.chain(of_node(&plan, &settled, &owned, Timestamp::UNIX_EPOCH));
+    Ok(documents.chain(of_dry_run(&outcome, &view(&placed.maps))).collect())
 }
 
 struct Driver {
@@ -277,19 +255,13 @@ struct Driver {
     unattached: BTreeMap<u32, String>,
     dataplane: Dataplane,
     groups: Groups,
-    writer: Writer,
-    events: Events,
-    validity: Validity,
-    status: NodeStatus,
-    /// As it was told last.
-    standing: Standing,
+    teller: Teller,
     flow_key: HashKey,
     liveness: liveness::Handle,
     /// What other nodes said of themselves by the last pass.
     met: Arc<liveness::Seen>,
-    /// What the status says.
+    /// What the teller was told of that.
     told: Arc<liveness::Seen>,
-    metrics: Option<Metrics>,
     leaving: Leaving,
     /// By the last pass whose changes are in the maps.
     planned: Option<(Plan, Placed)>,
@@ -298,16 +270,12 @@ struct Driver {
     resyncs: u32,
     /// When the next look at everything may be taken.
     rested: Instant,
-    /// When the status is to be written, if endpoints have changed since it was.
-    tell_at: Option<Instant>,
-    /// What it took to write it.
-    telling: Duration,
 }
 
 impl Driver {
     async fn start(options: Options) -> Result<Self, Error> {
         let kept = LastGood::load(&options.output, &options.node.0);
-        let feed = Feed::open(&options.feed, &options.node, kept).await?;
+        let feed = Feed::open(&options.feed, kept).await?;
         let netlink = Netlink::connect()?;
         let dataplane = Dataplane::open(&dataplane::Options {
             pin_dir: options.pin_dir.clone(),
@@ -329,6 +297,22 @@ impl Driver {
             listens if listens.is_empty() => None,
             listens => Some(Metrics::start(listens, &options.pin_dir, liveness.snapshots().clone())?),
         };
+        let cluster = match options.feed.source {
+            Source::Kube => Some(Target {
+                kubeconfig: options.feed.kubeconfig.clone(),
+                namespace: options.feed.namespace.clone(),
+            }),
+            Source::File(_) => None,
+        };
+        let teller = Teller::start(teller::Options {
+            node: options.node.clone(),
+            pin_dir: options.pin_dir.clone(),
+            output: options.output.clone(),
+            cluster,
+            metrics,
+            snapshots: liveness.snapshots().clone(),
+        })
+        .await?;
         Ok(Self {
             feed,
             netlink,
@@ -337,17 +321,9 @@ impl Driver {
             unattached: BTreeMap::new(),
             dataplane,
             groups: Groups::default(),
-            writer: Writer::new(&options.output),
-            events: Events::new(
-                Author { component: SPEAKER, name: options.node.0.clone() },
-                Some(&options.output),
-            ),
-            validity: Validity::default(),
-            status: NodeStatus::default(),
-            standing: Standing::default(),
+            teller,
             flow_key: HashKey::expand(random()?),
             liveness,
-            metrics,
             met: Arc::default(),
             told: Arc::default(),
             leaving: Leaving::new(requests, earlier.as_ref(), options.pin_dir.clone()),
@@ -355,8 +331,6 @@ impl Driver {
             is_resync: false,
             resyncs: 0,
             rested: Instant::now(),
-            tell_at: None,
-            telling: Duration::ZERO,
             options,
         })
     }
@@ -446,7 +420,7 @@ impl Driver {
 
     /// Whether it was carried out; if not, a NIC more is known to carry no programs.
     async fn try_pass(&mut self) -> Result<bool, Error> {
-        if self.feed.settled().is_empty && self.status == NodeStatus::default() {
+        if self.feed.settled().is_empty && self.planned.is_none() {
             // The maps may be full of what an earlier agent knew: an empty source is no reason to withdraw it.
             tracing::warn!("no object is known yet: nothing is changed");
             return Ok(true);
@@ -509,7 +483,7 @@ impl Driver {
             return Ok(());
         }
         let orders = Orders {
-            armed: placed.armed.clone(),
+            armed: Arc::clone(&placed.armed),
             secret: snapshot.gossip_secret.clone(),
             description: plan.description.clone(),
             is_leaving,
@@ -540,7 +514,7 @@ impl Driver {
         if !ops.is_empty() {
             self.order().await?;
         }
-        self.tell_at.get_or_insert(Instant::now() + TELL.max(self.telling * TELL_RATIO));
+        self.tell_ports(&frontends);
         Ok(true)
     }
 
@@ -548,13 +522,6 @@ impl Driver {
         if let Err(error) = result {
             tracing::error!(error = %chain(&error), "{what} failed; it is tried again");
         }
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

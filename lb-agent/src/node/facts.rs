@@ -98,7 +98,7 @@ spec: {{interfaces: {interfaces}}}
     }
 
     fn node() -> NodeName {
-        NodeName("n1".to_owned())
+        NodeName("n1".into())
     }
 
     fn network() -> Network {
@@ -140,7 +140,7 @@ spec: {{interfaces: {interfaces}}}
         let text = format!("{}{other}", objects("[bond0]"));
         let settled = settled(&text);
         let says =
-            |name: &str| !facts(&settled, &NodeName(name.to_owned()), &network(), &Owned::new()).is_empty();
+            |name: &str| !facts(&settled, &NodeName(name.into()), &network(), &Owned::new()).is_empty();
         assert!(says("n1") != says("n2"), "{} {}", says("n1"), says("n2"));
     }
 }

@@ -1,15 +1,15 @@
-//! Where a node's objects come from, and where goes what it says of them.
+//! Where a node's objects come from.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use lb_api::{Changed, Memory, Reading, Settled};
-use lb_core::model::NodeName;
+use lb_api::{Changed, Memory, ObjectKey, Reading, Settled};
+use lb_core::model::ObjectName;
 
 use crate::{
     chain::chain,
-    cluster::{self, Watched, Written},
+    cluster::{self, Watched},
     metrics::SourceFacts,
-    output::{Document, LastGood, is_local},
+    output::LastGood,
     source::{self, Source, Watch},
 };
 
@@ -37,7 +37,7 @@ pub enum Error {
     Cluster(#[from] cluster::Error),
 }
 
-/// Objects, and who is told of what becomes of them.
+/// Objects, and what they last said when they were right.
 pub(super) struct Feed {
     origin: Origin,
     last_good: LastGood,
@@ -45,7 +45,7 @@ pub(super) struct Feed {
 
 enum Origin {
     Files(Box<Files>),
-    Cluster(Box<Cluster>),
+    Cluster(Box<Watched>),
 }
 
 struct Files {
@@ -56,14 +56,6 @@ struct Files {
     reads: u64,
 }
 
-struct Cluster {
-    watched: Watched,
-    written: Written,
-}
-
-/// Whose the fields are that a node writes (server-side apply).
-const MANAGER: &str = "magnetite-node";
-
 impl Feed {
     /// Begins with what objects last said to an earlier agent.
     ///
@@ -71,7 +63,6 @@ impl Feed {
     /// The directory cannot be watched, or nothing says where the API server is. Whether it answers shows later.
     pub async fn open(
         options: &FeedOptions,
-        node: &NodeName,
         (last_good, mut memory): (LastGood, Memory),
     ) -> Result<Self, Error> {
         let is_without_namespaces = options.source == Source::Kube;
@@ -88,8 +79,7 @@ impl Feed {
                 let client = cluster::connect(options.kubeconfig.as_deref()).await?;
                 let mut watched = Watched::of_node(&client, &options.namespace, reading);
                 watched.mirror_mut().remember(memory);
-                let written = Written::of_node(client, MANAGER, &options.namespace, &node.0);
-                Origin::Cluster(Box::new(Cluster { watched, written }))
+                Origin::Cluster(Box::new(watched))
             }
         };
         Ok(Self { origin, last_good })
@@ -99,7 +89,7 @@ impl Feed {
     pub fn settled(&self) -> &Settled {
         match &self.origin {
             Origin::Files(files) => &files.settled,
-            Origin::Cluster(cluster) => cluster.watched.mirror().settled(),
+            Origin::Cluster(watched) => watched.mirror().settled(),
         }
     }
 
@@ -107,7 +97,12 @@ impl Feed {
     pub async fn changed(&mut self) {
         match &mut self.origin {
             Origin::Files(files) => files.watch.changed().await,
-            Origin::Cluster(cluster) => cluster.changed().await,
+            Origin::Cluster(watched) => loop {
+                watched.changed().await;
+                if watched.is_complete() {
+                    return;
+                }
+            },
         }
     }
 
@@ -115,34 +110,28 @@ impl Feed {
     pub fn read(&mut self) -> Option<&Changed> {
         let memory = match &mut self.origin {
             Origin::Files(files) => files.read(),
-            Origin::Cluster(cluster) => cluster.read(),
+            Origin::Cluster(watched) => settle(watched),
         };
         if let Some(Err(error)) = memory.map(|memory| self.last_good.save(memory)) {
             tracing::error!(error = %chain(&error), "keeping what objects say failed; it is tried again");
         }
         match &self.origin {
             Origin::Files(_) => None,
-            Origin::Cluster(cluster) => Some(cluster.watched.mirror().changed()),
+            Origin::Cluster(watched) => Some(watched.mirror().changed()),
         }
     }
 
-    /// Whether a controller gives Services their addresses, and says so.
-    pub fn has_controller(&self) -> bool {
-        matches!(self.origin, Origin::Cluster(_))
-    }
-
-    /// Says something of the objects to whom they belong; what remains is for this machine alone.
-    pub fn tell(&mut self, documents: Vec<Document>) -> Vec<Document> {
-        match &mut self.origin {
-            Origin::Files(_) => documents,
-            Origin::Cluster(cluster) => {
-                let Cluster { watched, written } = &mut **cluster;
-                let (local, others): (Vec<_>, Vec<_>) = documents.into_iter().partition(is_local);
-                written.want(others, watched.mirror());
-                written.start(Instant::now());
-                local
-            }
-        }
+    /// UIDs of Services that have addresses, where they are known.
+    pub fn uids(&self) -> BTreeMap<ObjectName, String> {
+        let Origin::Cluster(watched) = &self.origin else { return BTreeMap::new() };
+        let mirror = watched.mirror();
+        let served = mirror.settled().allocation.addresses.keys();
+        served
+            .filter_map(|name| {
+                let uid = mirror.uid(&ObjectKey::of_service(name))?;
+                Some((name.clone(), uid.to_owned()))
+            })
+            .collect()
     }
 
     /// How objects are heard of.
@@ -154,15 +143,15 @@ impl Feed {
                 is_stale: files.settled.is_stale(),
                 ..SourceFacts::default()
             },
-            Origin::Cluster(cluster) => cluster.watched.facts(),
+            Origin::Cluster(watched) => watched.facts(),
         }
     }
 
     /// Why no changes of some kinds are heard of at present, and of which.
     pub fn unheard(&self) -> BTreeMap<String, Vec<&'static str>> {
         let mut unheard: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        if let Origin::Cluster(cluster) = &self.origin {
-            for (kind, why) in cluster.watched.failing() {
+        if let Origin::Cluster(watched) = &self.origin {
+            for (kind, why) in watched.failing() {
                 unheard.entry(why.to_owned()).or_default().push(kind);
             }
         }
@@ -190,28 +179,14 @@ impl Files {
     }
 }
 
-impl Cluster {
-    async fn changed(&mut self) {
-        loop {
-            tokio::select! {
-                () = self.watched.changed() => {
-                    if self.watched.is_complete() {
-                        return;
-                    }
-                }
-                () = self.written.progress() => self.written.start(Instant::now()),
-            }
-        }
+/// What the watches have told by now. Nothing before all there is has been listed.
+fn settle(watched: &mut Watched) -> Option<&Memory> {
+    if !watched.is_complete() {
+        return None;
     }
-
-    fn read(&mut self) -> Option<&Memory> {
-        if !self.watched.is_complete() {
-            return None;
-        }
-        self.watched.take_waiting();
-        let mirror = self.watched.mirror_mut();
-        mirror.settle(|snapshot, changed, allocation| allocation.hold(snapshot, changed));
-        // It changes only then.
-        mirror.changed().others.then_some(mirror.memory())
-    }
+    watched.take_waiting();
+    let mirror = watched.mirror_mut();
+    mirror.settle(|snapshot, changed, allocation| allocation.hold(snapshot, changed));
+    // It changes only then.
+    mirror.changed().others.then_some(mirror.memory())
 }

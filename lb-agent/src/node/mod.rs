@@ -8,6 +8,7 @@ mod groups;
 mod leaving;
 mod limits;
 mod pass;
+mod teller;
 
 pub use driver::{Error, Options, dry_run, run};
 pub use feed::{Error as FeedError, FeedOptions};

@@ -24,6 +24,9 @@ use super::{
     status::{NodeStatus, mac},
 };
 
+/// What others say of VIPs, by address and segment.
+pub type Conflicts = BTreeMap<String, BTreeMap<String, ConflictStatus>>;
+
 /// What others have said of a VIP in a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,7 +54,7 @@ pub struct StrangerStatus {
     pub last: Timestamp,
 }
 
-impl NodeStatus {
+impl<S> NodeStatus<S> {
     /// Adds what others say of VIPs.
     pub fn add_claims(&mut self, armed: &Armed, report: &Report) {
         let segment_of = |(_, segment): Spot| Some(armed.segments.get(&segment)?.name.clone());
@@ -126,8 +129,8 @@ pub const ADDRESS_CONFLICT: &str = "magnetite.io/AddressConflict";
 
 /// For each Service with a VIP that a stranger claims, the condition that says so. As others may see no stranger or another one,
 /// each node says it in an object of its own, which has the part of the Service that this node knows.
-pub(super) fn conditions(plan: &Plan, status: &NodeStatus) -> Vec<Document> {
-    let documents = conflicts_of_services(plan, status).into_iter().map(|(service, conflicts)| {
+pub(super) fn conditions(plan: &Plan, conflicts: &Conflicts) -> Vec<Document> {
+    let documents = conflicts_of_services(plan, conflicts).into_iter().map(|(service, conflicts)| {
         let is_taken = conflicts.iter().any(|(.., conflict)| conflict.is_taken);
         let since = conflicts.iter().flat_map(|(.., c)| c.strangers.values()).map(|s| s.first).min();
         let messages: Vec<String> = conflicts.iter().map(|conflict| message(*conflict)).collect();
@@ -151,8 +154,8 @@ pub(super) fn conditions(plan: &Plan, status: &NodeStatus) -> Vec<Document> {
 }
 
 /// The same as events, which an API server takes from a node.
-pub fn conflict_facts(plan: &Plan, status: &NodeStatus) -> Facts {
-    let facts = conflicts_of_services(plan, status).into_iter().map(|(service, conflicts)| {
+pub fn conflict_facts(plan: &Plan, conflicts: &Conflicts) -> Facts {
+    let facts = conflicts_of_services(plan, conflicts).into_iter().map(|(service, conflicts)| {
         let messages: Vec<String> = conflicts.into_iter().map(message).collect();
         ((service.clone(), Reason::AddressConflict), messages.join("; "))
     });
@@ -163,11 +166,11 @@ type Conflict<'a> = (IpAddr, &'a String, &'a ConflictStatus);
 
 fn conflicts_of_services<'a>(
     plan: &'a Plan,
-    status: &'a NodeStatus,
+    conflicts: &'a Conflicts,
 ) -> BTreeMap<&'a ObjectName, Vec<Conflict<'a>>> {
     let mut of_services: BTreeMap<_, Vec<Conflict<'_>>> = BTreeMap::new();
     for (address, vip) in &plan.vips {
-        let segments = status.conflicts.get(&address.to_string()).into_iter().flatten();
+        let segments = conflicts.get(&address.to_string()).into_iter().flatten();
         for (segment, conflict) in segments.filter(|(_, conflict)| !conflict.strangers.is_empty()) {
             for service in &vip.services {
                 of_services.entry(service).or_default().push((*address, segment, conflict));
@@ -194,7 +197,7 @@ fn is_zero(number: &u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+    use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
     use lb_core::{
         armed::{ArmedLink, ArmedSegment, ArmedVip},
@@ -232,12 +235,12 @@ mod tests {
             segment: "lan".to_owned(),
         };
         Plan {
-            node: NodeName("n1".to_owned()),
+            node: NodeName("n1".into()),
             cluster_uid: None,
             links: [("eth0".to_owned(), link)].into(),
             description: lb_core::liveness::Description::default(),
             nodes: BTreeMap::new(),
-            vips: [(VIP, vip), (Ipv4Addr::new(192, 0, 2, 201).into(), other)].into(),
+            vips: [(VIP, vip.into()), (Ipv4Addr::new(192, 0, 2, 201).into(), other.into())].into(),
             services: BTreeMap::new(),
             probed: [].into(),
             own: [].into(),
@@ -261,7 +264,7 @@ mod tests {
             links,
         };
         Armed {
-            vips: plan.vips.keys().map(|address| ((*address).into(), vip.clone())).collect(),
+            vips: Arc::new(plan.vips.keys().map(|address| ((*address).into(), vip.clone())).collect()),
             segments: [(3, segment)].into(),
             ..Armed::default()
         }
@@ -284,7 +287,7 @@ mod tests {
         let vip = VipStatus { owner: Some("n1".to_owned()), ..VipStatus::default() };
         let mut status = NodeStatus { vips: [(VIP.to_string(), vip)].into(), ..NodeStatus::default() };
         status.add_claims(&armed, &claims.report());
-        let documents = conditions(&plan, &status);
+        let documents = conditions(&plan, &status.conflicts);
         (status, documents)
     }
 

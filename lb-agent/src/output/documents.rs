@@ -10,7 +10,13 @@ use lb_api::{ALLOCATED_FROM, ObjectKey, Settled, Severity};
 use lb_core::{allocate::Allocation, model::ObjectName, plan::Plan};
 use serde_json::{Value, json};
 
-use super::{conflicts::conditions, maps::MapsView, owned::Owned, status::NodeStatus};
+use super::{
+    conflicts::{Conflicts, conditions},
+    maps::MapsView,
+    owned::Owned,
+    services::Services,
+    status::{NodeStatus, Outcome},
+};
 
 /// An object to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,46 +29,37 @@ pub struct Document {
     pub value: Value,
 }
 
-/// Whether a document is for the machine of its author alone, whatever else is written to a cluster.
-pub fn is_local(document: &Document) -> bool {
-    matches!(document.key.kind.as_str(), "NodeStatus" | "NodeMembers" | "NodeMaps")
-}
-
 /// What a node says of Services where no controller does: their addresses, and what strangers have of them.
-pub fn of_services(plan: &Plan, settled: &Settled, status: &NodeStatus) -> Vec<Document> {
-    services(&plan.node.0, &settled.allocation).chain(conditions(plan, status)).collect()
+pub fn of_services(plan: &Plan, settled: &Settled, conflicts: &Conflicts) -> impl Iterator<Item = Document> {
+    services(&plan.node.0, &settled.allocation).chain(conditions(plan, conflicts))
 }
 
-/// What a node says of itself: announcements, configuration (and since when it is as it is) and status; with `maps` what they should hold.
+/// What a node says of itself: announcements, and configuration (and since when it is as it is).
 pub fn of_node(
     plan: &Plan,
     settled: &Settled,
-    status: NodeStatus,
     owned: &Owned,
     since: Timestamp,
-    maps: Option<&MapsView>,
-) -> Vec<Document> {
-    let name = &plan.node.0;
-    let mut documents: Vec<Document> = announced(plan, owned);
+) -> impl Iterator<Item = Document> {
+    let name = &*plan.node.0;
     let labels = json!({"metallb.io/component-type": "speaker", "metallb.io/node-name": name});
-    documents.push(configuration(
-        name,
-        &format!("speaker-{name}"),
-        labels,
-        ("configReconcilerValid", since),
-        settled,
-    ));
-    documents.push(document(name, "NodeStatus", "", name, json!(status.object(name))));
-    if let Some(maps) = maps {
-        let value = json!({
-            "apiVersion": "magnetite.io/v1alpha1",
-            "kind": "NodeMaps",
-            "metadata": {"name": name},
-            "maps": maps,
-        });
-        documents.push(document(name, "NodeMaps", "", name, value));
-    }
-    documents
+    let state =
+        configuration(name, &format!("speaker-{name}"), labels, ("configReconcilerValid", since), settled);
+    announced(plan, owned).chain([state])
+}
+
+/// Status, and what the maps should hold.
+pub fn of_dry_run(outcome: &Outcome<'_>, maps: &MapsView) -> [Document; 2] {
+    let name = &*outcome.plan.node.0;
+    let status = NodeStatus::of(outcome, Services::of(outcome)).object(name);
+    let maps = json!({
+        "apiVersion": "magnetite.io/v1alpha1",
+        "kind": "NodeMaps",
+        "metadata": {"name": name},
+        "maps": maps,
+    });
+    [("NodeStatus", json!(status)), ("NodeMaps", maps)]
+        .map(|(kind, value)| document(name, kind, "", name, value))
 }
 
 /// Addresses of Services that have some, and of which pool they are.
@@ -91,9 +88,9 @@ pub(crate) fn services(author: &str, allocation: &Allocation) -> impl Iterator<I
 /// `ServiceL2Status` for each Service that this node answers for (MetalLB: `api/v1beta1/servicel2status_types.go`,
 /// `internal/k8s/controllers/layer2_status_controller.go`), with the links by which it does. In MetalLB's namespace, so the name says the
 /// Service's: neither that nor the Service's name has a point.
-fn announced(plan: &Plan, owned: &Owned) -> Vec<Document> {
+fn announced(plan: &Plan, owned: &Owned) -> impl Iterator<Item = Document> {
     let node = &plan.node;
-    let of = |(service, addresses): (&ObjectName, &BTreeMap<IpAddr, BTreeSet<String>>)| {
+    let of = move |(service, addresses): (&ObjectName, &BTreeMap<IpAddr, BTreeSet<String>>)| {
         let segments: BTreeSet<&String> = addresses.values().flatten().collect();
         let links = plan.links.iter().filter(|(_, link)| segments.contains(&link.segment));
         let interfaces: Vec<Value> = links.map(|(name, _)| json!({"name": name})).collect();
@@ -105,14 +102,14 @@ fn announced(plan: &Plan, owned: &Owned) -> Vec<Document> {
                 "name": name,
                 "namespace": SYSTEM,
                 "labels": {
-                    "metallb.io/node": node.0,
+                    "metallb.io/node": &*node.0,
                     "metallb.io/service-name": service.name,
                     "metallb.io/service-namespace": service.namespace,
                 },
             },
             "spec": {},
             "status": {
-                "node": node.0,
+                "node": &*node.0,
                 "serviceName": service.name,
                 "serviceNamespace": service.namespace,
                 "interfaces": interfaces,
@@ -120,7 +117,7 @@ fn announced(plan: &Plan, owned: &Owned) -> Vec<Document> {
         });
         document(&node.0, "ServiceL2Status", SYSTEM, &name, value)
     };
-    owned.iter().map(of).collect()
+    owned.iter().map(of)
 }
 
 /// Since when a configuration has been valid, or has not.

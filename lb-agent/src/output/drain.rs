@@ -217,14 +217,14 @@ mod tests {
     #[test]
     fn a_request_is_read_as_it_was_written_and_taken_back_once() -> Done {
         let output = tempfile::tempdir()?;
-        let requests = DrainRequests::of(output.path(), &NodeName("n1".to_owned()));
+        let requests = DrainRequests::of(output.path(), &NodeName("n1".into()));
         assert_eq!(requests.read()?, None);
         for deadline in [None, Some("2026-07-01T00:10:00Z".parse()?)] {
             let request = DrainRequest { asked: "2026-07-01T00:00:00Z".parse()?, deadline };
             requests.write(&request)?;
             assert_eq!(requests.read()?, Some(request));
         }
-        let other = DrainRequests::of(output.path(), &NodeName("n2".to_owned()));
+        let other = DrainRequests::of(output.path(), &NodeName("n2".into()));
         assert!(other.read()?.is_none() && !other.remove()?);
         fs::write(output.path().join(".drain/n1.yaml"), "asked: soon\n")?;
         assert!(matches!(requests.read(), Err(Error::Decode { .. })));

@@ -1,22 +1,22 @@
-//! `NodeMembers`: each node as this one sees it, and who owns what. Beside [`super::NodeStatus`], for it changes all the time.
+//! `NodeMembers`: each node as this one sees it. Beside [`super::NodeStatus`] and [`super::Owners`], for it changes all the time.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use jiff::{SignedDuration, Timestamp};
 use lb_core::{
-    armed::{Armed, ArmedSegment, ArmedVip},
+    armed::{Armed, ArmedSegment},
     liveness::{Condition, Leg, LegReport, Source, Standing},
     model::NodeName,
     plan::Plan,
-    probing::Spot,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::{
-    conflicts::why_withheld,
-    documents::{Document, document},
-    status::{LeftOutStatus, mac},
+    status::mac,
+    writer::{Error, Text},
 };
 use crate::liveness::Snapshot;
 
@@ -44,8 +44,6 @@ pub struct Members {
     pub probing: bool,
     /// By name of the node, then by segment.
     pub nodes: BTreeMap<String, BTreeMap<String, Member>>,
-    /// By address, then by segment.
-    pub vips: BTreeMap<String, BTreeMap<String, OwnerStatus>>,
 }
 
 /// A node in a segment.
@@ -86,25 +84,6 @@ pub enum Knowledge {
     Assumed,
 }
 
-/// Who owns a VIP in a segment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OwnerStatus {
-    /// The Services that have the VIP.
-    pub services: Vec<String>,
-    /// The owner; none if nobody may own it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner: Option<String>,
-    /// When this node's agent saw it become the owner.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Timestamp>,
-    /// The rule by which it is.
-    pub why: String,
-    /// Nodes that may not own it here.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<LeftOutStatus>,
-}
-
 impl MembersObject {
     /// Of a node.
     pub fn of(node: &str, status: Members) -> Self {
@@ -133,7 +112,7 @@ impl Moment {
     }
 
     /// The time at another instant, which is not later.
-    fn time_at(&self, instant: Instant) -> Timestamp {
+    pub(super) fn time_at(&self, instant: Instant) -> Timestamp {
         let ago = self.instant.saturating_duration_since(instant);
         SignedDuration::try_from(ago)
             .ok()
@@ -144,15 +123,16 @@ impl Moment {
 
 impl Members {
     /// The object, as it is written.
-    pub fn document(self, node: &NodeName) -> Document {
-        document(&node.0, "NodeMembers", "", &node.0, json!(MembersObject::of(&node.0, self)))
+    ///
+    /// # Errors
+    /// None in practice: all of it has a form in YAML.
+    pub fn text(self, node: &NodeName) -> Result<Text, Error> {
+        Text::of_node("NodeMembers", &node.0, &MembersObject::of(&node.0, self))
     }
 
     /// By what was planned last, as nodes stand and as the liveness thread has seen them.
     pub fn of(plan: &Plan, armed: &Armed, standing: &Standing, snapshot: &Snapshot, now: Moment) -> Self {
         let at = now.time_at(snapshot.at);
-        let before =
-            |ago| SignedDuration::try_from(ago).ok().and_then(|ago| at.checked_sub(ago).ok()).map(seconds);
         let mut nodes: BTreeMap<String, BTreeMap<String, Member>> = BTreeMap::new();
         for segment in armed.segments.values() {
             for (leg, name) in &segment.legs {
@@ -165,7 +145,7 @@ impl Members {
                     address: *leg,
                     mac,
                     condition: condition_name(standing.condition(*leg)).to_owned(),
-                    since: reported.and_then(|reported| reported.since).and_then(before),
+                    since: reported.and_then(|reported| reported.since).and_then(|ago| before(at, ago)),
                     known,
                     last_answer_ms: last_answer.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
                     observers: observers
@@ -176,36 +156,7 @@ impl Members {
                 nodes.entry(name.to_string()).or_default().insert(segment.name.clone(), member);
             }
         }
-        let mut vips: BTreeMap<String, BTreeMap<String, OwnerStatus>> = BTreeMap::new();
-        for (address, vip) in &plan.vips {
-            let Some(armed_vip) = armed.vips.get(&(*address).into()) else { continue };
-            for place in armed_vip.ranked.keys() {
-                let Some(segment) = armed.segments.get(place) else { continue };
-                let spot = ((*address).into(), *place);
-                let (leg, why) = owner(armed, spot, armed_vip, standing);
-                let seen = snapshot.owners.get(&spot).filter(|seen| Some(seen.leg) == leg);
-                let named = leg.and_then(|leg| Some(segment.node_of(leg)?.to_string()));
-                let withheld = snapshot.claims.withheld.get(&spot);
-                let (owner, seen, why) = match withheld.map(|withheld| why_withheld(armed, spot, *withheld)) {
-                    Some((why, owner)) => (owner, None, format!("this node does not own it: {why}")),
-                    None => (named, seen, why),
-                };
-                let status = OwnerStatus {
-                    services: vip.services.iter().map(ToString::to_string).collect(),
-                    owner,
-                    since: seen.and_then(|seen| before(seen.since)),
-                    why,
-                    left_out: vip
-                        .left_out
-                        .iter()
-                        .filter(|(reason, _)| reason.segment().is_none_or(|name| name == segment.name))
-                        .map(|(reason, nodes)| LeftOutStatus::of(reason, nodes, &plan.node))
-                        .collect(),
-                };
-                vips.entry(address.to_string()).or_default().insert(segment.name.clone(), status);
-            }
-        }
-        Self { at, probing: !snapshot.legs.is_empty(), nodes, vips }
+        Self { at, probing: !snapshot.legs.is_empty(), nodes }
     }
 }
 
@@ -213,7 +164,7 @@ fn knowledge(
     segment: &ArmedSegment,
     leg: Leg,
     reported: Option<&LegReport>,
-) -> (Knowledge, Option<std::time::Duration>) {
+) -> (Knowledge, Option<Duration>) {
     match reported.map(|reported| reported.source) {
         _ if segment.own == Some(leg) => (Knowledge::Own, None),
         Some(Source::Own) => (Knowledge::Own, None),
@@ -223,34 +174,12 @@ fn knowledge(
     }
 }
 
-/// Who owns a VIP in a segment, and by which rule.
-fn owner(armed: &Armed, spot: Spot, vip: &ArmedVip, standing: &Standing) -> (Option<Leg>, String) {
-    let (address, place) = spot;
-    let ranked = vip.ranked.get(&place).map_or(&[][..], Vec::as_slice);
-    let name = |leg: &Leg| armed.node_of(place, *leg).map_or_else(|| leg.to_string(), ToString::to_string);
-    let Some(owner) = standing.owner(ranked) else {
-        return (None, "no node that may own it has an address here".to_owned());
-    };
-    if let Some(counts) = armed.share_counts(address, standing).get(&place) {
-        let nodes = counts.values().filter(|count| **count > 0).count();
-        return (None, format!("spread over {nodes} nodes, each for a share of the clients"));
-    }
-    let before = ranked.iter().take_while(|leg| **leg != owner);
-    let passed: Vec<String> =
-        before.map(|leg| format!("{} is {}", name(leg), condition_name(standing.condition(*leg)))).collect();
-    let rank = if passed.is_empty() {
-        format!("best-ranked of {}", ranked.len())
-    } else {
-        format!("next of {}: {}", ranked.len(), passed.join(", "))
-    };
-    let why = match standing.condition(owner) {
-        Condition::Answering => rank,
-        condition => format!("{rank}; it is {}, and nobody is better", condition_name(condition)),
-    };
-    (Some(owner), why)
+/// When it was, so long before. In whole seconds: what is computed anew from an age must not change each time.
+pub(super) fn before(at: Timestamp, ago: Duration) -> Option<Timestamp> {
+    let ago = SignedDuration::try_from(ago).ok()?;
+    at.checked_sub(ago).ok().map(seconds)
 }
 
-/// Whole seconds: what is computed anew from an age must not change each time.
 fn seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }

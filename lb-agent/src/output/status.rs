@@ -8,23 +8,55 @@ use std::{
 use lb_api::Settled;
 use lb_common::layout::MAX_SEGMENTS;
 use lb_core::{
+    armed::Armed,
     liveness::{Condition, Description, Leg, Standing},
     model::NodeName,
     ownership::LeftOut,
     place::{Placed, SEGMENTS},
-    plan::{KernelReason, Plan, ServicePlan},
+    plan::{Frontend, KernelReason, Plan},
 };
 use serde::{Deserialize, Serialize};
 
-use super::conflicts::ConflictStatus;
-use super::drain::DrainStatus;
-use super::members::condition_name;
+use super::{conflicts::Conflicts, drain::DrainStatus, members::condition_name, services::ServiceStatus};
 use crate::dataplane::LinkMode;
+
+/// What a pass has come to, as nodes stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome<'a> {
+    /// What was planned.
+    pub plan: &'a Plan,
+    /// The part that changes with the liveness of nodes.
+    pub armed: &'a Armed,
+    /// Services that are left to the kernel for want of room.
+    pub without_room: &'a BTreeMap<Frontend, KernelReason>,
+    /// What else found no room, by map.
+    pub left_out: &'a BTreeMap<&'static str, usize>,
+    /// How nodes stand.
+    pub standing: &'a Standing,
+    /// How the programs are attached, by NIC.
+    pub attached: &'a BTreeMap<u32, LinkMode>,
+    /// What it was planned from.
+    pub settled: &'a Settled,
+}
+
+impl<'a> Outcome<'a> {
+    /// Of what was planned and placed.
+    pub fn new(
+        plan: &'a Plan,
+        placed: &'a Placed,
+        standing: &'a Standing,
+        attached: &'a BTreeMap<u32, LinkMode>,
+        settled: &'a Settled,
+    ) -> Self {
+        let Placed { armed, without_room, left_out, .. } = placed;
+        Self { plan, armed, without_room, left_out, standing, attached, settled }
+    }
+}
 
 /// The object in a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct NodeStatusObject {
+pub struct NodeStatusObject<S = BTreeMap<String, ServiceStatus>> {
     /// `magnetite.io/v1alpha1`.
     pub api_version: String,
     /// `NodeStatus`.
@@ -32,13 +64,14 @@ pub struct NodeStatusObject {
     /// Name: the node's.
     pub metadata: BTreeMap<String, String>,
     /// What there is to say.
-    pub status: NodeStatus,
+    pub status: NodeStatus<S>,
 }
 
-/// What a node serves, how, and what it leaves to the kernel and why.
+/// What a node serves, how, and what it leaves to the kernel and why. An agent writes its services as [`Services`](super::Services):
+/// they are most of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct NodeStatus {
+pub struct NodeStatus<S = BTreeMap<String, ServiceStatus>> {
     /// The process; none in a dry run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentStatus>,
@@ -55,10 +88,10 @@ pub struct NodeStatus {
     /// By address.
     pub vips: BTreeMap<String, VipStatus>,
     /// By `address:port/protocol`.
-    pub services: BTreeMap<String, ServiceStatus>,
+    pub services: S,
     /// What others say of VIPs, by address and segment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub conflicts: BTreeMap<String, BTreeMap<String, ConflictStatus>>,
+    pub conflicts: Conflicts,
     /// What is wrong, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -210,70 +243,10 @@ impl LeftOutStatus {
     }
 }
 
-/// A port of a Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ServiceStatus {
-    /// The Service.
-    pub service: String,
-    /// Who carries its new flows.
-    pub forwarding: ForwardingStatus,
-    /// Why not `dsr`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Rows of its table.
-    pub table: u32,
-    /// By `address:port`.
-    pub endpoints: BTreeMap<String, EndpointStatus>,
-}
-
-/// Who carries the new flows of a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ForwardingStatus {
-    /// The data path; replies leave straight from the pod's node.
-    #[default]
-    Dsr,
-    /// The data path, but for those to some of the ready endpoints.
-    Partly,
-    /// The kernel: the service, or each of its ready endpoints, is left to it.
-    Kernel,
-}
-
-impl ForwardingStatus {
-    /// As it is written in the object.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Dsr => "dsr",
-            Self::Partly => "partly",
-            Self::Kernel => "kernel",
-        }
-    }
-}
-
-/// An endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct EndpointStatus {
-    /// Its node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// Whether it takes new flows.
-    pub ready: bool,
-    /// Why flows to it are left to the kernel.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kernel: Option<String>,
-}
-
-impl NodeStatus {
-    /// From a plan and what became of it.
-    pub fn of(
-        plan: &Plan,
-        placed: &Placed,
-        standing: &Standing,
-        attached: &BTreeMap<u32, LinkMode>,
-        settled: &Settled,
-    ) -> Self {
+impl<S> NodeStatus<S> {
+    /// From what a pass has come to.
+    pub fn of(outcome: &Outcome<'_>, services: S) -> Self {
+        let Outcome { plan, armed, standing, attached, settled, left_out: over, .. } = *outcome;
         let links = plan.links.iter().map(|(name, link)| {
             let status = LinkStatus {
                 ifindex: link.device,
@@ -298,9 +271,9 @@ impl NodeStatus {
         let vips = plan.vips.iter().map(|(address, vip)| {
             let status = VipStatus {
                 services: vip.services.iter().map(ToString::to_string).collect(),
-                owner: owner(placed, *address, standing),
-                other_owners: other_owners(placed, *address, standing),
-                shares: shares(placed, *address, standing),
+                owner: owner(armed, *address, standing),
+                other_owners: other_owners(armed, *address, standing),
+                shares: shares(armed, *address, standing),
                 segments: vip.segments.keys().cloned().collect(),
                 withheld: BTreeMap::new(),
                 left_out: vip
@@ -311,26 +284,6 @@ impl NodeStatus {
             };
             (address.to_string(), status)
         });
-        let services = plan.services.iter().map(|(frontend, service)| {
-            let kernel = service.kernel.as_ref().or_else(|| placed.without_room.get(frontend));
-            let endpoints = service.endpoints.iter().map(|((address, port), endpoint)| {
-                let status = EndpointStatus {
-                    node: endpoint.node.as_ref().map(ToString::to_string),
-                    ready: endpoint.ready,
-                    kernel: endpoint.kernel.as_ref().map(ToString::to_string),
-                };
-                (std::net::SocketAddr::new(*address, port.get()).to_string(), status)
-            });
-            let (forwarding, reason) = forwarding(service, kernel);
-            let status = ServiceStatus {
-                service: service.service.to_string(),
-                forwarding,
-                reason,
-                table: service.table.length,
-                endpoints: endpoints.collect(),
-            };
-            (frontend.to_string(), status)
-        });
         Self {
             agent: None,
             frozen: settled.is_empty,
@@ -338,20 +291,26 @@ impl NodeStatus {
             links: links.collect(),
             nodes: nodes.collect(),
             vips: vips.collect(),
-            services: services.collect(),
+            services,
             conflicts: BTreeMap::new(),
             problems: settled
                 .problems
                 .iter()
                 .map(ToString::to_string)
-                .chain(placed.left_out.iter().map(|(map, count)| left_out(map, *count)))
+                .chain(over.iter().map(|(map, count)| left_out(map, *count)))
                 .chain(untold(&plan.description, plan.links.len()))
                 .collect(),
         }
     }
 
+    /// The same with other services.
+    pub fn with_services<T>(self, services: T) -> NodeStatus<T> {
+        let Self { agent, frozen, drain, links, nodes, vips, services: _, conflicts, problems } = self;
+        NodeStatus { agent, frozen, drain, links, nodes, vips, services, conflicts, problems }
+    }
+
     /// The object of a node.
-    pub fn object(self, node: &str) -> NodeStatusObject {
+    pub fn object(self, node: &str) -> NodeStatusObject<S> {
         NodeStatusObject {
             api_version: "magnetite.io/v1alpha1".to_owned(),
             kind: "NodeStatus".to_owned(),
@@ -380,44 +339,29 @@ fn untold(description: &Description, all: usize) -> Option<String> {
     })
 }
 
-/// Who carries the flows, and why it is not the data path alone.
-fn forwarding(service: &ServicePlan, kernel: Option<&KernelReason>) -> (ForwardingStatus, Option<String>) {
-    if let Some(reason) = kernel {
-        return (ForwardingStatus::Kernel, Some(reason.to_string()));
-    }
-    let ready: Vec<_> = service.endpoints.values().filter(|endpoint| endpoint.ready).collect();
-    let left: Vec<_> = ready.iter().filter_map(|endpoint| endpoint.kernel.as_ref()).collect();
-    let Some(first) = left.first() else { return (ForwardingStatus::Dsr, None) };
-    let others = if left.iter().any(|reason| reason != first) { ", and other reasons" } else { "" };
-    let reason = format!("{} of {} ready endpoints: {first}{others}", left.len(), ready.len());
-    let forwarding =
-        if left.len() == ready.len() { ForwardingStatus::Kernel } else { ForwardingStatus::Partly };
-    (forwarding, Some(reason))
-}
-
 /// Who answers for an address, in the first of this node's segments in which somebody does.
-fn owner(placed: &Placed, address: IpAddr, standing: &Standing) -> Option<String> {
-    let owners = placed.armed.owners(address.into(), standing);
+fn owner(armed: &Armed, address: IpAddr, standing: &Standing) -> Option<String> {
+    let owners = armed.owners(address.into(), standing);
     let (segment, leg) = owners.first_key_value()?;
-    placed.armed.node_of(*segment, *leg).map(ToString::to_string)
+    armed.node_of(*segment, *leg).map(ToString::to_string)
 }
 
 /// Who answers in other segments, where that is another.
-fn other_owners(placed: &Placed, address: IpAddr, standing: &Standing) -> BTreeMap<String, String> {
-    let first = owner(placed, address, standing);
-    let owners = placed.armed.owners(address.into(), standing).into_iter().skip(1);
+fn other_owners(armed: &Armed, address: IpAddr, standing: &Standing) -> BTreeMap<String, String> {
+    let first = owner(armed, address, standing);
+    let owners = armed.owners(address.into(), standing).into_iter().skip(1);
     let named = owners.filter_map(|(segment, leg)| {
-        let name = placed.armed.segments.get(&segment)?.name.clone();
-        Some((name, placed.armed.node_of(segment, leg)?.to_string()))
+        let name = armed.segments.get(&segment)?.name.clone();
+        Some((name, armed.node_of(segment, leg)?.to_string()))
     });
     named.filter(|(_, owner)| Some(owner) != first.as_ref()).collect()
 }
 
 /// How many shares each node has, in the first of this node's segments in which an address is spread over nodes.
-fn shares(placed: &Placed, address: IpAddr, standing: &Standing) -> BTreeMap<String, u32> {
-    let counts = placed.armed.share_counts(address.into(), standing);
+fn shares(armed: &Armed, address: IpAddr, standing: &Standing) -> BTreeMap<String, u32> {
+    let counts = armed.share_counts(address.into(), standing);
     let Some((segment, counts)) = counts.first_key_value() else { return BTreeMap::new() };
-    let legs = placed.armed.segments.get(segment).map(|segment| &segment.legs);
+    let legs = armed.segments.get(segment).map(|segment| &segment.legs);
     let named = |(leg, count): (&Leg, &u32)| Some((legs?.get(leg)?.to_string(), *count));
     counts.iter().filter_map(named).collect()
 }

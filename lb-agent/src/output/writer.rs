@@ -38,10 +38,48 @@ pub enum Error {
     },
 }
 
+/// An object as YAML.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// Kind, namespace and name: its path.
+    pub key: ObjectKey,
+    /// The object.
+    pub text: String,
+}
+
+impl Text {
+    /// Of a document.
+    ///
+    /// # Errors
+    /// It has a form that YAML has not.
+    pub fn of(document: &Document) -> Result<Self, Error> {
+        Ok(Self { key: document.key.clone(), text: to_yaml(&document.value)? })
+    }
+
+    /// Of an object of ours that is one of a kind for each node.
+    ///
+    /// # Errors
+    /// It has a form that YAML has not.
+    pub fn of_node(kind: &str, node: &str, object: &impl Serialize) -> Result<Self, Error> {
+        let key = ObjectKey { kind: kind.to_owned(), namespace: String::new(), name: node.to_owned() };
+        Ok(Self { key, text: to_yaml(object)? })
+    }
+}
+
+/// What a text is told from others by.
+type Digest = [u8; aws_lc_rs::digest::SHA256_OUTPUT_LEN];
+
+fn digest(text: &str) -> Digest {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    // It is as long as that.
+    digest.as_ref().try_into().unwrap_or_default()
+}
+
 /// Writes objects below a directory, and takes back those that this node has written and that are no more.
 pub struct Writer {
     dir: PathBuf,
-    written: BTreeMap<PathBuf, String>,
+    /// By digest: the texts of a large cluster are megabytes.
+    written: BTreeMap<PathBuf, Digest>,
     records: Option<Records>,
 }
 
@@ -57,22 +95,28 @@ impl Writer {
     /// # Errors
     /// A file cannot be written or removed, or it cannot be told which files are another node's.
     pub fn write(&mut self, documents: &[Document]) -> Result<(), Error> {
-        let Some(node) = documents.first().map(|document| component(&document.author)) else {
-            return Ok(());
-        };
-        let mut now = BTreeMap::new();
-        for document in documents {
-            now.insert(path(&document.key), to_yaml(&document.value)?);
-        }
-        let records = self.records.get_or_insert_with(|| Records::of(&self.dir, &node));
+        let Some(author) = documents.first().map(|document| &document.author) else { return Ok(()) };
+        self.write_texts(author, documents.iter().map(Text::of).collect::<Result<_, _>>()?)
+    }
+
+    /// The same with what is YAML by now, and who says it.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn write_texts(&mut self, author: &str, texts: Vec<Text>) -> Result<(), Error> {
+        let now: BTreeMap<PathBuf, String> =
+            texts.into_iter().map(|text| (path(&text.key), text.text)).collect();
+        let records = self.records.get_or_insert_with(|| Records::of(&self.dir, &component(author)));
         records.set(now.keys().cloned().collect())?;
-        for (path, text) in &now {
-            let file = self.dir.join(path);
-            if self.written.get(path) != Some(text) || !file.exists() {
-                replace(&file, text)?;
+        let mut written = BTreeMap::new();
+        for (path, text) in now {
+            let (file, digest) = (self.dir.join(&path), digest(&text));
+            if self.written.get(&path) != Some(&digest) || !file.exists() {
+                replace(&file, &text)?;
             }
+            written.insert(path, digest);
         }
-        self.written = now;
+        self.written = written;
         records.remove_gone()
     }
 
@@ -80,13 +124,13 @@ impl Writer {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn renew(&mut self, document: &Document) -> Result<(), Error> {
-        let path = path(&document.key);
+    pub fn renew(&mut self, text: &Text) -> Result<(), Error> {
+        let path = path(&text.key);
         let Some(written) = self.written.get_mut(&path) else { return Ok(()) };
-        let text = to_yaml(&document.value)?;
-        if *written != text {
-            replace(&self.dir.join(path), &text)?;
-            *written = text;
+        let digest = digest(&text.text);
+        if *written != digest {
+            replace(&self.dir.join(path), &text.text)?;
+            *written = digest;
         }
         Ok(())
     }
@@ -187,8 +231,8 @@ mod tests {
         let dir = tempfile::tempdir()?;
         let mut writer = Writer::new(dir.path());
         writer.write(&[document("1", "a", 1), document("1", "b", 1)])?;
-        writer.renew(&document("1", "b", 2))?;
-        writer.renew(&document("1", "c", 2))?;
+        writer.renew(&Text::of(&document("1", "b", 2))?)?;
+        writer.renew(&Text::of(&document("1", "c", 2))?)?;
         assert_eq!(names(dir.path())?, ["a.yaml", "b.yaml"]);
         assert_eq!(fs::read_to_string(dir.path().join("K/n/b.yaml"))?.trim(), "value: 2");
         // What is said next replaces what was written meanwhile.

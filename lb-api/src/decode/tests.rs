@@ -78,7 +78,7 @@ fn good_objects_become_a_snapshot() {
     assert_eq!(decoded.problems, []);
     let snapshot = decoded.snapshot;
     assert_eq!(snapshot.cluster_uid.as_deref(), Some("4a8fd5f2"));
-    assert_eq!(snapshot.nodes[&NodeName("n1".to_owned())].pod_cidrs.len(), 2);
+    assert_eq!(snapshot.nodes[&NodeName("n1".into())].pod_cidrs.len(), 2);
     assert!(snapshot.pools["main"].avoid_buggy && snapshot.pools["main"].auto_assign);
     assert_eq!(snapshot.l2_advertisements["all"].node_selectors.len(), 1);
     let Some(web) = snapshot.services.values().next() else { panic!("no service") };
@@ -382,7 +382,7 @@ fn a_node_that_leaves_says_why_and_one_that_is_cordoned_stays() {
         assert!(GOOD.contains(from), "{from}");
         let Decoded { snapshot, problems, .. } = decode_one(&GOOD.replacen(from, &to, 1));
         assert_eq!(problems.len(), usize::from(to.contains("soon")), "{problems:?}");
-        let found = &snapshot.nodes[&NodeName("n1".to_owned())].leaving;
+        let found = &snapshot.nodes[&NodeName("n1".into())].leaving;
         assert_eq!(*found, expected.into_iter().collect(), "{to}");
     }
 }

@@ -57,7 +57,7 @@ impl<'a> Pools<'a> {
         };
         let nodes = snapshot.nodes.iter().flat_map(|(name, node)| {
             let of_node = node.addresses.iter().filter_map(|address| AddressRange::new(*address, *address));
-            of_node.map(|range| (range, Purpose::Node(name.0.clone())))
+            of_node.map(|range| (range, Purpose::Node(name.to_string())))
         });
         let service_cidrs = snapshot.service_cidrs.iter().flat_map(|(name, networks)| {
             let ranges = networks.iter().copied().map(AddressRange::from);

@@ -36,9 +36,9 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// Name of a node.
+/// Name of a node. There are as many of them as there are endpoints: those that are equal are mostly one text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeName(pub String);
+pub struct NodeName(pub Arc<str>);
 
 impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -152,8 +152,76 @@ pub struct Service {
 impl Service {
     /// Whether another state of it has other endpoints at most.
     pub fn differs_in_endpoints_alone(&self, other: &Self) -> bool {
-        let without = |service: &Self| Self { endpoints: Vec::new(), ..service.clone() };
-        without(self) == without(other)
+        let Self {
+            created,
+            labels,
+            families,
+            family_policy,
+            ports,
+            sctp_ports,
+            selector,
+            policy,
+            client_ip_affinity,
+            sources,
+            requested,
+            requested_pool,
+            sharing_key,
+            ingress,
+            held_pool,
+            forwarding,
+            echo,
+            table_size,
+            table_grown,
+            l2,
+            endpoints: _,
+        } = self;
+        *created == other.created
+            && *labels == other.labels
+            && *families == other.families
+            && *family_policy == other.family_policy
+            && *ports == other.ports
+            && *sctp_ports == other.sctp_ports
+            && *selector == other.selector
+            && *policy == other.policy
+            && *client_ip_affinity == other.client_ip_affinity
+            && *sources == other.sources
+            && *requested == other.requested
+            && *requested_pool == other.requested_pool
+            && *sharing_key == other.sharing_key
+            && *ingress == other.ingress
+            && *held_pool == other.held_pool
+            && *forwarding == other.forwarding
+            && *echo == other.echo
+            && *table_size == other.table_size
+            && *table_grown == other.table_grown
+            && *l2 == other.l2
+    }
+
+    /// The same as long as no slice has been joined to it.
+    pub fn without_endpoints(&self) -> Self {
+        Self {
+            created: self.created,
+            labels: self.labels.clone(),
+            families: self.families.clone(),
+            family_policy: self.family_policy,
+            ports: self.ports.clone(),
+            sctp_ports: self.sctp_ports.clone(),
+            selector: self.selector.clone(),
+            policy: self.policy,
+            client_ip_affinity: self.client_ip_affinity,
+            sources: self.sources.clone(),
+            requested: self.requested.clone(),
+            requested_pool: self.requested_pool.clone(),
+            sharing_key: self.sharing_key.clone(),
+            ingress: self.ingress.clone(),
+            held_pool: self.held_pool.clone(),
+            forwarding: self.forwarding,
+            echo: self.echo,
+            table_size: self.table_size,
+            table_grown: self.table_grown,
+            l2: self.l2,
+            endpoints: vec![BTreeSet::new(); self.ports.len()],
+        }
     }
 }
 

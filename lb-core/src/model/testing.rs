@@ -69,7 +69,7 @@ pub fn endpoint(address: IpAddr, node: &str) -> Endpoint {
     Endpoint {
         address,
         port: NonZeroU16::MIN.saturating_add(8079),
-        node: Some(NodeName(node.to_owned())),
+        node: Some(NodeName(node.into())),
         condition: EndpointCondition::Ready,
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 fn names(names: &[&str]) -> Vec<NodeName> {
-    names.iter().map(|name| NodeName((*name).to_owned())).collect()
+    names.iter().map(|name| NodeName((*name).into())).collect()
 }
 
 /// Of one label: that it is there.
@@ -35,7 +35,7 @@ fn owners_follow_metallbs_order_and_a_higher_score_comes_before_it() {
     let nodes = names(&["a", "b", "c", "d", "e"]);
     let order = |score: fn(&str) -> u32| {
         let scored = nodes.iter().map(|node| (node, score(&node.0)));
-        ranked(address, scored).into_iter().map(|node| node.0.as_str()).collect::<Vec<_>>().concat()
+        ranked(address, scored).into_iter().map(|node| &*node.0).collect::<Vec<_>>().concat()
     };
     assert_eq!(order(|_| 0), "cabed");
     assert_eq!(order(|_| 7), "cabed");
@@ -60,14 +60,14 @@ fn each_node_is_left_out_by_the_first_rule_that_does_in_metallbs_order() {
         [("a", vec!["edge"]), ("b", vec!["edge"]), ("c", vec!["edge"]), ("d", vec![]), ("e", vec!["edge"])];
     for (name, keys) in nodes {
         let node = Node { labels: labels(&keys), ..node(address) };
-        snapshot.nodes.insert(NodeName(name.to_owned()), node);
+        snapshot.nodes.insert(NodeName(name.into()), node);
     }
     for (name, excluded, network_unavailable) in [("b", true, true), ("c", true, false), ("d", true, true)] {
-        if let Some(node) = snapshot.nodes.get_mut(&NodeName(name.to_owned())) {
+        if let Some(node) = snapshot.nodes.get_mut(&NodeName(name.into())) {
             (node.excluded, node.network_unavailable) = (excluded, network_unavailable);
         }
     }
-    if let Some(node) = snapshot.nodes.get_mut(&NodeName("e".to_owned())) {
+    if let Some(node) = snapshot.nodes.get_mut(&NodeName("e".into())) {
         node.leaving.insert(Reason::Annotation, Limit::Unlimited);
     }
     let edge = L2Advertisement { node_selectors: vec![has("edge")], ..L2Advertisement::default() };
@@ -93,7 +93,7 @@ fn each_node_is_left_out_by_the_first_rule_that_does_in_metallbs_order() {
     ] {
         local.endpoints[0].insert(crate::model::Endpoint { condition, ..endpoint(address, "a") });
         assert_eq!(judged(&local, &[&edge])[0], expected, "{condition:?}");
-        local.endpoints[0].retain(|endpoint| endpoint.node != Some(NodeName("a".to_owned())));
+        local.endpoints[0].retain(|endpoint| endpoint.node != Some(NodeName("a".into())));
     }
 }
 
@@ -137,7 +137,7 @@ impl Cluster {
     fn new(links: &[&str], vip: &str) -> Self {
         let mut cluster = Self { snapshot: Snapshot::default(), links: BTreeMap::new() };
         for (number, links) in links.iter().enumerate() {
-            let name = NodeName(char::from(b'a' + number as u8).to_string());
+            let name = NodeName(char::from(b'a' + number as u8).to_string().into());
             let parsed = links.split_whitespace().filter_map(|link| {
                 let (link, prefix) = link.split_once('=')?;
                 Some((link.to_owned(), prefix.parse::<IpNet>().ok()?))
@@ -166,7 +166,7 @@ impl Cluster {
 
     /// What a node plans that has heard of these others' links.
     fn plan(&self, this: &str, heard: &[&str]) -> Plan {
-        let this = NodeName(this.to_owned());
+        let this = NodeName(this.into());
         let links = self.links[&this].iter().zip(1..).map(|((name, prefixes), ifindex)| {
             let mac = [2, 0, 0, 0, 0, ifindex as u8];
             (name.clone(), nic(ifindex, mac, prefixes.clone()))
@@ -185,7 +185,7 @@ impl Cluster {
     fn ranked(&self, this: &str, heard: &[&str]) -> String {
         let plan = self.plan(this, heard);
         let vips = plan.vips.values().flat_map(|vip| &vip.segments).map(|(segment, ranking)| {
-            format!("{segment}: {}", ranking.nodes.iter().map(|node| node.0.as_str()).collect::<String>())
+            format!("{segment}: {}", ranking.nodes.iter().map(|node| &*node.0).collect::<String>())
         });
         vips.collect::<Vec<_>>().join("; ")
     }
@@ -194,7 +194,7 @@ impl Cluster {
     fn classes(&self, this: &str, heard: &[&str]) -> String {
         let plan = self.plan(this, heard);
         let vips = plan.vips.values().flat_map(|vip| &vip.segments).map(|(segment, ranking)| {
-            let class = |nodes: &[NodeName]| nodes.iter().map(|node| node.0.as_str()).collect::<String>();
+            let class = |nodes: &[NodeName]| nodes.iter().map(|node| &*node.0).collect::<String>();
             format!("{segment}: {}", ranking.classes().map(class).collect::<Vec<_>>().join(", "))
         });
         vips.collect::<Vec<_>>().join("; ")
@@ -205,7 +205,7 @@ impl Cluster {
         let plan = self.plan(this, heard);
         let left_out = plan.vips.values().flat_map(|vip| &vip.left_out).map(|(reason, nodes)| {
             let segment = reason.segment().map(|segment| format!(" in {segment}")).unwrap_or_default();
-            format!("{reason}{segment}: {}", nodes.iter().map(|node| node.0.as_str()).collect::<String>())
+            format!("{reason}{segment}: {}", nodes.iter().map(|node| &*node.0).collect::<String>())
         });
         left_out.collect()
     }
@@ -267,7 +267,7 @@ fn classes_are_by_what_is_known_then_by_subnet_then_by_preference() {
     assert_eq!(cluster.classes("b", NOBODY), "eth0: acbd");
     assert_eq!(cluster.classes("d", ALL), "eth0: bd, ac; eth1: bd");
     for (node, keys) in [("a", &["edge"][..]), ("b", &[]), ("c", &["edge", "fast"]), ("d", &["edge"])] {
-        if let Some(known) = cluster.snapshot.nodes.get_mut(&NodeName(node.to_owned())) {
+        if let Some(known) = cluster.snapshot.nodes.get_mut(&NodeName(node.into())) {
             known.labels = labels(keys);
         }
     }
@@ -328,14 +328,14 @@ fn where_the_source_names_nobody_all_are_taken_to_have_a_leg_until_they_say_othe
     assert_eq!(cluster.ranked("d", ALL), "");
 
     let plan = cluster.plan("a", NOBODY);
-    let b = &plan.nodes[&NodeName("b".to_owned())];
+    let b = &plan.nodes[&NodeName("b".into())];
     assert_eq!(
         b.claims_as("bond0.100"),
         Some(IpAddr::from([10, 0, 0, 2])),
         "its leg elsewhere stands for it"
     );
     let plan = cluster.plan("a", ALL);
-    let b = &plan.nodes[&NodeName("b".to_owned())];
+    let b = &plan.nodes[&NodeName("b".into())];
     assert_eq!(b.claims_as("bond0.100"), Some(IpAddr::from([192, 0, 2, 2])));
 }
 
@@ -412,7 +412,7 @@ fn an_advertisement_for_some_nodes_names_interfaces_for_those_alone() {
             ..L2Advertisement::default()
         };
         cluster.snapshot.l2_advertisements.insert(node.to_owned(), advertisement);
-        if let Some(known) = cluster.snapshot.nodes.get_mut(&NodeName(node.to_owned())) {
+        if let Some(known) = cluster.snapshot.nodes.get_mut(&NodeName(node.into())) {
             known.labels = labels(&[node]);
         }
     }

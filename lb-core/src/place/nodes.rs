@@ -17,7 +17,7 @@ impl Placer<'_> {
         let mut taken = BTreeSet::new();
         for (key, name) in self.current.names.iter().filter(|(key, _)| key.kind == name_kind::NODE) {
             let (Some(text), Ok(index)) = (name_text(name), u16::try_from(key.index)) else { continue };
-            let node = NodeName(text.to_owned());
+            let node = NodeName(text.into());
             if self.plan.nodes.contains_key(&node) || in_use.contains(&index) {
                 taken.insert(index);
                 self.nodes.insert(node, index);

@@ -1,6 +1,6 @@
 //! Tables of VIPs that are spread over nodes.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use lb_common::layout::{Addr, vip_flags};
 
@@ -22,9 +22,8 @@ impl Placer<'_> {
         let mut room = self.room("SPREAD", self.local.sizes.spread, count);
         let mut known: BTreeMap<(u16, Classes), usize> = BTreeMap::new();
         for (vip, segments) in wanted {
-            let Some(armed) = self.armed.vips.get_mut(&vip).filter(|_| segments.len() <= room) else {
-                continue;
-            };
+            let vips = Arc::make_mut(&mut self.armed.vips);
+            let Some(armed) = vips.get_mut(&vip).filter(|_| segments.len() <= room) else { continue };
             room -= segments.len();
             armed.entry.flags |= vip_flags::SPREAD;
             for (segment, classes) in segments {

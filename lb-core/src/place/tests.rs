@@ -43,9 +43,10 @@ fn address(last: u8) -> IpAddr {
 fn snapshot(pods: impl IntoIterator<Item = u8>) -> Snapshot {
     let mut snapshot = Snapshot::default();
     for number in 0..3 {
-        snapshot
-            .nodes
-            .insert(NodeName(format!("n{number}")), node(Ipv4Addr::new(192, 0, 2, 10 + number).into()));
+        snapshot.nodes.insert(
+            NodeName(format!("n{number}").into()),
+            node(Ipv4Addr::new(192, 0, 2, 10 + number).into()),
+        );
     }
     snapshot.pools.insert("main".to_owned(), pool("192.0.2.100-192.0.2.110"));
     snapshot.l2_advertisements.insert("all".to_owned(), L2Advertisement::default());
@@ -65,7 +66,7 @@ fn network() -> Network {
 }
 
 fn placed(snapshot: &Snapshot, current: &Maps, now: u32) -> Placed {
-    let plan = plan(snapshot, &allocate(snapshot), &NodeName("n0".to_owned()), &network());
+    let plan = plan(snapshot, &allocate(snapshot), &NodeName("n0".into()), &network());
     place(&plan, current, &local(now))
 }
 
@@ -141,12 +142,12 @@ fn what_is_watched_is_owned_only_where_it_was_and_given_up_at_once() {
     let snapshot = snapshot(1..=6);
     let empty = Maps::empty(&local(0).sizes);
     let place_for = |node: &str, current: &Maps| {
-        let plan = plan(&snapshot, &allocate(&snapshot), &NodeName(node.to_owned()), &network());
+        let plan = plan(&snapshot, &allocate(&snapshot), &NodeName(node.into()), &network());
         place(&plan, current, &Local { is_watched: true, ..local(0) }).maps
     };
     let owned = |maps: &Maps| maps.vips.values().map(|vip| (vip.announced, vip.owned)).collect::<Vec<_>>();
     let owner = ["n0", "n1", "n2"].into_iter().find(|node| {
-        let plan = plan(&snapshot, &allocate(&snapshot), &NodeName((*node).to_owned()), &network());
+        let plan = plan(&snapshot, &allocate(&snapshot), &NodeName((*node).into()), &network());
         owned(&place(&plan, &empty, &local(0)).maps) == [(1, 1)]
     });
     for node in ["n0", "n1", "n2"] {
@@ -226,7 +227,7 @@ fn a_vip_keeps_its_place_among_the_counters_and_the_next_to_have_it_begins_at_ze
 fn a_node_that_leaves_the_source_gets_no_new_flow_and_keeps_its_own() {
     let first = placed(&snapshot(1..=6), &Maps::empty(&local(0).sizes), 0).maps;
     let mut without = snapshot(1..=6);
-    without.nodes.remove(&NodeName("n1".to_owned()));
+    without.nodes.remove(&NodeName("n1".into()));
     let second = placed(&without, &first, 10).maps;
     assert_eq!(second.peers, first.peers);
     let states: Vec<_> = (0..3).map(|node| second.neighbours[node * MAX_SEGMENTS as usize].state).collect();
@@ -238,13 +239,13 @@ fn a_node_that_leaves_the_source_gets_no_new_flow_and_keeps_its_own() {
 fn a_node_that_comes_back_to_the_source_stays_where_it_was_until_it_is_found() {
     let first = placed(&snapshot(1..=6), &Maps::empty(&local(0).sizes), 0).maps;
     let mut without = snapshot(1..=6);
-    without.nodes.remove(&NodeName("n1".to_owned()));
+    without.nodes.remove(&NodeName("n1".into()));
     let second = placed(&without, &first, 10).maps;
 
     let back = snapshot(1..=6);
     let mut unknown = network();
     unknown.neighbours.retain(|(_, address), _| *address != IpAddr::from([192, 0, 2, 11]));
-    let plan = plan(&back, &allocate(&back), &NodeName("n0".to_owned()), &unknown);
+    let plan = plan(&back, &allocate(&back), &NodeName("n0".into()), &unknown);
     let third = place(&plan, &second, &local(20));
     let place_of_n1 = MAX_SEGMENTS as usize;
     assert_eq!(third.maps.neighbours[place_of_n1], second.neighbours[place_of_n1]);
@@ -259,7 +260,7 @@ fn a_node_that_comes_back_to_the_source_stays_where_it_was_until_it_is_found() {
 #[test]
 fn flows_with_pods_of_nodes_that_use_another_algorithm_are_left_to_the_kernel() {
     let snapshot = snapshot(1..=6);
-    let node = |number: u8| NodeName(format!("n{number}"));
+    let node = |number: u8| NodeName(format!("n{number}").into());
     let on = |number: u8, said: &[(u8, u32)]| {
         let algorithms = said.iter().map(|(number, version)| (node(*number), *version)).collect();
         let network = Network { algorithms, ..network() };
@@ -289,9 +290,9 @@ fn flows_with_pods_of_nodes_that_use_another_algorithm_are_left_to_the_kernel() 
 #[test]
 fn flows_with_pods_of_nodes_without_an_agent_are_left_to_the_kernel() {
     let snapshot = snapshot(1..=6);
-    let n1 = NodeName("n1".to_owned());
+    let n1 = NodeName("n1".into());
     let network = Network { absent: [n1.clone()].into(), ..network() };
-    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network);
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".into()), &network);
     let left: BTreeSet<String> = plan
         .services
         .values()
@@ -317,7 +318,7 @@ fn services_without_endpoints_or_room_say_so() {
     assert_eq!(only_service(&maps).flags, service_flags::NO_ENDPOINTS);
 
     let snapshot = snapshot(1..=6);
-    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network());
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".into()), &network());
     let small = Local { sizes: Sizes { table: 512, ..local(0).sizes }, ..local(0) };
     let placed = place(&plan, &Maps::empty(&small.sizes), &small);
     assert_eq!(placed.without_room.values().collect::<Vec<_>>(), [&KernelReason::NoRoom { map: "TABLE" }]);
@@ -329,7 +330,7 @@ fn whatever_finds_no_room_is_said() {
     let mut snapshot = snapshot(1..=6);
     snapshot.services.values_mut().map(Arc::make_mut).for_each(|web| web.l2 = Some(L2Mode::Spread));
     snapshot.services.insert(name("other"), snapshot.services[&name("web")].clone());
-    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network());
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".into()), &network());
     let sizes =
         Sizes { vips: 1, spread: 0, nodes: 2, sources: 1, local_ports: 1, peers: 1, ..local(0).sizes };
     let small = Local { sizes, ..local(0) };
@@ -367,7 +368,7 @@ fn bond_with_vlans() -> Network {
 #[test]
 fn vlans_of_one_nic_are_segments_of_their_own_and_arrive_by_each_port_of_a_bond() {
     let snapshot = snapshot(1..=3);
-    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &bond_with_vlans());
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".into()), &bond_with_vlans());
     let Placed { maps, armed, .. } = place(&plan, &Maps::empty(&local(0).sizes), &local(0));
 
     let mut by_vlan: BTreeMap<u32, BTreeMap<u32, Link>> = BTreeMap::new();
@@ -403,7 +404,7 @@ fn vlans_of_one_nic_are_segments_of_their_own_and_arrive_by_each_port_of_a_bond(
 fn a_segment_keeps_its_number_when_another_vlan_comes() {
     let snapshot = snapshot(1..=3);
     let place_with = |network: &Network, current: &Maps| {
-        let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), network);
+        let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".into()), network);
         place(&plan, current, &local(0)).maps
     };
     let mut network = bond_with_vlans();
@@ -426,7 +427,7 @@ fn links_of_more_segments_than_there_can_be_are_said_to_be_left_out() {
         let link = nic(7 + number, [2, 0, 0, 0, 1, number as u8], prefixes);
         network.links.insert(format!("eth{number}"), link);
     }
-    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network);
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".into()), &network);
     let Placed { maps, armed, left_out, .. } = place(&plan, &Maps::empty(&local(0).sizes), &local(0));
     assert_eq!(left_out, [(SEGMENTS, 3)].into());
     assert_eq!((maps.links.len(), armed.segments.len()), (32, 32));
@@ -444,7 +445,7 @@ fn a_node_asks_from_its_link_local_address_or_another_that_is_no_vip() {
         let mut network = network();
         let parsed = prefixes.iter().filter_map(|prefix| prefix.parse().ok());
         network.links.values_mut().for_each(|link| link.prefixes = parsed.clone().collect());
-        let mut plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &network);
+        let mut plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".into()), &network);
         let vip = plan.vips.values().next().cloned();
         plan.vips.extend("2001:db8::66".parse().ok().zip(vip));
         let armed = place(&plan, &Maps::empty(&local(0).sizes), &local(0)).armed;
@@ -456,7 +457,7 @@ fn a_node_asks_from_its_link_local_address_or_another_that_is_no_vip() {
 #[test]
 fn a_link_for_which_there_is_no_room_has_no_entry_at_all() {
     let snapshot = snapshot(1..=3);
-    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".to_owned()), &bond_with_vlans());
+    let plan = plan(&snapshot, &allocate(&snapshot), &NodeName("n0".into()), &bond_with_vlans());
     let sizes = Sizes { links: 7, ..local(0).sizes };
     let Placed { maps, armed, left_out, .. } =
         place(&plan, &Maps::empty(&sizes), &Local { sizes, ..local(0) });
@@ -469,7 +470,7 @@ fn placed_on(number: u8, snapshot: &Snapshot, standing: Standing) -> Placed {
     let prefixes = format!("192.0.2.{}/24", 10 + number).parse().into_iter().collect();
     let link = nic(7, [2, 0, 0, 0, 0, number], prefixes);
     let network = Network { links: [("eth0".to_owned(), link)].into(), ..Network::default() };
-    let plan = plan(snapshot, &allocate(snapshot), &NodeName(format!("n{number}")), &network);
+    let plan = plan(snapshot, &allocate(snapshot), &NodeName(format!("n{number}").into()), &network);
     place(&plan, &Maps::empty(&local(0).sizes), &Local { standing, ..local(0) })
 }
 
@@ -533,7 +534,7 @@ fn nodes_that_are_preferred_divide_the_shares_among_themselves() {
     snapshot.services.values_mut().map(Arc::make_mut).for_each(|web| web.l2 = Some(L2Mode::Spread));
     let key = "edge".to_owned();
     for number in [1, 2] {
-        if let Some(node) = snapshot.nodes.get_mut(&NodeName(format!("n{number}"))) {
+        if let Some(node) = snapshot.nodes.get_mut(&NodeName(format!("n{number}").into())) {
             node.labels.insert(key.clone(), String::new());
         }
     }

@@ -3,7 +3,7 @@
 //! It comes to what [`place`](super::place()) comes to for the same plan, but for `LOCAL_PORTS`, where what is gone stays until everything
 //! is placed anew.
 
-use std::{collections::BTreeSet, mem, ops::Range};
+use std::{collections::BTreeSet, mem, ops::Range, sync::Arc};
 
 use lb_common::layout::{Backend, LocalPort, LocalPortKey, backend_state};
 
@@ -29,7 +29,7 @@ impl Placed {
             segments: mem::take(&mut self.segments),
             without_room: mem::take(&mut self.without_room),
             left_out: mem::take(&mut self.left_out),
-            armed: mem::take(&mut self.armed),
+            armed: Arc::unwrap_or_clone(mem::take(&mut self.armed)),
         };
         let ops = placer.update(frontends);
         *self = placer.placed();

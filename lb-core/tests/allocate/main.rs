@@ -387,7 +387,7 @@ fn a_pool_that_is_renamed_or_split_keeps_its_addresses() {
 #[test]
 fn nobody_is_given_what_is_there_for_something_else() {
     let mut snapshot = snapshot(&[("a", service()), ("b", held(&["192.0.2.0"], Some("main")))]);
-    snapshot.nodes = [(NodeName("n".to_owned()), node(address("192.0.2.0")))].into();
+    snapshot.nodes = [(NodeName("n".into()), node(address("192.0.2.0")))].into();
     snapshot.service_cidrs =
         [("kubernetes".to_owned(), vec!["192.0.2.1/32".parse().expect("a network")])].into();
     let allocation = allocate(&snapshot);

@@ -196,11 +196,11 @@ impl Others {
                 });
             }
             sockets.insert(number, Sockets { probes, gossip });
-            let sealer = Sealer::new(&secret, NodeName(format!("n{number}")), 1);
+            let sealer = Sealer::new(&secret, NodeName(format!("n{number}").into()), 1);
             sealers.insert(number, sealer.context("no key")?);
         }
         let mut opener = Opener::new(&secret);
-        opener.set_members([NodeName(format!("n{REAL}"))].iter());
+        opener.set_members([NodeName(format!("n{REAL}").into())].iter());
         let begin = Instant::now().checked_sub(cluster.elapsed()).context("the machine has just started")?;
         Ok(Self { cluster, begin, sockets, sealers, opener, arrivals, most_behind: Duration::ZERO })
     }

@@ -49,9 +49,8 @@ fn gossip_of_strangers_changes_nothing(lab: &mut Lab) -> Result<()> {
         .collect();
     let accusation = Message::Verdicts(verdicts).encode();
     let wrong = GossipSecret { current: b"a secret that is not the lab's".to_vec(), previous: None };
-    let mut forger = Sealer::new(&wrong, NodeName("n1".to_owned()), u64::MAX).context("a key")?;
-    let mut insider =
-        Sealer::new(&lab.gossip_secret(), NodeName("n1".to_owned()), u64::MAX).context("a key")?;
+    let mut forger = Sealer::new(&wrong, NodeName("n1".into()), u64::MAX).context("a key")?;
+    let mut insider = Sealer::new(&lab.gossip_secret(), NodeName("n1".into()), u64::MAX).context("a key")?;
     let mut random = fastrand::Rng::with_seed(7);
     let known = refused(&lab.nodes)?;
     let mut expected = 0.0;
@@ -116,8 +115,7 @@ fn a_flood_of_gossip_delays_nothing(lab: &mut Lab) -> Result<()> {
     let client = lab.clients()[0].clone();
     let socket = client.namespace.run(|| Ok(UdpSocket::bind(SocketAddr::new(client.v4, GOSSIP_PORT))?))?;
     let target = SocketAddr::new(std::net::Ipv4Addr::new(192, 0, 2, 11).into(), GOSSIP_PORT);
-    let mut forger =
-        Sealer::new(&lab.gossip_secret(), NodeName("n2".to_owned()), u64::MAX).context("a key")?;
+    let mut forger = Sealer::new(&lab.gossip_secret(), NodeName("n2".into()), u64::MAX).context("a key")?;
     let overhead = forger.seal(&[]).context("a name")?.len();
     let mut bytes = forger.seal(&vec![0; LARGEST - overhead]).context("a name")?;
     ensure!(bytes.len() == LARGEST, "{} bytes are not the most", bytes.len());

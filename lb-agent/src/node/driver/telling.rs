@@ -1,78 +1,68 @@
-//! What a pass has made of things, said: status, events, metrics.
+//! What the teller is told.
 
-use lb_common::layout::{ALGORITHM_VERSION, CONFIG_VERSION, STATE_VERSION};
-use tokio::time::Instant;
+use std::{collections::BTreeSet, sync::Arc};
+
+use lb_core::plan::Frontend;
 
 use super::{Driver, Error};
 use crate::{
-    metrics::Facts,
-    node::{changes, facts::facts},
-    output::{AgentStatus, Members, Moment, NodeStatus, conflict_facts, of_node, of_services, owned},
+    metrics::{services, vips},
+    node::teller::{Heard, Known, News},
 };
 
 impl Driver {
-    /// Writes the status: what was planned last, as nodes stand now.
+    /// Tells what was planned last, as nodes stand now.
     pub(super) fn tell(&mut self) -> Result<(), Error> {
-        self.tell_at = None;
-        let begin = Instant::now();
         let Some((plan, placed)) = &self.planned else { return Ok(()) };
-        let seen = self.liveness.seen();
-        let standing = &seen.standing;
-        let mut status =
-            NodeStatus::of(plan, placed, standing, self.dataplane.attached(), self.feed.settled());
-        status.add_claims(&placed.armed, &seen.claims);
-        status.problems.extend(self.unserved.values().chain(self.unattached.values()).cloned());
-        status.problems.extend(self.feed.unheard().into_iter().map(|(why, kinds)| {
-            let kinds = kinds.join(", ");
-            format!("the API server is not heard: what is known of {kinds} holds until it is: {why}")
-        }));
-        let map_bytes = self.dataplane.map_bytes()?;
-        status.agent = Some(AgentStatus {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            pin_dir: self.options.pin_dir.display().to_string(),
-            state: STATE_VERSION,
-            config: CONFIG_VERSION,
-            algorithm: ALGORITHM_VERSION,
-            lowest_algorithm: seen.algorithm,
-            map_bytes,
-        });
-        let vips = placed.armed.vips(standing).filter(|(_, vip)| vip.owned != 0);
-        status.drain = self.leaving.status(vips.count());
-        changes::log(&self.status, &status);
-        self.status = status.clone();
-        let (now, armed) = (Moment::now(), &placed.armed);
-        let owned = owned(self.feed.settled(), armed, standing, &seen.claims);
-        let mut holds = facts(self.feed.settled(), &plan.node, &self.network, &owned);
-        holds.extend(conflict_facts(plan, &status));
-        self.events.observe(self.feed.settled(), holds, now.time);
-        if let Some(metrics) = &self.metrics {
-            let facts = Facts::of(plan, placed, standing, self.feed.settled(), &owned, map_bytes);
-            metrics.set(Facts { drain: status.drain.clone(), source: self.feed.facts(), ..facts });
-        }
-        let since = self.validity.observe(self.feed.settled(), now.time);
-        let settled = self.feed.settled();
-        let mut documents = match self.feed.has_controller() {
-            true => Vec::new(),
-            false => of_services(plan, settled, &status),
+        let known = Known {
+            plan: plan.clone(),
+            armed: Arc::clone(&placed.armed),
+            without_room: placed.without_room.clone(),
+            left_out: placed.left_out.clone(),
+            settled: self.feed.settled().clone(),
+            uids: self.feed.uids(),
+            network: self.network.clone(),
+            attached: self.dataplane.attached().clone(),
+            unserved: self.unserved.values().chain(self.unattached.values()).cloned().collect(),
+            map_bytes: self.dataplane.map_bytes()?,
+            ports: services(plan, &placed.maps, plan.services.keys()).collect(),
+            vips: vips(&placed.maps),
         };
-        documents.extend(of_node(plan, settled, status, &owned, since, None));
-        documents.extend(self.events.documents());
-        let snapshot = self.liveness.snapshots().newest();
-        documents.push(Members::of(plan, armed, standing, &snapshot, now).document(&plan.node));
-        self.standing = standing.clone();
-        let local = self.feed.tell(documents);
-        self.writer.write(&local)?;
-        self.told = seen;
-        self.telling = begin.elapsed();
+        self.tell_news(News { pass: Some(Box::new(known)), ..News::default() });
         Ok(())
     }
 
-    /// Writes anew how each node is seen: when it last answered changes all the time.
-    pub(super) fn tell_of_members(&mut self) -> Result<(), Error> {
-        let Some((plan, placed)) = &self.planned else { return Ok(()) };
-        let snapshot = self.liveness.snapshots().newest();
-        let members = Members::of(plan, &placed.armed, &self.standing, &snapshot, Moment::now());
-        Ok(self.writer.renew(&members.document(&plan.node))?)
+    /// Tells how nodes stand, and what else changes without a pass.
+    pub(super) fn tell_standing(&mut self) {
+        self.tell_news(News::default());
+    }
+
+    /// Tells of ports that have other endpoints.
+    pub(super) fn tell_ports(&mut self, frontends: &BTreeSet<Frontend>) {
+        let Some((plan, placed)) = &self.planned else { return };
+        let ports = services(plan, &placed.maps, frontends.iter()).filter_map(|(frontend, facts)| {
+            Some((frontend, (Arc::clone(plan.services.get(&frontend)?), facts)))
+        });
+        let news = News {
+            ports: ports.collect(),
+            problems: Some(Arc::clone(&self.feed.settled().problems)),
+            heard: Some(self.heard()),
+            ..News::default()
+        };
+        self.teller.tell(news);
+    }
+
+    fn tell_news(&mut self, news: News) {
+        let seen = self.liveness.seen();
+        let owned = self.planned.as_ref().map_or(0, |(_, placed)| {
+            placed.armed.vips(&seen.standing).filter(|(_, vip)| vip.owned != 0).count()
+        });
+        self.told = Arc::clone(&seen);
+        let drain = Some(self.leaving.status(owned));
+        self.teller.tell(News { seen: Some(seen), drain, heard: Some(self.heard()), ..news });
+    }
+
+    fn heard(&self) -> Heard {
+        Heard { unheard: self.feed.unheard(), facts: self.feed.facts() }
     }
 }

@@ -95,7 +95,7 @@ proptest! {
     fn what_is_brought_up_to_date_is_as_if_it_were_placed_anew(
         history in proptest::collection::vec(moment(), 2..6),
     ) {
-        let node = NodeName("n0".to_owned());
+        let node = NodeName("n0".into());
         let mut known: Option<(Snapshot, Plan, Placed)> = None;
         let (mut maps, mut now) = (Maps::empty(&local(0).sizes), 0);
         for (ready, draining, passes) in history {

@@ -1,0 +1,205 @@
+//! Says what becomes of things, on a thread of its own: status, events, metrics, objects of an API server. Packets wait for the driver, so
+//! the driver waits neither for a disk nor for anybody who listens.
+
+mod news;
+mod speech;
+
+use std::{
+    io, mem,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use lb_core::model::NodeName;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until},
+};
+
+use news::Extent;
+pub(super) use news::{Heard, Known, News};
+use speech::Speech;
+
+use crate::{
+    chain::chain,
+    cluster::{self, Written},
+    liveness::Snapshots,
+    metrics::Metrics,
+};
+
+/// What the teller needs.
+pub(super) struct Options {
+    /// This node.
+    pub node: NodeName,
+    /// Where programs and maps are pinned.
+    pub pin_dir: PathBuf,
+    /// Where files are written.
+    pub output: PathBuf,
+    /// Where objects are written, if in a cluster.
+    pub cluster: Option<Target>,
+    /// Where metrics are to be had, if anywhere.
+    pub metrics: Option<Metrics>,
+    /// What the liveness thread has found.
+    pub snapshots: Snapshots,
+}
+
+/// A cluster in which objects are written.
+pub(super) struct Target {
+    /// A kubeconfig; without it the pod's service account, or what `kubectl` would use.
+    pub kubeconfig: Option<String>,
+    /// Our own namespace.
+    pub namespace: String,
+}
+
+/// The thread, as long as it is held. What was told before it ends is said.
+pub(super) struct Teller {
+    inbox: Arc<Inbox>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What goes wrong at the start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No thread, or no runtime on it.
+    #[error("starting the thread that writes status")]
+    Start(#[source] io::Error),
+    /// The API server.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+}
+
+#[derive(Default)]
+struct Inbox {
+    mail: Mutex<Mail>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Mail {
+    news: News,
+    is_last: bool,
+}
+
+/// What endpoints change is said so late at most.
+const PORTS: Duration = Duration::from_millis(500);
+/// Where it takes long to say it, later: so many times what that takes.
+const PORTS_RATIO: u32 = 20;
+/// How nodes are seen is written anew.
+const MEMBERS: Duration = Duration::from_secs(5);
+
+impl Teller {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The kernel's, or nothing says where the API server is.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
+        let inbox = Arc::new(Inbox::default());
+        let (started, is_started) = oneshot::channel();
+        let of_thread = Arc::clone(&inbox);
+        let run = move || runtime.block_on(run(options, of_thread, started));
+        let thread =
+            std::thread::Builder::new().name("teller".to_owned()).spawn(run).map_err(Error::Start)?;
+        // Without an answer it has panicked, and that was printed.
+        is_started.await.unwrap_or(Ok(()))?;
+        Ok(Self { inbox, thread: Some(thread) })
+    }
+
+    /// Something is otherwise.
+    pub fn tell(&self, news: News) {
+        self.inbox.put(|mail| mail.news.add(news));
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.inbox.put(|mail| mail.is_last = true);
+        if let Some(thread) = self.thread.take() {
+            // Its panic was printed when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Inbox {
+    fn put(&self, put: impl FnOnce(&mut Mail)) {
+        put(&mut self.mail.lock().unwrap_or_else(PoisonError::into_inner));
+        self.arrived.notify_one();
+    }
+
+    fn take(&self) -> Mail {
+        let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+        Mail { news: mem::take(&mut mail.news), is_last: mail.is_last }
+    }
+}
+
+async fn run(options: Options, inbox: Arc<Inbox>, started: oneshot::Sender<Result<(), Error>>) {
+    let written = match written(&options).await {
+        Ok(written) => written,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    // Who started it waits for that.
+    let _ = started.send(Ok(()));
+    let mut speech = Speech::new(options, written);
+    let mut members = interval_at(Instant::now() + MEMBERS, MEMBERS);
+    members.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due: Option<(Instant, Extent)> = None;
+    // It is spoken half of the time at most.
+    let (mut rested, mut last) = (Instant::now(), Duration::ZERO);
+    loop {
+        tokio::select! {
+            () = inbox.arrived.notified() => {
+                let Mail { news, is_last } = inbox.take();
+                if let Some(extent) = speech.take(news) {
+                    let now = Instant::now();
+                    let at = match extent {
+                        Extent::All => rested.max(now),
+                        Extent::Ports => now + PORTS.max(last * PORTS_RATIO),
+                    };
+                    due = Some(due.map_or((at, extent), |(before, known)| (before.min(at), known.max(extent))));
+                }
+                if is_last {
+                    break;
+                }
+            }
+            _ = members.tick() => said("how nodes are seen", speech.say_members()),
+            () = speech.progress() => speech.start(),
+            () = until(due) => {}
+        }
+        let begin = Instant::now();
+        if let Some((_, extent)) = due.filter(|(at, _)| *at <= begin) {
+            due = None;
+            said("the status", speech.say(extent));
+            last = begin.elapsed();
+            rested = Instant::now() + last;
+        }
+    }
+    if let Some((_, extent)) = due {
+        said("the status", speech.say(extent));
+    }
+}
+
+async fn written(options: &Options) -> Result<Option<Written>, Error> {
+    let Some(Target { kubeconfig, namespace }) = &options.cluster else { return Ok(None) };
+    let client = cluster::connect(kubeconfig.as_deref()).await?;
+    Ok(Some(Written::of_node(client, speech::MANAGER, namespace, &options.node.0)))
+}
+
+fn said(what: &str, result: Result<(), crate::output::Error>) {
+    if let Err(error) = result {
+        tracing::error!(error = %chain(&error), "writing {what} failed; it is tried again with the next change");
+    }
+}
+
+async fn until(due: Option<(Instant, Extent)>) {
+    match due {
+        Some((at, _)) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
