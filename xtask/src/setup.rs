@@ -163,13 +163,22 @@ pub fn if_needed() -> Result<()> {
     Ok(())
 }
 
-/// What nodes with kubelets need beside Kubernetes: only where tests of them are asked for, for some of it are services of the machine.
+/// What nodes with kubelets need beside Kubernetes: only where there can be some, for part of it are services of the machine.
 const OF_KUBELETS: [(&str, &str); 4] = [
     ("containerd", "/usr/bin/containerd"),
     ("runc", "/usr/sbin/runc"),
     ("iptables", "/usr/sbin/iptables"),
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
 ];
+
+/// Why there can be no nodes with kubelets here whatever is installed, if there can be none.
+pub fn obstacle_to_kubelets() -> Option<&'static str> {
+    if !is_root() {
+        return Some("not root");
+    }
+    let is_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    is_v2.then_some("this machine has version 2 of cgroups, nodes of tests need version 1")
+}
 
 /// Installs what is missing of that.
 pub fn for_kubelets() -> Result<()> {

@@ -328,6 +328,11 @@ status:
         condition: {n2_is}
         since: 2026-11-21T09:58:00Z
         known: {known2}
+---
+apiVersion: magnetite.io/v1alpha1
+kind: NodeOwners
+metadata: {{name: {viewer}}}
+status:
   vips:
     192.0.2.200:
       {segment}:
@@ -342,9 +347,11 @@ status:
 
     fn read(texts: &[(&str, String)]) -> Result<(tempfile::TempDir, Result<Views, StatusError>), io::Error> {
         let output = tempfile::tempdir()?;
-        fs::create_dir(output.path().join("NodeMembers"))?;
         for (node, text) in texts {
-            fs::write(output.path().join(format!("NodeMembers/{node}.yaml")), text)?;
+            for (kind, text) in ["NodeMembers", "NodeOwners"].into_iter().zip(text.split("---\n")) {
+                fs::create_dir_all(output.path().join(kind))?;
+                fs::write(output.path().join(format!("{kind}/{node}.yaml")), text)?;
+            }
         }
         let views = read_views(&[output.path().to_owned()]);
         Ok((output, views))

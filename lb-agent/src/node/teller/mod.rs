@@ -27,6 +27,7 @@ use crate::{
     cluster::{self, Written},
     liveness::Snapshots,
     metrics::Metrics,
+    output,
 };
 
 /// What the teller needs.
@@ -86,6 +87,8 @@ struct Mail {
 const PORTS: Duration = Duration::from_millis(500);
 /// Where it takes long to say it, later: so many times what that takes.
 const PORTS_RATIO: u32 = 20;
+/// What could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
 /// How nodes are seen is written anew.
 const MEMBERS: Duration = Duration::from_secs(5);
 
@@ -168,14 +171,16 @@ async fn run(options: Options, inbox: Arc<Inbox>, started: oneshot::Sender<Resul
                     break;
                 }
             }
-            _ = members.tick() => said("how nodes are seen", speech.say_members()),
+            _ = members.tick() => {
+                said("how nodes are seen", speech.say_members());
+            }
             () = speech.progress() => speech.start(),
             () = until(due) => {}
         }
         let begin = Instant::now();
         if let Some((_, extent)) = due.filter(|(at, _)| *at <= begin) {
-            due = None;
-            said("the status", speech.say(extent));
+            let is_said = said("the status", speech.say(extent));
+            due = (!is_said).then(|| (begin + AGAIN, Extent::All));
             last = begin.elapsed();
             rested = Instant::now() + last;
         }
@@ -191,9 +196,14 @@ async fn written(options: &Options) -> Result<Option<Written>, Error> {
     Ok(Some(Written::of_node(client, speech::MANAGER, namespace, &options.node.0)))
 }
 
-fn said(what: &str, result: Result<(), crate::output::Error>) {
-    if let Err(error) = result {
-        tracing::error!(error = %chain(&error), "writing {what} failed; it is tried again with the next change");
+/// Whether it was.
+fn said(what: &str, result: Result<(), output::Error>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "writing {what} failed; it is tried again");
+            false
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A machine that is a node, with its cluster's API server and controllers on it.
+//! A machine that is a node, and one with its cluster's API server and controllers.
 
 use std::{
     fs::File,
@@ -21,6 +21,8 @@ pub const NODE: &str = "n1";
 /// Its pods' network.
 const PODS: &str = "10.128.0.0/14";
 const ADDRESS: [u8; 4] = [172, 16, 0, 11];
+/// Of the API server.
+const CONTROL: [u8; 4] = [172, 16, 0, 2];
 /// In the node's segment, 172.16.0.0/16.
 const POOL: &str = "172.16.128.0-172.16.191.255";
 const MAC: &str = "02:6d:67:00:00:0b";
@@ -40,7 +42,7 @@ const AT_ONCE: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The machine. The agent's end comes before its namespace's.
+/// Both machines. The agent's end comes before its namespace's.
 pub struct Site {
     /// The agent, which is not started.
     pub node: Node,
@@ -55,17 +57,18 @@ impl Site {
         clean()?;
         let run = Run::begin()?;
         let names = run.machines();
-        let [machine, switch] = [NODE, "lan"].map(|name| Namespace::create(&names.namespace(name)));
-        let (machine, switch) = (machine?, switch?);
+        let [machine, control] = [NODE, "control"].map(|name| Namespace::create(&names.namespace(name)));
+        let (machine, control) = (machine?, control?);
         let name = machine.name();
-        switch.ip(&format!("link add {NODE} type veth peer name eth0 address {MAC} netns {name}"))?;
-        switch.ip(&format!("link set {NODE} up"))?;
+        control.ip(&format!("link add {NODE} type veth peer name eth0 address {MAC} netns {name}"))?;
+        control.ip(&format!("link set {NODE} up"))?;
         machine.ip("link set eth0 up")?;
-        let [a, b, c, d] = ADDRESS;
-        machine.ip(&format!("addr add {a}.{b}.{c}.{d}/16 dev eth0"))?;
+        for (of, [a, b, c, d], link) in [(&machine, ADDRESS, "eth0"), (&control, CONTROL, NODE)] {
+            of.ip(&format!("addr add {a}.{b}.{c}.{d}/16 dev {link}"))?;
+        }
         machine.sysctl("net/ipv4/ip_forward", "1")?;
         let directory = names.directory();
-        let api = ApiServer::start_on(machine.clone(), [127, 0, 0, 1].into(), directory.join("api"))?;
+        let api = ApiServer::start_on(control, CONTROL.into(), directory.join("api"))?;
         api.with_client(|client| async move {
             manifests::apply(&client).await?;
             apply(&client, &node(NODE, &[ADDRESS.into()], &[PODS.to_owned()], "lan")).await?;

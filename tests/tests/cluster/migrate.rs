@@ -21,22 +21,18 @@ use kube::{
 use lb_api::crd::IPAddressPool;
 use magnetite_tests::{
     api_server::{ApiServer, apply},
-    harness,
     lab::agent_program,
     manifests::{NAMESPACE as SYSTEM, apply_definitions},
 };
 use serde_json::{Value, json};
 
-type Test = fn() -> Result<()>;
+use super::Test;
 
-fn main() {
-    let tests: [(&str, Test); 3] = [
-        ("an_installation_is_taken_over_step_by_step", an_installation_is_taken_over_step_by_step),
-        ("what_would_be_lost_is_not_lost_by_accident", what_would_be_lost_is_not_lost_by_accident),
-        ("a_cluster_is_validated_like_files", a_cluster_is_validated_like_files),
-    ];
-    harness::run(tests, harness::without_cluster());
-}
+pub const TESTS: [(&str, Test); 3] = [
+    ("an_installation_is_taken_over_step_by_step", an_installation_is_taken_over_step_by_step),
+    ("what_would_be_lost_is_not_lost_by_accident", what_would_be_lost_is_not_lost_by_accident),
+    ("a_cluster_is_validated_like_files", a_cluster_is_validated_like_files),
+];
 
 /// What the agent says, asked for something about the cluster.
 fn agent(api: &ApiServer, arguments: &[&str]) -> Result<Output> {

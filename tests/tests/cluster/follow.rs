@@ -11,15 +11,14 @@ use k8s_openapi::api::core::v1::{Event, Service};
 use kube::{Api, Client, api::ListParams};
 use lb_api::crd::{ConfigurationResult, ConfigurationState, ServiceL2Status};
 use magnetite_tests::{
-    harness,
     lab::{Endpoint, Lab, Node, WEB, controller_log, frontend, last_lines, slice},
     manifests::NAMESPACE as SYSTEM,
 };
 use serde_json::{Value, json};
 
-type Test = fn(&mut Lab) -> Result<()>;
+type InLab = fn(&mut Lab) -> Result<()>;
 
-const TESTS: [(&str, Test); 2] = [
+const IN_LAB: [(&str, InLab); 2] = [
     ("a_client_reaches_pods_of_a_service_created_a_moment_before", a_new_service_is_reached),
     ("without_an_api_server_nodes_go_on_with_what_they_know", without_an_api_server),
 ];
@@ -28,14 +27,12 @@ const TESTS: [(&str, Test); 2] = [
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(5);
 
-fn main() {
-    let without_object =
-        lb_agent::OBJECT.is_empty().then_some("no BPF object, cargo xtask build-ebpf makes it");
-    let tests = TESTS.map(|(name, test)| (name, move || run(test)));
-    harness::run(tests, harness::without_cluster().or(without_object));
+/// Each in a lab of its own.
+pub fn tests() -> impl Iterator<Item = (&'static str, impl FnOnce() -> Result<()> + Send + 'static)> {
+    IN_LAB.into_iter().map(|(name, test)| (name, move || run(test)))
 }
 
-fn run(test: Test) -> Result<()> {
+fn run(test: InLab) -> Result<()> {
     let mut lab = Lab::up_with_api_server()?;
     test(&mut lab).with_context(|| {
         let said = |node: &Node| last_lines(&node.log(), 15);
