@@ -22,7 +22,7 @@ pub(crate) fn of_allocation(
     let file = |object: &ObjectKey| origins.get(object).map_or(elsewhere, String::as_str).to_owned();
     let problem = |service: &ObjectName, severity, error: &AllocationError, kind| {
         let object = ObjectKey::of_service(service);
-        let field = fields.get(service).map_or("", |fields| fields.of(error)).to_owned();
+        let field = fields.get(service).map(|fields| fields.of(error)).unwrap_or_default();
         Problem { file: file(&object), object: Some(object), field, severity, kind }
     };
     let errors = allocation.errors.iter().map(|(service, error)| {

@@ -36,7 +36,8 @@ pub struct Mirror {
     /// Where in each of ours stands what its allocation depends on.
     fields: BTreeMap<ObjectName, Fields>,
     slices: BTreeMap<ObjectName, Joining>,
-    slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    /// Mostly one each: as sets they would take ten times as much.
+    slices_of: BTreeMap<ObjectName, Vec<ObjectName>>,
     node_names: NodeNames,
     configuration: Objects,
     memory: Memory,
@@ -361,7 +362,10 @@ impl Mirror {
         }
         if let Some(joining) = joining {
             let service = joining.slice.service.clone();
-            self.slices_of.entry(service.clone()).or_default().insert(name.clone());
+            let slices = self.slices_of.entry(service.clone()).or_default();
+            if let Err(place) = slices.binary_search(&name) {
+                slices.insert(place, name.clone());
+            }
             self.slices.insert(name, joining);
             self.stale.services.insert(service);
         }
@@ -404,7 +408,7 @@ impl Mirror {
     /// A slice is none of this Service any more.
     fn part(&mut self, service: &ObjectName, slice: &ObjectName) {
         if let Some(slices) = self.slices_of.get_mut(service) {
-            slices.remove(slice);
+            slices.retain(|known| known != slice);
             if slices.is_empty() {
                 self.slices_of.remove(service);
             }

@@ -1,10 +1,6 @@
 //! `Service`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    num::NonZeroU16,
-};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1;
@@ -28,12 +24,17 @@ use crate::{
 pub(crate) struct Fields {
     requested: String,
     requested_pool: String,
-    ingress: BTreeMap<IpAddr, String>,
+    /// Addresses, and at which places.
+    ingress: Vec<(IpAddr, usize)>,
 }
 
 impl Fields {
     /// The field that has to be mended; empty if it is none of the Service's.
-    pub fn of(&self, error: &AllocationError) -> &str {
+    pub fn of(&self, error: &AllocationError) -> String {
+        let held = |address: &IpAddr| {
+            let known = self.ingress.iter().find(|(known, _)| known == address);
+            known.map(|(_, place)| ingress_field(*place))
+        };
         match error {
             AllocationError::OutsidePools { address, claim }
             | AllocationError::TwoPools { address, claim, .. }
@@ -41,13 +42,15 @@ impl Fields {
             | AllocationError::Buggy { address, claim, .. }
             | AllocationError::InUse { address, claim, .. }
             | AllocationError::Reserved { address, claim, .. } => match claim {
-                Claim::Held => self.ingress.get(address).map_or("", String::as_str),
-                Claim::Requested => &self.requested,
+                Claim::Held => held(address).unwrap_or_default(),
+                Claim::Requested => self.requested.clone(),
             },
-            AllocationError::Families { .. } | AllocationError::OtherPool { .. } => &self.requested,
-            AllocationError::NoPool { .. } | AllocationError::NotAdmitted { .. } => &self.requested_pool,
-            AllocationError::OneClusterIp => "spec.ipFamilyPolicy",
-            AllocationError::Exhausted { .. } => "",
+            AllocationError::Families { .. } | AllocationError::OtherPool { .. } => self.requested.clone(),
+            AllocationError::NoPool { .. } | AllocationError::NotAdmitted { .. } => {
+                self.requested_pool.clone()
+            }
+            AllocationError::OneClusterIp => "spec.ipFamilyPolicy".to_owned(),
+            AllocationError::Exhausted { .. } => String::new(),
         }
     }
 }
@@ -284,19 +287,22 @@ fn ingress(status: v1::ServiceStatus, fields: &mut Fields, report: &mut Report<'
     let mut addresses = Vec::new();
     for (i, entry) in entries.into_iter().enumerate() {
         let Some(text) = entry.ip.filter(|text| !text.is_empty()) else { continue };
-        let field = format!("status.loadBalancer.ingress[{i}].ip");
         match text.parse() {
             Ok(address) => {
                 addresses.push(address);
-                fields.ingress.insert(address, field);
+                fields.ingress.push((address, i));
             }
             Err(_) => {
-                report.bad_value(field, text, "an IP address");
+                report.bad_value(ingress_field(i), text, "an IP address");
                 return None;
             }
         }
     }
     Some(addresses)
+}
+
+fn ingress_field(place: usize) -> String {
+    format!("status.loadBalancer.ingress[{place}].ip")
 }
 
 fn table_size(text: &str) -> Option<TableSize> {

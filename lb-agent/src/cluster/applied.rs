@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use lb_api::ObjectKey;
 
@@ -52,12 +53,29 @@ impl Write {
     }
 }
 
+/// What [`Wanted`] is told from others by.
+type Digest = [u8; SHA256_OUTPUT_LEN];
+
+impl Wanted {
+    fn digest(&self) -> Digest {
+        let mut context = Context::new(&SHA256);
+        context.update(self.text.as_bytes());
+        // No JSON has that.
+        context.update(&[0]);
+        context.update(self.uid.as_deref().unwrap_or_default().as_bytes());
+        // It is as long as that.
+        context.finish().as_ref().try_into().unwrap_or_default()
+    }
+}
+
 #[derive(Default)]
 struct Entry {
-    wanted: Option<Wanted>,
+    wanted: Option<Digest>,
+    /// The same, until it is written: there are thousands of entries, and most have been.
+    text: Option<Wanted>,
     done: Done,
     attempt: Attempt,
-    pauses: Option<ExponentialBackoff>,
+    pauses: Option<Box<ExponentialBackoff>>,
 }
 
 /// What an object says by what was written last.
@@ -69,7 +87,7 @@ enum Done {
     /// Something: it was there before us, or nobody knows whether a write was carried out.
     Unknown,
     /// This.
-    Written(Wanted),
+    Written(Digest),
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -104,17 +122,17 @@ impl Applied {
         let mut left: BTreeSet<ObjectKey> = self.entries.keys().cloned().collect();
         for document in documents {
             left.remove(&document.key);
-            let (uid, text) = (uid(&document), document.value.to_string());
+            let wanted = Wanted { text: document.value.to_string().into(), uid: uid(&document) };
+            let digest = wanted.digest();
             let entry = self.entries.entry(document.key.clone()).or_default();
-            let is_same = |known: &Wanted| known.uid == uid && *known.text == *text;
-            if !entry.wanted.as_ref().is_some_and(is_same) {
-                entry.wanted = Some(Wanted { text: text.into(), uid });
+            if entry.wanted != Some(digest) {
+                (entry.wanted, entry.text) = (Some(digest), Some(wanted));
                 self.enqueue(&document.key);
             }
         }
         for key in left {
             if let Some(entry) = self.entries.get_mut(&key) {
-                entry.wanted = None;
+                (entry.wanted, entry.text) = (None, None);
             }
             self.enqueue(&key);
         }
@@ -146,11 +164,14 @@ impl Applied {
             if !entry.is_due() {
                 continue;
             }
+            let write = match (&entry.wanted, &entry.text) {
+                (Some(_), Some(text)) => Write::Apply(key, text.clone()),
+                (None, _) => Write::Delete(key),
+                // It has been written before, and is wanted again when it is to be written again.
+                (Some(_), None) => continue,
+            };
             entry.attempt = Attempt::Writing;
-            return Some(match &entry.wanted {
-                Some(wanted) => Write::Apply(key, wanted.clone()),
-                None => Write::Delete(key),
-            });
+            return Some(write);
         }
         None
     }
@@ -174,9 +195,12 @@ impl Applied {
         entry.attempt = Attempt::None;
         entry.pauses = None;
         entry.done = match write {
-            Write::Apply(_, wanted) => Done::Written(wanted),
+            Write::Apply(_, wanted) => Done::Written(wanted.digest()),
             Write::Delete(_) => Done::Nothing,
         };
+        if !entry.is_due() {
+            entry.text = None;
+        }
         self.enqueue(&key);
     }
 
@@ -184,7 +208,8 @@ impl Applied {
     pub fn handle_failed(&mut self, key: &ObjectKey, now: Instant) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         entry.done = Done::Unknown;
-        let pause = entry.pauses.get_or_insert_with(|| pauses().build()).next().unwrap_or(PAUSES[1]);
+        let pause =
+            entry.pauses.get_or_insert_with(|| Box::new(pauses().build())).next().unwrap_or(PAUSES[1]);
         entry.attempt = Attempt::Waiting(now + pause);
         self.waiting.insert((now + pause, key.clone()));
         self.forget(key);
