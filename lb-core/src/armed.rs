@@ -27,7 +27,7 @@ pub struct Armed {
     /// The tables of VIPs that are spread over nodes, each once, and in which segment it is used.
     pub tables: Vec<(u16, Shares)>,
     /// On which nodes each service has its backends.
-    pub services: BTreeMap<ServiceKey, Carriers>,
+    pub services: BTreeMap<ServiceKey, Arc<Carriers>>,
 }
 
 /// A node in a segment.

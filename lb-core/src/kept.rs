@@ -69,8 +69,9 @@ mod tests {
             address: IpAddr::from([192, 0, 2, place as u8]).into(),
             ..ServiceKey::default()
         };
-        let carriers = services.iter().map(|nodes| nodes.iter().map(backends).collect());
-        armed.services = carriers.enumerate().map(|(place, carriers)| (key(place), carriers)).collect();
+        let carriers = services.iter().map(|nodes| nodes.iter().map(backends).collect::<Carriers>());
+        armed.services =
+            carriers.enumerate().map(|(place, carriers)| (key(place), carriers.into())).collect();
         armed
     }
 

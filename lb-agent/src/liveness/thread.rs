@@ -215,6 +215,13 @@ impl Thread {
     }
 
     fn obey(&mut self, number: u64, orders: Orders) {
+        if self.obeyed > 0 && orders.differ_in_carriers_alone(&self.orders) {
+            (self.orders, self.obeyed) = (orders, number);
+            let standing = self.liveness.standing(Instant::now());
+            self.written.set_kept(&kept(&self.orders.armed, &standing));
+            self.report(standing);
+            return;
+        }
         if let Some(secret) = orders.secret.as_ref().filter(|_| orders.secret != self.orders.secret) {
             self.set_secret(secret);
         }
@@ -489,12 +496,14 @@ impl Thread {
             self.next_resync = now + RESYNC;
             self.resyncs += 1;
             if self.obeyed > 0 {
-                if self.resyncs.is_multiple_of(READS_ALL_AFTER) {
-                    self.written.read_back();
+                let is_other = if self.resyncs.is_multiple_of(READS_ALL_AFTER) {
+                    self.written.read_back()
                 } else {
-                    self.written.read_back_vips();
+                    self.written.read_back_vips()
+                };
+                if self.written.take_failure() || is_other {
+                    self.act(now);
                 }
-                self.act(now);
             }
             for (reason, count) in &self.refused {
                 let told = self.refused_told.insert(*reason, *count).unwrap_or(0);

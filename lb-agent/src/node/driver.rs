@@ -107,7 +107,9 @@ pub enum Error {
 
 /// Everything is read again, whether anything was heard of it or not.
 const RESYNC: Duration = Duration::from_secs(60);
-/// Of so many times everything is read again, once what the maps hold is compared whole.
+/// Of so many times everything is read again, once what the maps hold is looked at, if nothing is new.
+const RESYNC_OF_MAPS: u32 = 5;
+/// And once it is compared whole.
 const WHOLE_RESYNC: u32 = 10;
 /// MACs of nodes are confirmed.
 const CONFIRM: Duration = Duration::from_secs(15);
@@ -144,9 +146,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let (mut resync, mut confirm) = (every(RESYNC), every(CONFIRM));
     loop {
-        tokio::select! {
+        driver.has_news |= tokio::select! {
             _ = terminate.recv() => match driver.options.drain_on_sigterm.take() {
-                Some(within) => driver.leaving.terminate(within),
+                Some(within) => {
+                    driver.leaving.terminate(within);
+                    true
+                }
                 // Or the second time.
                 None => break,
             },
@@ -164,9 +169,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
                     }
                     continue;
                 }
+                true
             }
             change = driver.leaving.changed() => match change {
-                Change::Wish => {}
+                Change::Wish => true,
                 Change::Progress => {
                     driver.tell_standing();
                     if driver.leaving.may_end() {
@@ -180,6 +186,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 if !driver.read_network().await {
                     continue;
                 }
+                true
             }
             () = driver.feed.changed() => {
                 driver.settle().await;
@@ -191,13 +198,17 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 driver.rest().await;
                 driver.read_source();
                 driver.resolve_new().await;
+                true
             }
             _ = resync.tick() => {
                 driver.count_resync();
-                driver.read_source();
-                driver.read_network().await;
+                let is_news = driver.read_source() | driver.read_network().await;
+                if !is_news && driver.is_settled() && !driver.resyncs.is_multiple_of(RESYNC_OF_MAPS) {
+                    continue;
+                }
+                is_news
             }
-        }
+        };
         let done = driver.pass().await;
         driver.log_failure("a pass", done);
         if driver.leaving.may_end() {
@@ -265,6 +276,8 @@ struct Driver {
     leaving: Leaving,
     /// By the last pass whose changes are in the maps.
     planned: Option<(Plan, Placed)>,
+    /// Something is otherwise than what the teller was told.
+    has_news: bool,
     /// What the maps hold is to be compared whole, whatever was planned before.
     is_resync: bool,
     resyncs: u32,
@@ -328,6 +341,7 @@ impl Driver {
             told: Arc::default(),
             leaving: Leaving::new(requests, earlier.as_ref(), options.pin_dir.clone()),
             planned: None,
+            has_news: true,
             is_resync: false,
             resyncs: 0,
             rested: Instant::now(),
@@ -347,9 +361,17 @@ impl Driver {
         }
     }
 
-    fn read_source(&mut self) {
-        self.feed.read();
+    /// Whether anything may be otherwise than before.
+    fn read_source(&mut self) -> bool {
+        let changed = self.feed.read();
+        let is_news = changed.is_none_or(|changed| changed.others || !changed.services.is_empty());
         self.set_peers();
+        is_news
+    }
+
+    /// Nothing has failed that is to be tried again.
+    fn is_settled(&self) -> bool {
+        !self.has_news && self.unattached.is_empty()
     }
 
     /// Now and then what the maps hold is compared whole.
@@ -454,10 +476,16 @@ impl Driver {
         }
         self.join(&plan);
         placed.forget_rows();
+        let before = self.planned.as_ref();
+        let is_as_before = before.is_some_and(|before| (&before.0, &before.1) == (&plan, &placed));
         self.planned = Some((plan, placed));
         self.is_resync = false;
         self.order().await?;
-        self.tell()?;
+        // What was not written is tried again by the teller itself.
+        if self.has_news || !is_as_before {
+            self.tell()?;
+            self.has_news = false;
+        }
         Ok(true)
     }
 

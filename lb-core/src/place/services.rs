@@ -57,8 +57,9 @@ impl Placer<'_> {
     /// On which nodes each service has its backends.
     pub(super) fn place_carriers(&mut self) {
         let services = self.maps.services.iter().filter(|(_, service)| service.table_length > 0);
-        self.armed.services =
-            services.map(|(key, service)| (*key, carriers(&self.maps.backends, block_of(service)))).collect();
+        self.armed.services = services
+            .map(|(key, service)| (*key, carriers(&self.maps.backends, block_of(service)).into()))
+            .collect();
     }
 
     /// Backends of no service any more are gone, unless their endpoint lives on in a larger block: what has begun with them goes

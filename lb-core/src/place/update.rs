@@ -89,7 +89,7 @@ impl Placer<'_> {
         self.maps.services.insert(key, service);
         ops.services.extend((service != known).then_some(Op::SetService(key, service)));
         if service.table_length > 0 {
-            self.armed.services.insert(key, carriers(&self.maps.backends, new));
+            self.armed.services.insert(key, carriers(&self.maps.backends, new).into());
         } else {
             self.armed.services.remove(&key);
         }
