@@ -13,6 +13,8 @@ use std::{
 
 use lb_common::layout::{Addr, Mac};
 
+use crate::pace::Pace;
+
 /// A VIP on a link (by its own interface index).
 pub type Place = (Addr, u32);
 
@@ -36,15 +38,15 @@ const REPEATS: [Duration; 4] = [
 const PERIOD: Duration = Duration::from_secs(60);
 /// What a node has lost is new again after so long: while a partition heals, views change several times within milliseconds.
 const BRIEFLY: Duration = Duration::from_secs(1);
-/// What is not new is said so often at most, however many VIPs there are.
+/// What is not new is said so often at most, however many VIPs there are: see [`Pace`].
 pub const MOST_PER_SECOND: u64 = 200;
-const SPACING: Duration = Duration::from_millis(1_000 / MOST_PER_SECOND);
 
 /// Clients that are told for ever that this node has taken them over: the last ones.
 pub const MOST_REMINDED: usize = 4_096;
 
 /// Words to single clients, the first and the later ones: 5,000 in a second at most.
 const TOLD_AT_ONCE: usize = 25;
+const SPACING: Duration = Duration::from_millis(5);
 
 /// What a node has come to own at one moment, and has announced once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ pub struct Announcements {
     /// Of what is, or was, new: as far as it has been announced.
     takeover: Option<Takeover>,
     repeats: BTreeSet<(Instant, Place)>,
-    not_before: Option<Instant>,
+    pace: Pace,
     told: BTreeMap<(Place, Recipient), Telling>,
     tellings: BTreeSet<(Instant, (Place, Recipient))>,
     /// Of clients that were told a few times and are told for ever: at the same pace as what all hear.
@@ -193,12 +195,12 @@ impl Announcements {
                 return Some(place);
             }
         }
-        if self.not_before.is_some_and(|at| at > now) {
+        if !self.pace.admits(now) {
             return None;
         }
         let (due, place) = self.repeats.first().copied().filter(|(due, _)| *due <= now)?;
         self.repeats.remove(&(due, place));
-        self.not_before = Some(now + SPACING);
+        self.pace.count(now);
         self.said(place, now);
         Some(place)
     }
@@ -226,12 +228,12 @@ impl Announcements {
     }
 
     fn poll_reminder(&mut self, now: Instant) -> Option<(Place, Recipient)> {
-        if self.not_before.is_some_and(|at| at > now) {
+        if !self.pace.admits(now) {
             return None;
         }
         let (due, word) = self.reminders.first().copied().filter(|(due, _)| *due <= now)?;
         self.reminders.remove(&(due, word));
-        self.not_before = Some(now + SPACING);
+        self.pace.count(now);
         self.remind(word, now);
         Some(word)
     }
@@ -252,7 +254,7 @@ impl Announcements {
 
     /// When there will be something to say.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let paced = |due: Instant| self.not_before.map_or(due, |at| at.max(due));
+        let paced = |due: Instant| self.pace.not_before().map_or(due, |at| at.max(due));
         let repeat = self.repeats.first().map(|(due, _)| paced(*due));
         let reminder = self.reminders.first().map(|(due, _)| paced(*due));
         let told = self.tellings.first().map(|(due, _)| match self.burst {

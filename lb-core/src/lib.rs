@@ -18,6 +18,7 @@ pub mod maps;
 pub mod model;
 pub mod moves;
 pub mod ownership;
+mod pace;
 pub mod place;
 pub mod plan;
 pub mod probing;

@@ -12,6 +12,8 @@ use std::{
 
 use lb_common::layout::Addr;
 
+use crate::pace::Pace;
+
 /// A VIP in a segment (by index).
 pub type Spot = (Addr, u16);
 
@@ -22,10 +24,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(10);
 /// Between two probes while this node uses it.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Between two probes of any address for which somebody waits, that is before its first use.
+/// Between two probes of any address for which somebody waits, that is before its first use. All others, also those that were taken
+/// over, a thousand at once, are asked for at a [`Pace`].
 const SPACING: Duration = Duration::from_millis(1);
-/// The same for all others: also those that were taken over, a thousand at once.
-const SPACING_IN_USE: Duration = Duration::from_millis(5);
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub struct Probing {
     asked: BTreeMap<Spot, Asked>,
     due: BTreeSet<(Instant, Spot)>,
     not_before: Option<Instant>,
+    pace: Pace,
     /// What a node of the cluster is known to use, or to have used.
     used: BTreeSet<Spot>,
 }
@@ -86,6 +88,13 @@ enum Stage {
     Taken { sent: u8 },
     /// Nobody else was heard in the first round, or the cluster uses it.
     Ours,
+}
+
+impl Stage {
+    /// Somebody waits for the address.
+    fn is_awaited(self) -> bool {
+        matches!(self, Self::First { waits: true, .. })
+    }
 }
 
 impl Probing {
@@ -185,11 +194,13 @@ impl Probing {
                 Stage::First { sent, waits } => (Stage::First { sent: sent + 1, waits }, INTERVAL),
                 Stage::Taken { sent } => (Stage::Taken { sent: sent + 1 }, INTERVAL),
             };
-            if self.not_before.is_some_and(|at| at > now) {
+            if self.not_before(stage).is_some_and(|at| at > now) {
                 return None;
             }
-            let is_awaited = matches!(stage, Stage::First { waits: true, .. });
-            self.not_before = Some(now + if is_awaited { SPACING } else { SPACING_IN_USE });
+            match stage.is_awaited() {
+                true => self.not_before = Some(now + SPACING),
+                false => self.pace.count(now),
+            }
             self.put(spot, next, now + wait);
             return Some(Output::Probe(spot));
         }
@@ -197,8 +208,14 @@ impl Probing {
 
     /// When there will be something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let (due, _) = self.due.first()?;
-        Some(self.not_before.map_or(*due, |at| at.max(*due)))
+        let (due, spot) = self.due.first()?;
+        let stage = self.asked.get(spot)?.stage;
+        Some(self.not_before(stage).map_or(*due, |at| at.max(*due)))
+    }
+
+    /// Before when there is no probe of an address in this stage.
+    fn not_before(&self, stage: Stage) -> Option<Instant> {
+        if stage.is_awaited() { self.not_before } else { self.pace.not_before() }
     }
 
     fn put(&mut self, spot: Spot, stage: Stage, due: Instant) {

@@ -53,7 +53,8 @@ fn what_others_claim_is_said_again_once_and_in_its_turn() {
     announcements.repeat(places(101).last().copied().unwrap_or_default(), now);
     let said = said_until(&mut announcements, now, now + Duration::from_secs(59));
     let times: Vec<u128> = said.iter().map(|(at, _)| at.as_millis()).collect();
-    assert_eq!(times, (0..100).map(|number| 5 * number).collect::<Vec<_>>());
+    // In small bursts, for to wake costs more than to say something.
+    assert_eq!(times, (0..100).map(|number| number / 9 * 50).collect::<Vec<_>>());
 }
 
 #[test]
