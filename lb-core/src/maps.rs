@@ -312,7 +312,7 @@ pub enum Op {
     /// Removes an entry.
     RemoveSource(SourceKey),
     /// Puts an entry.
-    SetName(NameKey, Name),
+    SetName(NameKey, Box<Name>),
     /// Removes an entry.
     RemoveName(NameKey),
     /// Counts from zero again.

@@ -183,6 +183,11 @@ impl Applied {
             || self.waiting.first().is_some_and(|(at, _)| *at <= now)
     }
 
+    /// Whether there is nothing to write, now or later.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.events.is_empty() && self.waiting.is_empty()
+    }
+
     /// When something that failed is due again.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.waiting.first().map(|(at, _)| *at)

@@ -86,6 +86,11 @@ impl Written {
         self.under_way.len() <= AT_ONCE / 2 && self.applied.has_work(now)
     }
 
+    /// Whether everything has been written.
+    pub fn is_idle(&self) -> bool {
+        self.under_way.is_empty() && self.applied.is_idle()
+    }
+
     /// Begins to write what is to be written.
     pub fn start(&mut self, now: Instant) {
         while self.under_way.len() < AT_ONCE {

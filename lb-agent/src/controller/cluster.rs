@@ -18,6 +18,7 @@ use super::{decider::Decider, objects::released, secret, tables::add_table_size}
 use crate::{
     chain::chain,
     cluster::{self, Leadership, Watched, Written},
+    memory::give_back,
     metrics::{self, ControllerFacts, ControllerMetrics, Listen},
 };
 
@@ -127,6 +128,8 @@ async fn control(
     let mut look_at: Option<Instant> = None;
     let mut facts = ControllerFacts::default();
     let mut look = interval(LOOK);
+    // Something was decided, and what that took was not given back yet.
+    let mut is_untidy = false;
     loop {
         metrics.beat();
         let mut wait = None;
@@ -162,7 +165,7 @@ async fn control(
         // Meanwhile what was decided is written.
         look_at = look_at.map(|at| at.max(*rested));
         if is_new || look_at.is_some_and(|at| at <= begin) {
-            look_at = None;
+            (look_at, is_untidy) = (None, true);
             watched.take_waiting();
             decider.decide_objects(watched.mirror_mut(), begin);
             let mirror = watched.mirror();
@@ -177,6 +180,10 @@ async fn control(
             *rested = Instant::now() + begin.elapsed() * REST_RATIO;
             (facts.source, facts.leads) = (watched.facts(), true);
             metrics.set(facts.clone());
+        }
+        if is_untidy && written.is_idle() {
+            is_untidy = false;
+            give_back();
         }
         if !written.has_work(Instant::now()) {
             continue;

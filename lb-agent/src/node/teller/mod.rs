@@ -26,6 +26,7 @@ use crate::{
     chain::chain,
     cluster::{self, Written},
     liveness::Snapshots,
+    memory::give_back,
     metrics::Metrics,
     output,
 };
@@ -83,12 +84,16 @@ struct Mail {
     is_last: bool,
 }
 
+/// Words come after deeds: nice(2).
+const PRIORITY: i32 = 5;
 /// What endpoints change is said so late at most.
 const PORTS: Duration = Duration::from_millis(500);
 /// Where it takes long to say it, later: so many times what that takes.
 const PORTS_RATIO: u32 = 20;
 /// What could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
+/// What a pass and its words took is given back after so long without another.
+const TIDY: Duration = Duration::from_secs(2);
 /// How nodes are seen is written anew.
 const MEMBERS: Duration = Duration::from_secs(5);
 
@@ -140,6 +145,10 @@ impl Inbox {
 }
 
 async fn run(options: Options, inbox: Arc<Inbox>, started: oneshot::Sender<Result<(), Error>>) {
+    // Of this thread: Linux gives each a priority of its own.
+    if let Err(error) = rustix::process::setpriority_process(None, PRIORITY) {
+        tracing::debug!(%error, "status is written with the priority of everything else");
+    }
     let written = match written(&options).await {
         Ok(written) => written,
         Err(error) => {
@@ -155,6 +164,7 @@ async fn run(options: Options, inbox: Arc<Inbox>, started: oneshot::Sender<Resul
     let mut due: Option<(Instant, Extent)> = None;
     // It is spoken half of the time at most.
     let (mut rested, mut last) = (Instant::now(), Duration::ZERO);
+    let mut tidy: Option<Instant> = None;
     loop {
         tokio::select! {
             () = inbox.arrived.notified() => {
@@ -175,12 +185,19 @@ async fn run(options: Options, inbox: Arc<Inbox>, started: oneshot::Sender<Resul
                 said("how nodes are seen", speech.say_members());
             }
             () = speech.progress() => speech.start(),
-            () = until(due) => {}
+            () = until(due.map(|(at, _)| at)) => {}
+            () = until(tidy) => {
+                tidy = None;
+                give_back();
+            }
         }
         let begin = Instant::now();
         if let Some((_, extent)) = due.filter(|(at, _)| *at <= begin) {
             let is_said = said("the status", speech.say(extent));
             due = (!is_said).then(|| (begin + AGAIN, Extent::All));
+            if extent == Extent::All {
+                tidy = Some(Instant::now() + TIDY);
+            }
             last = begin.elapsed();
             rested = Instant::now() + last;
         }
@@ -207,9 +224,9 @@ fn said(what: &str, result: Result<(), output::Error>) -> bool {
     }
 }
 
-async fn until(due: Option<(Instant, Extent)>) {
-    match due {
-        Some((at, _)) => sleep_until(at).await,
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
 }
