@@ -33,26 +33,3 @@ impl Pace {
         };
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bursts_keep_the_pace_in_any_second() {
-        let (begin, mut pace, mut said) = (Instant::now(), Pace::default(), Vec::new());
-        for ms in 0..3_000 {
-            let now = begin + Duration::from_millis(ms);
-            while pace.admits(now) {
-                pace.count(now);
-                said.push(ms);
-            }
-        }
-        let in_second = |from: u64| said.iter().filter(|ms| (from..from + 1_000).contains(*ms)).count();
-        let most = (0..2_000).map(in_second).max();
-        assert!(most.is_some_and(|most| (170..=200).contains(&most)), "{most:?}");
-        let mut moments = said.clone();
-        moments.dedup();
-        assert!(moments.len() * 5 < said.len(), "{} wakes for {}", moments.len(), said.len());
-    }
-}
