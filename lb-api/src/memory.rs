@@ -55,8 +55,13 @@ impl Settled {
 
     /// Whether we are configured by something else than what is there now: what is wrong there has its last good state.
     pub fn is_stale(&self) -> bool {
+        self.configuration_errors().next().is_some()
+    }
+
+    /// What is wrong with what we are configured by. What is wrong with a Service is said in events there, to whom it belongs.
+    pub fn configuration_errors(&self) -> impl Iterator<Item = &Problem> {
         let concerns = |problem: &Problem| problem.object.as_ref().is_none_or(is_configuration);
-        self.problems.iter().any(|problem| problem.severity == Severity::Error && concerns(problem))
+        self.problems.iter().filter(move |problem| problem.severity == Severity::Error && concerns(problem))
     }
 }
 

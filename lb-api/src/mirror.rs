@@ -24,7 +24,7 @@ use crate::{
     node_names::NodeNames,
     objects::{CLUSTER, Objects, key_of},
     problem::{ObjectKey, Problem, Report, Severity},
-    service::{ALLOCATED_FROM, Fields, TABLE_SIZE, service},
+    service::{ALLOCATED_FROM, FORWARDING, Fields, TABLE_SIZE, service},
     slice::{Slice, join, slice},
 };
 
@@ -75,6 +75,9 @@ enum Kept {
     Here(Box<Service>),
 }
 
+/// What a Service was told by MetalLB or by us, and with whom it shares that: annotations that cannot be wrong.
+const TOLD: [&str; 2] = ["/ip-allocated-from-pool", "/allow-shared-ip"];
+
 /// Who has sized a Service's table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sizer {
@@ -101,6 +104,8 @@ struct Stale {
     has_news: bool,
     nodes: bool,
     configuration: bool,
+    /// A Service is another one of the same name.
+    is_another: bool,
 }
 
 /// What was settled otherwise than before.
@@ -256,7 +261,10 @@ impl Mirror {
         allocate: impl FnOnce(&Snapshot, &BTreeSet<ObjectName>, &mut Allocation),
     ) -> &Settled {
         let mut stale = std::mem::take(&mut self.stale);
-        self.changed = Changed { services: BTreeMap::new(), others: stale.configuration || stale.nodes };
+        self.changed = Changed {
+            services: BTreeMap::new(),
+            others: stale.configuration || stale.nodes || stale.is_another,
+        };
         if stale.configuration {
             self.configure();
         }
@@ -310,6 +318,11 @@ impl Mirror {
             Kept::Settled => self.settled.snapshot.services.get(&name).map(|service| &**service),
             Kept::Here(service) => Some(&**service),
         };
+        // As long as it has been wrong here, it has not been right.
+        let decoded = decoded.or_else(|| {
+            let is_new = is_wrong && before.is_none();
+            is_new.then(|| as_served(object, &reading)).flatten()
+        });
         let (service, fields) =
             decoded.map_or((None, None), |(service, fields)| (Some(service), Some(fields)));
         let mut seen = Seen {
@@ -330,6 +343,8 @@ impl Mirror {
             let is_theirs = table == Sizer::Others || known.table == Sizer::Others;
             known.uid == seen.uid && !is_theirs && is_echo(&name, before, service, &self.settled.allocation)
         };
+        // Events and status are an object's, not a name's.
+        self.stale.is_another |= !known.uid.is_empty() && known.uid != seen.uid;
         let has_changed =
             !is_same || (&known.uid, known.has_ours, known.table) != (&seen.uid, seen.has_ours, seen.table);
         self.stale.has_news |= is_news || has_changed && !is_echo();
@@ -467,6 +482,23 @@ impl Mirror {
         self.configured = problems;
         self.settled.origins = origins;
     }
+}
+
+/// A Service that is wrong, as far as it has been served: it has the addresses that it was given, and the kernel carries its flows. They
+/// must be neither taken from it nor given to another because this process has not seen it when it was right. `None` of one that was
+/// given none.
+fn as_served(object: &Value, reading: &Reading) -> Option<(Service, Fields)> {
+    let mut object = object.clone();
+    let annotations = object.pointer_mut("/metadata/annotations")?.as_object_mut()?;
+    annotations.retain(|name, _| TOLD.iter().any(|told| name.ends_with(told)));
+    annotations.insert(FORWARDING.to_owned(), "kernel".into());
+    if let Some(spec) = object["spec"].as_object_mut() {
+        spec.remove("loadBalancerIP");
+    }
+    let (key, mut problems) = (key_of(&object), Vec::new());
+    let report = &mut Report { file: CLUSTER, object: &key, problems: &mut problems };
+    let served = service(typed(&object, report)?, reading, report);
+    served.filter(|(service, _)| service.held_pool.is_some() && !service.ingress.is_empty())
 }
 
 /// Whether a Service says nothing new but what was written to it: the addresses that it was allocated, and how long its table is.

@@ -267,7 +267,8 @@ fn requested(
     };
     let mut addresses: Vec<IpAddr> = Vec::new();
     for part in text.split(',').map(str::trim) {
-        match part.parse::<IpAddr>() {
+        // An IPv4 address may be written as an IPv6 one, as Go takes it.
+        match part.parse().map(|address: IpAddr| address.to_canonical()) {
             Ok(address) if addresses.iter().all(|other| Family::of(other) != Family::of(&address)) => {
                 addresses.push(address);
             }

@@ -25,6 +25,19 @@ pub(super) struct Applied {
     /// Events, which nothing waits for, come after all else.
     events: VecDeque<ObjectKey>,
     waiting: BTreeSet<(Instant, ObjectKey)>,
+    recheck: Option<Instant>,
+}
+
+/// What comes back of a write has come back after so long.
+const ECHO: Duration = Duration::from_secs(10);
+
+/// What is known of an object that is to say something.
+#[derive(Clone, Debug, Default)]
+pub struct There {
+    /// Its UID, where it is watched.
+    pub uid: Option<String>,
+    /// It says something else: what, as a number that is another for other words.
+    pub other: Option<u64>,
 }
 
 /// What is to be written.
@@ -74,6 +87,9 @@ struct Entry {
     /// The same, until it is written: there are thousands of entries, and most have been.
     text: Option<Wanted>,
     done: Done,
+    written_at: Option<Instant>,
+    /// What somebody else has made of it; it is written again once for that.
+    overwritten: Option<u64>,
     attempt: Attempt,
     pauses: Option<Box<ExponentialBackoff>>,
 }
@@ -117,17 +133,31 @@ impl Applied {
     pub fn handle_wanted(
         &mut self,
         documents: impl IntoIterator<Item = Document>,
-        uid: impl Fn(&Document) -> Option<String>,
+        there: impl Fn(&Document) -> There,
+        now: Instant,
     ) {
+        self.recheck = None;
         let mut left: BTreeSet<ObjectKey> = self.entries.keys().cloned().collect();
         for document in documents {
             left.remove(&document.key);
-            let wanted = Wanted { text: document.value.to_string().into(), uid: uid(&document) };
+            let There { uid, other } = there(&document);
+            let wanted = Wanted { text: document.value.to_string().into(), uid };
             let digest = wanted.digest();
             let entry = self.entries.entry(document.key.clone()).or_default();
             if entry.wanted != Some(digest) {
                 (entry.wanted, entry.text) = (Some(digest), Some(wanted));
                 self.enqueue(&document.key);
+            } else if other.is_none() {
+                entry.overwritten = None;
+            } else if entry.done == Done::Written(digest) && entry.overwritten != other {
+                match entry.written_at.map(|at| at + ECHO).filter(|at| now < *at) {
+                    // It may be what was there before.
+                    Some(at) => self.recheck = Some(self.recheck.map_or(at, |known| known.min(at))),
+                    None => {
+                        (entry.done, entry.text, entry.overwritten) = (Done::Unknown, Some(wanted), other);
+                        self.enqueue(&document.key);
+                    }
+                }
             }
         }
         for key in left {
@@ -136,6 +166,11 @@ impl Applied {
             }
             self.enqueue(&key);
         }
+    }
+
+    /// When it is to be looked again whether objects say what was written to them.
+    pub fn recheck(&self) -> Option<Instant> {
+        self.recheck
     }
 
     /// Objects of ours that were there before.
@@ -159,7 +194,9 @@ impl Applied {
             self.retry(&key);
         }
         while let Some(key) = self.queue.pop_front().or_else(|| self.events.pop_front()) {
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            // Forgotten and wanted again meanwhile, it may be here twice.
+            let queued = self.entries.get_mut(&key).filter(|entry| entry.attempt == Attempt::Queued);
+            let Some(entry) = queued else { continue };
             entry.attempt = Attempt::None;
             if !entry.is_due() {
                 continue;
@@ -194,11 +231,12 @@ impl Applied {
     }
 
     /// It was written.
-    pub fn handle_done(&mut self, write: Write) {
+    pub fn handle_done(&mut self, write: Write, now: Instant) {
         let key = write.key().clone();
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.attempt = Attempt::None;
         entry.pauses = None;
+        entry.written_at = Some(now);
         entry.done = match write {
             Write::Apply(_, wanted) => Done::Written(wanted.digest()),
             Write::Delete(_) => Done::Nothing,
@@ -287,7 +325,7 @@ mod tests {
                 }
                 Write::Delete(key) => format!("delete {}", key.kind),
             });
-            applied.handle_done(write);
+            applied.handle_done(write, now);
         }
         said
     }
@@ -302,66 +340,85 @@ mod tests {
             // Deleted, and created again under the same name.
             ("2", "b", &["b"]),
         ] {
-            applied.handle_wanted(vec![web(ip)], |_| Some(uid.to_owned()));
+            applied.handle_wanted(vec![web(ip)], |_| There { uid: Some(uid.to_owned()), other: None }, now);
             assert_eq!(written(&mut applied, now), expected, "{uid} {ip}");
         }
-        applied.handle_wanted(Vec::new(), |_| None);
+        applied.handle_wanted(Vec::new(), |_| There::default(), now);
         assert!(
             written(&mut applied, now).is_empty() && applied.entries.is_empty(),
             "others write Services too"
         );
-        applied.handle_wanted(vec![web("b")], |_| Some("2".to_owned()));
+        applied.handle_wanted(vec![web("b")], |_| There { uid: Some("2".to_owned()), other: None }, now);
         assert_eq!(written(&mut applied, now), ["b"]);
     }
 
     #[test]
     fn what_fails_is_tried_again_later_as_long_as_it_is_wanted() {
         let (mut applied, now) = (Applied::default(), Instant::now());
-        applied.handle_wanted(vec![web("a")], |_| None);
+        applied.handle_wanted(vec![web("a")], |_| There::default(), now);
         assert!(applied.has_work(now) && applied.poll_write(now).is_some());
         applied.handle_failed(&key("Service"), now);
         assert!(!applied.has_work(now) && applied.poll_write(now).is_none());
         let next = applied.poll_timeout().unwrap_or(now);
         assert!(next > now && applied.has_work(next));
         assert_eq!(written(&mut applied, next), ["a"]);
-        applied.handle_wanted(vec![web("b")], |_| None);
+        applied.handle_wanted(vec![web("b")], |_| There::default(), now);
         assert!(applied.poll_write(now).is_some());
         applied.handle_failed(&key("Service"), now);
         // There is nothing to try again, and nobody to wake for it.
-        applied.handle_wanted(Vec::new(), |_| None);
+        applied.handle_wanted(Vec::new(), |_| There::default(), now);
         assert_eq!(applied.poll_timeout(), None);
     }
 
     #[test]
     fn what_changes_while_it_is_written_is_written_once_more_and_never_twice_at_once() {
         let (mut applied, now) = (Applied::default(), Instant::now());
-        applied.handle_wanted(vec![web("a")], |_| None);
+        applied.handle_wanted(vec![web("a")], |_| There::default(), now);
         let Some(write) = applied.poll_write(now) else { panic!("nothing to write") };
-        applied.handle_wanted(vec![web("b")], |_| None);
+        applied.handle_wanted(vec![web("b")], |_| There::default(), now);
         assert_eq!(applied.poll_write(now), None);
-        applied.handle_done(write);
+        applied.handle_done(write, now);
         assert_eq!(written(&mut applied, now), ["b"]);
         // Not wanted any more while it is written: it is forgotten after that.
-        applied.handle_wanted(vec![web("c")], |_| None);
+        applied.handle_wanted(vec![web("c")], |_| There::default(), now);
         let Some(write) = applied.poll_write(now) else { panic!("nothing to write") };
-        applied.handle_wanted(Vec::new(), |_| None);
-        applied.handle_done(write);
+        applied.handle_wanted(Vec::new(), |_| There::default(), now);
+        applied.handle_done(write, now);
         assert!(applied.entries.is_empty() && applied.poll_write(now).is_none());
+    }
+
+    #[test]
+    fn what_somebody_else_makes_of_it_is_put_right_and_not_again_and_again() {
+        let (mut applied, now) = (Applied::default(), Instant::now());
+        let there = |other| move |_: &Document| There { uid: None, other };
+        let mut look = |other, at| {
+            applied.handle_wanted(vec![web("a")], there(other), at);
+            (written(&mut applied, at).len(), applied.recheck())
+        };
+        assert_eq!(look(Some(1), now), (1, None), "it was there before");
+        // What was written has not come back yet.
+        assert_eq!(look(Some(1), now), (0, Some(now + ECHO)));
+        let later = now + ECHO;
+        assert_eq!(look(None, later), (0, None));
+        assert_eq!(look(Some(2), later), (1, None));
+        assert_eq!(look(Some(2), later + ECHO), (0, None), "it does not help");
+        assert_eq!(look(None, later + ECHO), (0, None));
+        assert_eq!(look(Some(2), later + ECHO), (1, None));
     }
 
     #[test]
     fn events_wait_for_all_else() {
         let (mut applied, now) = (Applied::default(), Instant::now());
-        applied.handle_wanted(vec![document("Event", "said"), web("a")], |_| None);
+        applied.handle_wanted(vec![document("Event", "said"), web("a")], |_| There::default(), now);
         assert_eq!(written(&mut applied, now), ["a", "said"]);
     }
 
     #[test]
     fn what_we_alone_write_is_deleted_when_it_is_not_wanted() {
         let (mut applied, now) = (Applied::default(), Instant::now());
-        applied.handle_wanted(vec![document(L2_STATUS.kind, "a"), web("a")], |_| None);
+        applied.handle_wanted(vec![document(L2_STATUS.kind, "a"), web("a")], |_| There::default(), now);
         assert_eq!(written(&mut applied, now).len(), 2);
-        applied.handle_wanted(Vec::new(), |_| None);
+        applied.handle_wanted(Vec::new(), |_| There::default(), now);
         assert_eq!(written(&mut applied, now), ["delete ServiceL2Status"]);
         assert!(applied.entries.is_empty());
         // Of an earlier process.
@@ -369,7 +426,7 @@ mod tests {
         let Some(Write::Delete(key)) = applied.poll_write(now) else { panic!("nothing to delete") };
         applied.handle_failed(&key, now);
         let next = applied.poll_timeout().unwrap_or(now);
-        applied.handle_wanted(vec![document(L2_STATUS.kind, "b")], |_| None);
+        applied.handle_wanted(vec![document(L2_STATUS.kind, "b")], |_| There::default(), now);
         assert_eq!(written(&mut applied, next), ["b"]);
     }
 }

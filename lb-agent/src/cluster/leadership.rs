@@ -74,8 +74,10 @@ impl Leadership {
     /// # Errors
     /// It cannot be read.
     pub async fn confirm(&self) -> Result<bool, kube::Error> {
-        let holder =
-            self.lease.api.get_opt(&self.lease.name).await?.and_then(|lease| lease.spec?.holder_identity);
+        // Whoever asks does nothing else meanwhile.
+        let read = timeout(PATIENCE, self.lease.api.get_opt(&self.lease.name)).await;
+        let read = read.unwrap_or_else(|elapsed| Err(kube::Error::Service(elapsed.into())));
+        let holder = read?.and_then(|lease| lease.spec?.holder_identity);
         Ok(holder.as_ref() == Some(&self.lease.me) && self.leads(Instant::now()))
     }
 

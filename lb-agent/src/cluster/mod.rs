@@ -12,6 +12,7 @@ use kube::{
     config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
+pub use applied::There;
 pub use leadership::Leadership;
 pub use once::{ReadError, installation, objects};
 pub use watched::Watched;

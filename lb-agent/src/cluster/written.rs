@@ -8,12 +8,12 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
     core::{DynamicObject, PartialObjectMeta},
 };
-use lb_api::ObjectKey;
-use serde_json::{Value, json};
+use lb_api::{ALLOCATED_FROM, ObjectKey};
+use serde_json::{Map, Value, json};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    applied::{Applied, Wanted, Write, pauses},
+    applied::{Applied, There, Wanted, Write, pauses},
     kinds::{Kind, L2_STATUS, Scope},
 };
 use crate::{chain::chain, output::Document};
@@ -68,22 +68,28 @@ impl Written {
         written
     }
 
-    /// From now on this is wanted, of objects with these UIDs, as far as they are known.
+    /// From now on this is wanted; `there` says what is known of an object, given its key and that of the one that it is about.
     pub fn want(
         &mut self,
         documents: impl IntoIterator<Item = Document>,
-        uid: impl Fn(&ObjectKey) -> Option<String>,
+        there: impl Fn(&ObjectKey, &ObjectKey) -> There,
     ) {
         let documents = documents.into_iter().map(|mut document| {
             move_home(&mut document, &self.namespace);
             document
         });
-        self.applied.handle_wanted(documents, |document| uid(&subject(document)));
+        let there = |document: &Document| there(&document.key, &subject(document));
+        self.applied.handle_wanted(documents, there, Instant::now());
     }
 
     /// Whether there is something to write now, and room for it: as much as makes it worth while to ask first whether it may be written.
     pub fn has_work(&self, now: Instant) -> bool {
         self.under_way.len() <= AT_ONCE / 2 && self.applied.has_work(now)
+    }
+
+    /// When it is to be looked again whether objects say what was written to them.
+    pub fn recheck(&self) -> Option<Instant> {
+        self.applied.recheck()
     }
 
     /// Whether everything has been written.
@@ -122,7 +128,7 @@ impl Written {
         let Ok(outcome) = outcome else { return };
         match outcome {
             Outcome::Found(keys) => self.applied.handle_found(keys),
-            Outcome::Written(write, Ok(())) => self.applied.handle_done(write),
+            Outcome::Written(write, Ok(())) => self.applied.handle_done(write, Instant::now()),
             Outcome::Written(write, Err(error)) => {
                 let object = write.key().clone();
                 tracing::warn!(%object, error = said(&error), "not written; it is tried again");
@@ -213,7 +219,17 @@ async fn apply(
     match kind.kind {
         // There without us: only the status is ours, and the annotation that goes with it.
         "Service" | "IPAddressPool" => {
-            api.patch_status(name, &params, &Patch::Apply(&value)).await?;
+            let applied = api.patch_status(name, &params, &Patch::Apply(&value)).await?;
+            let is_to_be_bare = value["status"]["loadBalancer"].as_object().is_some_and(Map::is_empty);
+            if is_to_be_bare && has_addresses(&applied) {
+                // Of what others have written, as MetalLB has, to apply nothing takes nothing away.
+                let nothing = json!({
+                    "metadata": {"annotations": {ALLOCATED_FROM: null}},
+                    "status": {"loadBalancer": {"ingress": null}},
+                });
+                let params = PatchParams { force: false, ..params };
+                api.patch_status(name, &params, &Patch::Merge(&nothing)).await?;
+            }
         }
         "Event" => {
             if let Some(uid) = uid {
@@ -237,4 +253,11 @@ async fn apply(
         }
     }
     Ok(())
+}
+
+/// Whether a Service says that it has some, or of which pool they are.
+fn has_addresses(service: &DynamicObject) -> bool {
+    let ingress = service.data["status"]["loadBalancer"]["ingress"].as_array();
+    ingress.is_some_and(|ingress| !ingress.is_empty())
+        || service.metadata.annotations.iter().flatten().any(|(name, _)| name == ALLOCATED_FROM)
 }

@@ -14,10 +14,15 @@ use tokio::{
     time::interval,
 };
 
-use super::{decider::Decider, objects::released, secret, tables::add_table_size};
+use super::{
+    decider::Decider,
+    objects::{released, says_otherwise},
+    secret,
+    tables::add_table_size,
+};
 use crate::{
     chain::chain,
-    cluster::{self, Leadership, Watched, Written},
+    cluster::{self, Leadership, There, Watched, Written},
     memory::give_back,
     metrics::{self, ControllerFacts, ControllerMetrics, Listen},
 };
@@ -165,7 +170,7 @@ async fn control(
         // Meanwhile what was decided is written.
         look_at = look_at.map(|at| at.max(*rested));
         if is_new || look_at.is_some_and(|at| at <= begin) {
-            (look_at, is_untidy) = (None, true);
+            is_untidy = true;
             watched.take_waiting();
             decider.decide_objects(watched.mirror_mut(), begin);
             let mirror = watched.mirror();
@@ -176,7 +181,11 @@ async fn control(
                 add_table_size(&mut document, mirror, now);
                 document
             });
-            written.want(documents.chain(released(mirror)), |key| mirror.uid(key).map(str::to_owned));
+            written.want(documents.chain(released(mirror)), |key, subject| There {
+                uid: mirror.uid(subject).map(str::to_owned),
+                other: says_otherwise(key, settled),
+            });
+            look_at = written.recheck();
             *rested = Instant::now() + begin.elapsed() * REST_RATIO;
             (facts.source, facts.leads) = (watched.facts(), true);
             metrics.set(facts.clone());

@@ -1,7 +1,9 @@
 //! The objects that the controller has something to say in.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use jiff::Timestamp;
-use lb_api::{Mirror, Settled, crd::IPAddressPoolStatus};
+use lb_api::{Mirror, ObjectKey, Settled, crd::IPAddressPoolStatus};
 use lb_core::allocate::PoolCounts;
 use serde_json::json;
 
@@ -34,6 +36,22 @@ pub fn objects(settled: &Settled, since: Timestamp) -> impl Iterator<Item = Docu
 /// Services that have something of ours, and are not ours any more: of another type or class.
 pub fn released(mirror: &Mirror) -> impl Iterator<Item = Document> {
     mirror.released().map(|name| without_addresses(&name.namespace, &name.name))
+}
+
+/// Whether a Service says other addresses, or another pool, than it was allocated, and in that case a number for what it says: somebody else
+/// has written there.
+pub fn says_otherwise(key: &ObjectKey, settled: &Settled) -> Option<u64> {
+    let name = key.object_name();
+    let service = settled.snapshot.services.get(&name).filter(|_| key.kind == "Service")?;
+    let allocation = &settled.allocation;
+    let addresses = allocation.addresses.get(&name).map_or(&[][..], Vec::as_slice);
+    let pool = allocation.pools.get(&name);
+    let is_said = service.ingress == addresses && (pool.is_none() || service.held_pool.as_ref() == pool);
+    (!is_said).then(|| {
+        let mut hasher = DefaultHasher::new();
+        (&service.ingress, &service.held_pool).hash(&mut hasher);
+        hasher.finish()
+    })
 }
 
 fn without_addresses(namespace: &str, name: &str) -> Document {

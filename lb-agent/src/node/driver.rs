@@ -105,6 +105,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// A thread has ended: to try again does not help.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Liveness(liveness::Error::Ended) | Self::Teller(teller::Error::Ended))
+    }
+}
+
 /// Everything is read again, whether anything was heard of it or not.
 const RESYNC: Duration = Duration::from_secs(60);
 /// Of so many times everything is read again, once what the maps hold is looked at, if nothing is new.
@@ -165,7 +172,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 if !driver.meet() {
                     // Each order is acknowledged: that alone is no reason to write it all.
                     if driver.met.told() != driver.told.told() {
-                        driver.tell_standing();
+                        driver.tell_standing()?;
                     }
                     continue;
                 }
@@ -174,7 +181,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             change = driver.leaving.changed() => match change {
                 Change::Wish => true,
                 Change::Progress => {
-                    driver.tell_standing();
+                    driver.tell_standing()?;
                     if driver.leaving.may_end() {
                         break;
                     }
@@ -193,6 +200,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 match driver.follow().await {
                     Ok(true) => continue,
                     Ok(false) => {}
+                    Err(error) if error.is_final() => return Err(error),
                     followed @ Err(_) => driver.log_failure("following endpoints", followed.map(drop)),
                 }
                 driver.rest().await;
@@ -209,8 +217,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
                 is_news
             }
         };
-        let done = driver.pass().await;
-        driver.log_failure("a pass", done);
+        match driver.pass().await {
+            Err(error) if error.is_final() => return Err(error),
+            done => driver.log_failure("a pass", done),
+        }
         if driver.leaving.may_end() {
             break;
         }
@@ -542,7 +552,7 @@ impl Driver {
         if !ops.is_empty() {
             self.order().await?;
         }
-        self.tell_ports(&frontends);
+        self.tell_ports(&frontends)?;
         Ok(true)
     }
 

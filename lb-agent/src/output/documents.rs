@@ -6,7 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use lb_api::{ALLOCATED_FROM, ObjectKey, Settled, Severity};
+use lb_api::{ALLOCATED_FROM, ObjectKey, Problem, Settled};
 use lb_core::{allocate::Allocation, model::ObjectName, plan::Plan};
 use serde_json::{Value, json};
 
@@ -127,7 +127,7 @@ pub struct Validity(Option<(bool, Timestamp)>);
 impl Validity {
     /// Since when it is as it is now, in whole seconds.
     pub fn observe(&mut self, settled: &Settled, now: Timestamp) -> Timestamp {
-        let is_valid = !settled.problems.iter().any(|problem| problem.severity == Severity::Error);
+        let is_valid = !settled.is_stale();
         match self.0 {
             Some((known, since)) if known == is_valid => since,
             _ => {
@@ -147,12 +147,7 @@ pub(crate) fn configuration(
     (condition, since): (&str, Timestamp),
     settled: &Settled,
 ) -> Document {
-    let errors: Vec<String> = settled
-        .problems
-        .iter()
-        .filter(|problem| problem.severity == Severity::Error)
-        .map(ToString::to_string)
-        .collect();
+    let errors = summary(settled.configuration_errors());
     let is_valid = errors.is_empty();
     let (status, reason) = if is_valid { ("True", "Reconciled") } else { ("False", "ConfigurationError") };
     let value = json!({
@@ -161,17 +156,38 @@ pub(crate) fn configuration(
         "metadata": {"name": name, "namespace": SYSTEM, "labels": labels},
         "status": {
             "result": if is_valid { "Valid" } else { "Invalid" },
-            "errorSummary": errors.join("\n"),
+            "errorSummary": errors,
             "conditions": [{
                 "type": condition,
                 "status": status,
                 "reason": reason,
                 "lastTransitionTime": since,
-                "message": errors.join("\n"),
+                "message": errors,
             }],
         },
     });
     document(author, "ConfigurationState", SYSTEM, name, value)
+}
+
+/// A line for each, as many as an object may say: a condition's message has 32,768 bytes (`metav1.Condition`).
+fn summary<'a>(errors: impl Iterator<Item = &'a Problem>) -> String {
+    const MOST: usize = 30_000;
+    let (mut text, mut left_out) = (String::new(), 0);
+    for error in errors {
+        let line = error.to_string();
+        if left_out > 0 || text.len() + line.len() > MOST {
+            left_out += 1;
+            continue;
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&line);
+    }
+    if left_out > 0 {
+        text = format!("{text}\nand {left_out} more: lb-agent validate names all");
+    }
+    text
 }
 
 /// Namespace of objects that belong to no Service.

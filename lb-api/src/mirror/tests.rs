@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use lb_core::model::Forwarding;
 use proptest::{prelude::*, sample::subsequence};
 use serde_json::json;
 
@@ -124,6 +125,36 @@ fn a_service_that_is_ours_no_more_is_released_and_one_that_is_gone_is_not() {
     assert!(mirror.settle(hold).allocation.addresses.is_empty());
     assert!(mirror.remove(&key("Service", "shop", "web")) && !mirror.remove(&key("Service", "shop", "web")));
     assert_eq!(mirror.released().count(), 0);
+}
+
+#[test]
+fn what_is_wrong_and_was_never_right_keeps_what_it_was_given() {
+    let wrong = |annotations: Value| {
+        let mut object = service(json!({"loadBalancerIP": "192.0.2.9"}));
+        object["metadata"]["annotations"] = annotations;
+        object
+    };
+    let bad = json!({"magnetite.io/forwarding": "atuo", "metallb.io/loadBalancerIPs": "192.0.2.1,"});
+    let mut held = bad.clone();
+    held[ALLOCATED_FROM] = "main".into();
+    for (annotations, kept) in [(bad, false), (held, true)] {
+        // It has never seen the Service otherwise.
+        let mut mirror = Mirror::default();
+        for object in [pool("main", "192.0.2.0/26"), slice("web-1", "10.0.0.1"), wrong(annotations)] {
+            mirror.insert(object);
+        }
+        let settled = mirror.settle(hold).clone();
+        assert!(settled.problems.iter().any(|problem| problem.severity == Severity::Error));
+        let addresses = settled.allocation.addresses.get(&web()).cloned().unwrap_or_default();
+        assert_eq!(addresses == [IpAddr::from([192, 0, 2, 1])], kept, "{addresses:?}");
+        assert_eq!(mirror.released().count(), 0);
+        if kept {
+            assert_eq!(settled.snapshot.services[&web()].forwarding, Forwarding::Kernel, "in doubt");
+            // And is right again when it is mended.
+            assert!(mirror.insert(service(json!({}))));
+            assert_eq!(mirror.settle(hold).snapshot.services[&web()].forwarding, Forwarding::Auto);
+        }
+    }
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl<'a> Pools<'a> {
                 let size = count(range) - self.never.within(range).map(|part| count(&part)).sum::<u128>();
                 let available = of_pool.available.of_mut(Family::of(&range.first()));
                 *available = available.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
-                of_pool.left_out.extend(self.in_purposewithin(range));
+                of_pool.left_out.extend(self.in_use_within(range));
             }
         }
         for address in held {
@@ -142,7 +142,7 @@ impl<'a> Pools<'a> {
         counts.into_iter().map(|(name, counts)| (name.to_owned(), counts)).collect()
     }
 
-    fn in_purposewithin(&self, range: &AddressRange) -> impl Iterator<Item = (AddressRange, Purpose)> + '_ {
+    fn in_use_within(&self, range: &AddressRange) -> impl Iterator<Item = (AddressRange, Purpose)> + '_ {
         let range = *range;
         let within =
             move |(part, purpose): &(AddressRange, Purpose)| Some((part.within(&range)?, purpose.clone()));

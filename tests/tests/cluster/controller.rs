@@ -1,6 +1,7 @@
 //! The controller and a real API server.
 
 mod gaps;
+mod others;
 
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ const TESTS: [(&str, Test); 5] = [
 ];
 
 pub fn tests() -> impl Iterator<Item = (&'static str, Test)> {
-    TESTS.into_iter().chain(gaps::TESTS)
+    TESTS.into_iter().chain(gaps::TESTS).chain(others::TESTS)
 }
 
 /// With what it said, if it fails; nothing may have been refused to it.

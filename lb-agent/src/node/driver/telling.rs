@@ -28,18 +28,17 @@ impl Driver {
             ports: services(plan, &placed.maps, plan.services.keys()).collect(),
             vips: vips(&placed.maps),
         };
-        self.tell_news(News { pass: Some(Box::new(known)), ..News::default() });
-        Ok(())
+        self.tell_news(News { pass: Some(Box::new(known)), ..News::default() })
     }
 
     /// Tells how nodes stand, and what else changes without a pass.
-    pub(super) fn tell_standing(&mut self) {
-        self.tell_news(News::default());
+    pub(super) fn tell_standing(&mut self) -> Result<(), Error> {
+        self.tell_news(News::default())
     }
 
     /// Tells of ports that have other endpoints.
-    pub(super) fn tell_ports(&mut self, frontends: &BTreeSet<Frontend>) {
-        let Some((plan, placed)) = &self.planned else { return };
+    pub(super) fn tell_ports(&mut self, frontends: &BTreeSet<Frontend>) -> Result<(), Error> {
+        let Some((plan, placed)) = &self.planned else { return Ok(()) };
         let ports = services(plan, &placed.maps, frontends.iter()).filter_map(|(frontend, facts)| {
             Some((frontend, (Arc::clone(plan.services.get(&frontend)?), facts)))
         });
@@ -49,17 +48,17 @@ impl Driver {
             heard: Some(self.heard()),
             ..News::default()
         };
-        self.teller.tell(news);
+        Ok(self.teller.tell(news)?)
     }
 
-    fn tell_news(&mut self, news: News) {
+    fn tell_news(&mut self, news: News) -> Result<(), Error> {
         let seen = self.liveness.seen();
         let owned = self.planned.as_ref().map_or(0, |(_, placed)| {
             placed.armed.vips(&seen.standing).filter(|(_, vip)| vip.owned != 0).count()
         });
         self.told = Arc::clone(&seen);
         let drain = Some(self.leaving.status(owned));
-        self.teller.tell(News { seen: Some(seen), drain, heard: Some(self.heard()), ..news });
+        Ok(self.teller.tell(News { seen: Some(seen), drain, heard: Some(self.heard()), ..news })?)
     }
 
     fn heard(&self) -> Heard {

@@ -70,6 +70,9 @@ pub enum Error {
     /// The API server.
     #[error(transparent)]
     Cluster(#[from] cluster::Error),
+    /// The thread has ended, by a panic: nobody says anything.
+    #[error("the thread that writes status has ended")]
+    Ended,
 }
 
 #[derive(Default)]
@@ -84,8 +87,6 @@ struct Mail {
     is_last: bool,
 }
 
-/// Words come after deeds: nice(2).
-const PRIORITY: i32 = 5;
 /// What endpoints change is said so late at most.
 const PORTS: Duration = Duration::from_millis(500);
 /// Where it takes long to say it, later: so many times what that takes.
@@ -111,14 +112,20 @@ impl Teller {
         let run = move || runtime.block_on(run(options, of_thread, started));
         let thread =
             std::thread::Builder::new().name("teller".to_owned()).spawn(run).map_err(Error::Start)?;
-        // Without an answer it has panicked, and that was printed.
-        is_started.await.unwrap_or(Ok(()))?;
+        is_started.await.map_err(|_| Error::Ended)??;
         Ok(Self { inbox, thread: Some(thread) })
     }
 
     /// Something is otherwise.
-    pub fn tell(&self, news: News) {
+    ///
+    /// # Errors
+    /// [`Error::Ended`]: another agent is to begin.
+    pub fn tell(&self, news: News) -> Result<(), Error> {
+        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            return Err(Error::Ended);
+        }
         self.inbox.put(|mail| mail.news.add(news));
+        Ok(())
     }
 }
 
@@ -145,10 +152,6 @@ impl Inbox {
 }
 
 async fn run(options: Options, inbox: Arc<Inbox>, started: oneshot::Sender<Result<(), Error>>) {
-    // Of this thread: Linux gives each a priority of its own.
-    if let Err(error) = rustix::process::setpriority_process(None, PRIORITY) {
-        tracing::debug!(%error, "status is written with the priority of everything else");
-    }
     let written = match written(&options).await {
         Ok(written) => written,
         Err(error) => {

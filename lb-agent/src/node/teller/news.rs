@@ -196,3 +196,146 @@ impl Knowledge {
             .map(move |(frontend, before)| (frontend, before, known.and_then(|known| known.port(&frontend))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_api::Memory;
+    use lb_common::hash::HashKey;
+    use lb_core::{
+        liveness::Standing,
+        maps::{Maps, Sizes},
+        model::NodeName,
+        place::Local,
+    };
+
+    use super::*;
+    use crate::{
+        metrics::{services, vips},
+        node::{Pass, pass},
+    };
+
+    /// What a pass comes to, with pods of these addresses behind a Service.
+    fn known(pods: &[&str]) -> Known {
+        let text = format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: shop, annotations: {{magnetite.io/nonsense: x}}}}
+spec: {{type: LoadBalancer, ports: [{{port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+ports: [{{port: 8080, protocol: TCP}}]
+endpoints: [{{addresses: [{}], nodeName: n1, conditions: {{ready: true}}}}]
+---
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {{name: a, namespace: metallb-system}}
+spec: {{addresses: [192.0.2.200/32]}}
+",
+            pods.join(", ")
+        );
+        let settled = Memory::default().settle(&[("all.yaml".to_owned(), text.into_bytes())].into());
+        let sizes = Sizes::default();
+        let local = Local {
+            sizes,
+            flow_key: HashKey::default(),
+            flow_queues: 1,
+            tick_shift: 8,
+            now: 0,
+            standing: Standing::default(),
+            is_watched: false,
+        };
+        let (node, network) = (NodeName("n1".into()), Network::default());
+        let Pass { plan, placed, .. } = pass(&settled, &node, &network, &Maps::empty(&sizes), &local, None);
+        Known {
+            ports: services(&plan, &placed.maps, plan.services.keys()).collect(),
+            vips: vips(&placed.maps),
+            armed: placed.armed,
+            without_room: placed.without_room,
+            left_out: placed.left_out,
+            plan,
+            settled,
+            uids: BTreeMap::new(),
+            network,
+            attached: BTreeMap::new(),
+            unserved: Vec::new(),
+            map_bytes: 0,
+        }
+    }
+
+    fn of_pass(pods: &[&str]) -> News {
+        News { pass: Some(Box::new(known(pods))), ..News::default() }
+    }
+
+    fn of_ports(pods: &[&str]) -> News {
+        let Known { plan, ports, .. } = known(pods);
+        let with_facts = |(frontend, service)| Some((frontend, (service, ports.get(&frontend)?.clone())));
+        News { ports: plan.services.into_iter().filter_map(with_facts).collect(), ..News::default() }
+    }
+
+    /// How many endpoints each changed port had when it was said last, and has now.
+    fn said(knowledge: &mut Knowledge) -> Vec<(Option<usize>, Option<usize>)> {
+        let count = |port: Option<Port>| port.map(|(service, _)| service.endpoints.len());
+        knowledge.take_ports().map(|(_, before, now)| (count(before), count(now))).collect()
+    }
+
+    #[test]
+    fn a_port_that_changes_often_is_said_once_as_it_was_and_as_it_is() {
+        let mut knowledge = Knowledge::default();
+        assert_eq!(knowledge.take(of_ports(&["10.0.0.1"])), None, "nothing is known yet");
+        assert_eq!(knowledge.take(of_pass(&["10.0.0.1"])), Some(Extent::All));
+        assert_eq!(said(&mut knowledge), [(None, Some(1))]);
+        let mut news = of_ports(&["10.0.0.1", "10.0.0.2"]);
+        news.add(of_ports(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]));
+        assert_eq!(knowledge.take(news), Some(Extent::Ports));
+        assert_eq!(knowledge.take(of_ports(&[])), Some(Extent::Ports));
+        assert_eq!(said(&mut knowledge), [(Some(1), Some(0))]);
+        assert_eq!(said(&mut knowledge), []);
+    }
+
+    #[test]
+    fn a_pass_has_what_was_told_before_it_and_not_what_is_told_after_it() {
+        let mut knowledge = Knowledge::default();
+        let mut news = of_ports(&["10.0.0.1", "10.0.0.2"]);
+        news.add(of_pass(&["10.0.0.1"]));
+        assert_eq!(knowledge.take(news), Some(Extent::All));
+        assert_eq!(said(&mut knowledge), [(None, Some(1))]);
+        let mut news = of_pass(&["10.0.0.1"]);
+        news.add(of_ports(&["10.0.0.1", "10.0.0.2"]));
+        assert_eq!(knowledge.take(news), Some(Extent::All));
+        assert_eq!(said(&mut knowledge), [(Some(1), Some(2))]);
+        // The same once more is nothing to log.
+        assert_eq!(knowledge.take(of_pass(&["10.0.0.1", "10.0.0.2"])), Some(Extent::All));
+        assert_eq!(said(&mut knowledge), []);
+    }
+
+    #[test]
+    fn what_is_as_it_was_is_not_said_again() {
+        let mut knowledge = Knowledge::default();
+        knowledge.take(of_pass(&[]));
+        let problems = || knowledge_problems(&known(&[]));
+        for (news, expected) in [
+            (News { drain: Some(None), ..News::default() }, None),
+            (News { drain: Some(Some(DrainStatus::default())), ..News::default() }, Some(Extent::All)),
+            (News { problems: Some(problems()), ..News::default() }, None),
+            (News { problems: Some([].into()), ..News::default() }, Some(Extent::All)),
+            (News { heard: Some(heard(1, &[])), ..News::default() }, None),
+            (News { heard: Some(heard(2, &["Service"])), ..News::default() }, Some(Extent::All)),
+            (News { seen: Some(Arc::default()), ..News::default() }, Some(Extent::All)),
+        ] {
+            assert_eq!(knowledge.take(news), expected);
+        }
+        assert_eq!(knowledge.heard.facts.updates, 2);
+    }
+
+    fn knowledge_problems(known: &Known) -> Arc<[Problem]> {
+        Arc::clone(&known.settled.problems)
+    }
+
+    fn heard(updates: u64, kinds: &[&'static str]) -> Heard {
+        let unheard = kinds.iter().map(|kind| ("gone".to_owned(), vec![*kind])).collect();
+        Heard { unheard, facts: SourceFacts { updates, ..SourceFacts::default() } }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time};
 
+use lb_api::ObjectKey;
 use lb_common::layout::{ALGORITHM_VERSION, Addr, CONFIG_VERSION, STATE_VERSION};
 use lb_core::liveness::Leg;
 
@@ -10,7 +11,7 @@ use super::{
     news::{Extent, Knowledge, News},
 };
 use crate::{
-    cluster::Written,
+    cluster::{There, Written},
     liveness::Snapshot,
     metrics::Facts,
     node::{changes, facts::facts},
@@ -47,13 +48,14 @@ impl Speech {
         let author = Author { component: SPEAKER, name: options.node.to_string() };
         Self {
             knowledge: Knowledge::default(),
-            written,
             writer: Writer::new(&options.output),
-            events: Events::new(author, Some(&options.output)),
+            // In a cluster they are no files.
+            events: Events::new(author, written.is_none().then_some(&*options.output)),
             validity: Validity::default(),
             status: NodeStatus::default(),
             facts: Facts::default(),
             owners: BTreeMap::new(),
+            written,
             options,
         }
     }
@@ -102,13 +104,10 @@ impl Speech {
         let name = &self.options.node.0;
         let object = self.status.clone().with_services(Services::of(&known.outcome(seen))).object(name);
         let text = Text::of_node("NodeStatus", name, &object)?;
-        if is_all {
-            self.say_all(text)?;
-        } else {
-            self.writer.renew(&text)?;
-        }
+        let done = if is_all { self.say_all(text) } else { self.writer.renew(&text) };
+        // Traffic flows, whatever becomes of files.
         self.set_metrics();
-        Ok(())
+        done
     }
 
     /// What a status says beside ports.
@@ -158,9 +157,11 @@ impl Speech {
         let objects = of_node(plan, settled, &owned, since).chain(events.documents());
         match written {
             Some(written) => {
-                written.want(objects, |key| {
+                let uid = |key: &ObjectKey| {
                     known.uids.get(&key.object_name()).filter(|_| key.kind == "Service").cloned()
-                });
+                };
+                // What is written here is not watched.
+                written.want(objects, |_, subject| There { uid: uid(subject), other: None });
                 written.start(time::Instant::now());
             }
             // Without a controller the node says it.
@@ -180,6 +181,7 @@ impl Speech {
     /// # Errors
     /// A file cannot be written.
     pub fn say_members(&mut self) -> Result<(), output::Error> {
+        self.set_metrics();
         let Knowledge { known: Some(known), seen, .. } = &self.knowledge else { return Ok(()) };
         let (snapshot, plan, now) = (self.options.snapshots.newest(), &known.plan, Moment::now());
         let members = Members::of(plan, &known.armed, &seen.standing, &snapshot, now);
@@ -190,7 +192,6 @@ impl Speech {
             self.writer.renew(&owners.text(&plan.node)?)?;
             self.owners = legs;
         }
-        self.set_metrics();
         Ok(())
     }
 

@@ -34,8 +34,8 @@ use crate::{
 /// Endpoints of each Service.
 const ENDPOINTS: usize = 10;
 const POD_PORT: u16 = 8080;
-/// Between two looks at the maps.
-const LOOK: Duration = Duration::from_micros(50);
+/// Between two looks at the maps: short beside what is measured, and long enough to leave the machine to it.
+const LOOK: Duration = Duration::from_micros(200);
 /// Between two changes, at most.
 const MOST_PAUSE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(20);
