@@ -192,25 +192,30 @@ impl Mirror {
         }
     }
 
-    /// Of a kind there are only these; whether others were there.
-    pub fn retain(&mut self, kind: &str, is_there: impl Fn(&ObjectKey) -> bool) -> bool {
+    /// Whether objects of a kind are known.
+    pub fn has_kind(&self, kind: &str) -> bool {
+        match kind {
+            "Service" => !self.services.is_empty(),
+            "EndpointSlice" => !self.slices.is_empty(),
+            "Node" => !self.settled.snapshot.nodes.is_empty(),
+            _ => self.configuration.of_kind(kind).next().is_some(),
+        }
+    }
+
+    /// All objects of a kind that are known.
+    pub fn keys_of(&self, kind: &str) -> Vec<ObjectKey> {
         let key = |namespace: &str, name: &str| ObjectKey {
             kind: kind.to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         };
         let of = |name: &ObjectName| key(&name.namespace, &name.name);
-        let known: Vec<ObjectKey> = match kind {
+        match kind {
             "Service" => self.services.keys().map(of).collect(),
             "EndpointSlice" => self.slices.keys().map(of).collect(),
             "Node" => self.settled.snapshot.nodes.keys().map(|node| key("", &node.0)).collect(),
             _ => self.configuration.of_kind(kind).cloned().collect(),
-        };
-        let gone: Vec<ObjectKey> = known.into_iter().filter(|key| !is_there(key)).collect();
-        gone.iter().for_each(|key| {
-            self.remove(key);
-        });
-        !gone.is_empty()
+        }
     }
 
     /// UID of an object, if it is kept.

@@ -142,6 +142,11 @@ pub(super) fn of_node() -> impl Iterator<Item = Kind> {
 }
 
 impl Kind {
+    /// Whether its definition may go, and with it all its objects, though nobody wants to be without them: MetalLB's chart uninstalls both.
+    pub fn is_defined(self) -> bool {
+        self.group == METALLB
+    }
+
     /// As objects name it.
     pub fn api_version(self) -> String {
         if self.group.is_empty() {

@@ -1,6 +1,9 @@
 //! Objects as an API server tells of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures::{
     FutureExt, StreamExt,
@@ -16,9 +19,14 @@ use kube::{
 };
 use lb_api::{Mirror, ObjectKey, Reading};
 use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
 
 use super::kinds::{Kind, SERVICE, of_controller, of_node};
 use crate::{chain::chain, metrics::SourceFacts};
+
+/// Objects by which we are configured are gone so long after they were deleted, unless the definition of their kind goes meanwhile: then
+/// nobody has wished to be without them.
+const GRACE: Duration = Duration::from_secs(10);
 
 type Told = (Kind, Result<Event<DynamicObject>, watcher::Error>);
 
@@ -32,6 +40,8 @@ pub struct Watched {
     known: BTreeSet<&'static str>,
     /// Kinds that cannot be watched, and why: it is said once.
     failing: BTreeMap<&'static str, Failing>,
+    /// Objects that were deleted, and when that is believed.
+    deleted: BTreeMap<ObjectKey, Instant>,
     updates: u64,
     errors: u64,
 }
@@ -69,6 +79,7 @@ impl Watched {
             listing: BTreeMap::new(),
             known: BTreeSet::new(),
             failing: BTreeMap::new(),
+            deleted: BTreeMap::new(),
             updates: 0,
             errors: 0,
         }
@@ -84,9 +95,11 @@ impl Watched {
         &mut self.mirror
     }
 
-    /// Kinds that cannot be watched at present, and why; a kind that the API server does not have is none of them.
+    /// Kinds that cannot be watched at present, and why; a kind that the API server does not have is none of them, unless objects of it are
+    /// known.
     pub fn failing(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let failing = self.failing.iter().filter(|(_, failing)| !failing.is_missing);
+        let is_lost = |kind, failing: &Failing| !failing.is_missing || self.mirror.has_kind(kind);
+        let failing = self.failing.iter().filter(move |(kind, failing)| is_lost(kind, failing));
         failing.map(|(kind, failing)| (*kind, failing.why.as_str()))
     }
 
@@ -116,11 +129,37 @@ impl Watched {
     /// Waits until something has changed: an object, or whether objects can be watched.
     pub async fn changed(&mut self) {
         loop {
-            let Some(told) = self.told.next().await else { return std::future::pending().await };
-            if self.take(told) {
-                return;
+            let believed = self.deleted.values().min().copied();
+            tokio::select! {
+                told = self.told.next() => {
+                    let Some(told) = told else { return std::future::pending().await };
+                    if self.take(told) {
+                        return;
+                    }
+                }
+                () = until(believed) => {
+                    if self.believe(Instant::now()) {
+                        return;
+                    }
+                }
             }
         }
+    }
+
+    /// Takes objects for gone that were deleted long enough ago; whether there were any.
+    fn believe(&mut self, now: Instant) -> bool {
+        let gone: Vec<ObjectKey> =
+            self.deleted.extract_if(.., |_, at| *at <= now).map(|(key, _)| key).collect();
+        gone.iter().fold(false, |has_changed, key| self.mirror.remove(key) | has_changed)
+    }
+
+    /// An object is deleted; whether that changes anything now.
+    fn delete(&mut self, kind: Kind, key: ObjectKey) -> bool {
+        if kind.is_defined() {
+            self.deleted.entry(key).or_insert(Instant::now() + GRACE);
+            return false;
+        }
+        self.mirror.remove(&key)
     }
 
     /// Takes what else has been told: what changes together is looked at together.
@@ -157,11 +196,12 @@ impl Watched {
             }
             Event::InitDone => {
                 let found = self.listing.remove(name).unwrap_or_default();
-                let has_changed = self.mirror.retain(name, |known| found.contains(known));
+                let gone = self.mirror.keys_of(name).into_iter().filter(|known| !found.contains(known));
+                let has_changed = gone.fold(false, |has_changed, key| self.delete(kind, key) | has_changed);
                 self.known.insert(name) || has_changed
             }
             Event::Apply(object) => self.insert(kind, object),
-            Event::Delete(object) => self.mirror.remove(&key(kind, &object)),
+            Event::Delete(object) => self.delete(kind, key(kind, &object)),
         };
         self.updates += u64::from(has_changed);
         has_changed || is_back
@@ -179,7 +219,15 @@ impl Watched {
         let is_said = self.failing.values().any(|failing| failing.why == why);
         let known = self.failing.insert(name, Failing { why: why.clone(), is_missing });
         let is_news = known.is_none_or(|known| known.is_missing != is_missing);
-        if is_news && is_missing {
+        if is_missing {
+            self.deleted.retain(|key, _| key.kind != name);
+        }
+        if is_news && is_missing && self.mirror.has_kind(name) {
+            tracing::warn!(
+                kind = name,
+                "the API server does not have this kind any more: of its objects, what they said last holds until there is one"
+            );
+        } else if is_news && is_missing {
             tracing::warn!(kind = name, "the API server does not have this kind: there is no object of it");
         } else if is_news && !is_said {
             tracing::warn!(
@@ -193,6 +241,7 @@ impl Watched {
     }
 
     fn insert(&mut self, kind: Kind, mut object: DynamicObject) -> bool {
+        let key = key(kind, &object);
         // Most of an object, and of Services alone somebody asks for it.
         if kind != SERVICE {
             object.metadata.managed_fields = None;
@@ -201,7 +250,15 @@ impl Watched {
         // Items of a list do not say it.
         value["apiVersion"] = Value::from(kind.api_version());
         value["kind"] = Value::from(kind.kind);
+        self.deleted.remove(&key);
         self.mirror.insert(value)
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

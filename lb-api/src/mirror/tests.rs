@@ -208,12 +208,13 @@ fn what_was_written_to_a_service_is_no_news_when_it_comes_back() {
 }
 
 #[test]
-fn what_is_not_listed_any_more_is_gone() {
+fn what_is_known_of_a_kind_can_be_removed() {
     let mut mirror = full();
     mirror.settle(hold);
-    assert!(!mirror.retain("EndpointSlice", |_| true));
     for kind in ["EndpointSlice", "Node", "IPAddressPool"] {
-        assert!(mirror.retain(kind, |_| false), "{kind}");
+        let keys = mirror.keys_of(kind);
+        assert!(mirror.has_kind(kind) && keys.len() == 1, "{keys:?}");
+        assert!(keys.iter().all(|key| mirror.remove(key)) && !mirror.has_kind(kind), "{kind}");
     }
     let settled = mirror.settle(hold);
     assert!(settled.snapshot.services[&web()].endpoints[0].is_empty());

@@ -8,7 +8,12 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Event, Service};
-use kube::{Api, Client, api::ListParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams},
+    runtime::{conditions::is_deleted, wait::await_condition},
+};
 use lb_api::crd::{ConfigurationResult, ConfigurationState, ServiceL2Status};
 use magnetite_tests::{
     lab::{Endpoint, Lab, Node, WEB, controller_log, frontend, last_lines, slice},
@@ -18,9 +23,10 @@ use serde_json::{Value, json};
 
 type InLab = fn(&mut Lab) -> Result<()>;
 
-const IN_LAB: [(&str, InLab); 2] = [
+const IN_LAB: [(&str, InLab); 3] = [
     ("a_client_reaches_pods_of_a_service_created_a_moment_before", a_new_service_is_reached),
     ("without_an_api_server_nodes_go_on_with_what_they_know", without_an_api_server),
+    ("what_is_uninstalled_is_served_on", what_is_uninstalled_is_served_on),
 ];
 
 /// After this, something that was to happen has not.
@@ -178,4 +184,38 @@ fn without_an_api_server(lab: &mut Lab) -> Result<()> {
     lab.objects.put(&shop())?;
     let vip = wait(lab, "an address", async |client| address(client, "shop").await)?;
     lab.wait_all("a new Service", |status| status.vips.contains_key(&vip.to_string()))
+}
+
+/// As `helm uninstall` of MetalLB does it: definitions go one after the other, and before each its objects.
+fn what_is_uninstalled_is_served_on(lab: &mut Lab) -> Result<()> {
+    /// Longer than it takes until a deleted object is believed to be gone.
+    const BELIEVED: Duration = Duration::from_secs(12);
+    let c1 = lab.clients()[0].clone();
+    let mut before = c1.connect_many(frontend(WEB), 10)?;
+    lab.objects.api()?.with_client(|client| async move {
+        let definitions: Api<CustomResourceDefinition> = Api::all(client);
+        for kind in ["l2advertisements", "ipaddresspools"] {
+            let name = format!("{kind}.metallb.io");
+            let uid = definitions.get(&name).await?.metadata.uid.context("a definition has a UID")?;
+            definitions.delete(&name, &DeleteParams::default()).await?;
+            let gone = await_condition(definitions.clone(), &name, is_deleted(&uid));
+            tokio::time::timeout(PATIENCE, gone).await.with_context(|| format!("{name} stays"))??;
+        }
+        Ok(())
+    })?;
+    lab.wait_all("that the definitions are gone", |status| {
+        let is_said = |kind| status.problems.iter().any(|problem| problem.contains(kind));
+        is_said("L2Advertisement") && is_said("IPAddressPool")
+    })?;
+    let begin = Instant::now();
+    while begin.elapsed() < BELIEVED {
+        for node in &lab.nodes {
+            ensure!(node.status()?.vips.contains_key(&WEB.to_string()), "{} has withdrawn it", node.name);
+        }
+        std::thread::sleep(PAUSE * 20);
+    }
+    for connection in &mut before {
+        connection.ask("still there")?;
+    }
+    c1.connect_many(frontend(WEB), 10).map(drop)
 }
