@@ -1,37 +1,10 @@
 //! What objects of BGP say of each other. What one of them says alone is in the definitions.
 
-use std::collections::BTreeMap;
-
 use crate::{
     crd::{BFDProfile, BGPAdvertisement, Community, v1beta1, v1beta2},
-    problem::{ObjectKey, Problem, ProblemKind, Report, Severity},
+    names::{Name, Names},
+    problem::{ProblemKind, Report, Severity},
 };
-
-/// What objects are called, and by which names they call others.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Names {
-    /// Those that are there, and the first object that has each.
-    known: BTreeMap<Name, ObjectKey>,
-    uses: Vec<Use>,
-}
-
-/// What a name is of.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Name {
-    Peer(String),
-    Profile(String),
-    /// An alias of a community.
-    Community(String),
-}
-
-/// A name that is used.
-#[derive(Clone, Debug)]
-struct Use {
-    name: Name,
-    file: String,
-    object: ObjectKey,
-    field: String,
-}
 
 /// An object of BGP.
 pub(crate) trait Bgp {
@@ -53,12 +26,13 @@ impl Bgp for v1beta2::BGPPeer {
 
 impl Bgp for BFDProfile {
     fn name(self, names: &mut Names, report: &mut Report<'_>) {
-        names.known.insert(Name::Profile(report.object.name.clone()), report.object.clone());
+        names.has(Name::Profile(report.object.name.clone()), report);
     }
 }
 
 impl Bgp for BGPAdvertisement {
     fn name(self, names: &mut Names, report: &mut Report<'_>) {
+        names.uses_pools(&self.spec.ip_address_pools, report);
         for (i, peer) in self.spec.peers.into_iter().enumerate() {
             names.uses(Name::Peer(peer), format!("spec.peers[{i}]"), report);
         }
@@ -78,53 +52,17 @@ impl Bgp for Community {
                 continue;
             }
             let name = Name::Community(alias.name);
-            if let Some(other) = names.known.get(&name) {
+            if let Some(other) = names.object(&name) {
                 let kind = ProblemKind::NamedTwice { other: other.to_string() };
                 report.add(Severity::Error, format!("{field}.name"), kind);
                 continue;
             }
-            names.known.insert(name, report.object.clone());
+            names.has(name, report);
         }
-    }
-}
-
-impl Names {
-    fn peer(&mut self, profile: Option<String>, report: &Report<'_>) {
-        self.known.insert(Name::Peer(report.object.name.clone()), report.object.clone());
-        if let Some(profile) = profile.filter(|profile| !profile.is_empty()) {
-            self.uses(Name::Profile(profile), "spec.bfdProfile".to_owned(), report);
-        }
-    }
-
-    fn uses(&mut self, name: Name, field: String, report: &Report<'_>) {
-        let (file, object) = (report.file.to_owned(), report.object.clone());
-        self.uses.push(Use { name, file, object, field });
-    }
-
-    /// Names of what is not there, when all objects have been read. A peer that is not there is told nothing, in MetalLB without a word.
-    pub fn problems(self) -> Vec<Problem> {
-        let Self { known, uses } = self;
-        let dangling = uses.into_iter().filter(|used| !known.contains_key(&used.name));
-        let problem = |Use { name, file, object, field }| {
-            let (severity, kind) = match name {
-                Name::Peer(name) => (Severity::Warning, ProblemKind::NoSuchObject { kind: "BGPPeer", name }),
-                Name::Profile(name) => {
-                    (Severity::Error, ProblemKind::NoSuchObject { kind: "BFDProfile", name })
-                }
-                Name::Community(value) => {
-                    (Severity::Error, ProblemKind::Value { value, expected: COMMUNITY_OR_ALIAS })
-                }
-            };
-            Problem { file, object: Some(object), field, severity, kind }
-        };
-        dangling.map(problem).collect()
     }
 }
 
 const COMMUNITY: &str = "a community (64512:100, large:64512:100:1)";
-const COMMUNITY_OR_ALIAS: &str =
-    "a community (64512:100, large:64512:100:1) or the name of one in a Community object";
-
 /// RFC 1997, RFC 8092.
 fn is_community(text: &str) -> bool {
     // Rust takes a plus sign.
@@ -142,7 +80,7 @@ fn is_community(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::decode;
+    use crate::{decode::decode, names::COMMUNITY_OR_ALIAS};
 
     #[test]
     fn communities_are_of_two_numbers_or_large() {

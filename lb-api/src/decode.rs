@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{
-    bgp::{Bgp, Names},
+    bgp::Bgp,
     config_map, crd,
     document::{Document, split, typed},
+    names::Names,
     node::node,
     node_names::NodeNames,
     pool::{is_apart, is_used, l2_advertisement, labels, pool, service_cidr},
@@ -45,7 +46,7 @@ pub struct Decoded {
     pub origins: BTreeMap<ObjectKey, String>,
     /// Where in each Service stands what its allocation depends on.
     pub(crate) fields: BTreeMap<ObjectName, Fields>,
-    /// Names in objects of BGP, until all have been read.
+    /// Names by which objects call each other, until all have been read.
     names: Names,
     node_names: NodeNames,
 }
@@ -155,15 +156,18 @@ impl Decoded {
                 let known = (!reading.is_without_namespaces).then_some(&*namespaces);
                 let report =
                     &mut Report { file: &document.file, object: &document.key, problems: &mut self.problems };
+                self.names.pool(report);
                 let pool = typed::<crd::IPAddressPool>(value, report)
                     .and_then(|object| pool(object, known, report))
                     .filter(|pool| is_apart(pool, &*pools, report));
                 pools.extend(pool.map(|pool| (name, pool)));
             }
             "L2Advertisement" => {
-                let advertisement = self.report(document, |report| {
-                    l2_advertisement(typed::<crd::L2Advertisement>(value, report)?, report)
-                });
+                let report =
+                    &mut Report { file: &document.file, object: &document.key, problems: &mut self.problems };
+                let Some(object) = typed::<crd::L2Advertisement>(value, report) else { return };
+                self.names.uses_pools(&object.spec.ip_address_pools, report);
+                let advertisement = l2_advertisement(object, report);
                 self.snapshot
                     .l2_advertisements
                     .extend(advertisement.map(|advertisement| (name, advertisement)));

@@ -11,6 +11,7 @@ mod decode;
 mod document;
 mod memory;
 mod mirror;
+mod names;
 mod node;
 mod node_names;
 mod objects;
