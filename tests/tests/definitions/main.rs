@@ -146,7 +146,12 @@ fn files_are_told_the_same() -> Result<()> {
             let mut value = good(&of);
             schema::merge(&mut value, change);
             let is_meant = |kind: &ProblemKind| {
-                matches!(kind, ProblemKind::NoNamespace | ProblemKind::OverlapWithin { .. })
+                matches!(
+                    kind,
+                    ProblemKind::NoNamespace
+                        | ProblemKind::OverlapWithin { .. }
+                        | ProblemKind::NoSuchObject { .. }
+                )
             };
             let problems = told(&of, &value)?.into_iter();
             let mut problems = problems.filter(|problem| !is_meant(&problem.kind));
