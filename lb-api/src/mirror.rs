@@ -515,7 +515,7 @@ fn is_echo(name: &ObjectName, before: &Service, service: &Service, allocation: &
     }
     let Service { ingress, held_pool, table_size, table_grown, .. } = before.without_endpoints();
     let otherwise = Service { ingress, held_pool, table_size, table_grown, ..service.without_endpoints() };
-    before.differs_in_endpoints_alone(&otherwise)
+    before.without_endpoints() == otherwise
 }
 
 fn is_wrong(problems: Option<&Vec<Problem>>) -> bool {

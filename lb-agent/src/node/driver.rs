@@ -91,7 +91,7 @@ pub enum Error {
     /// Netlink does not answer.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The thread that writes status cannot be started.
+    /// The thread that writes status cannot be started, or has ended; or what a single pass says cannot be written.
     #[error(transparent)]
     Teller(#[from] teller::Error),
     /// Signals cannot be waited for, or no random numbers be had.
@@ -142,7 +142,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     driver.leave_out_untagged();
     driver.pass().await?;
     if driver.options.once {
-        return Ok(());
+        return Ok(driver.teller.end()?);
     }
     driver.leaving.attend_logind();
 

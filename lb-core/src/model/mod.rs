@@ -152,49 +152,7 @@ pub struct Service {
 impl Service {
     /// Whether another state of it has other endpoints at most.
     pub fn differs_in_endpoints_alone(&self, other: &Self) -> bool {
-        let Self {
-            created,
-            labels,
-            families,
-            family_policy,
-            ports,
-            sctp_ports,
-            selector,
-            policy,
-            client_ip_affinity,
-            sources,
-            requested,
-            requested_pool,
-            sharing_key,
-            ingress,
-            held_pool,
-            forwarding,
-            echo,
-            table_size,
-            table_grown,
-            l2,
-            endpoints: _,
-        } = self;
-        *created == other.created
-            && *labels == other.labels
-            && *families == other.families
-            && *family_policy == other.family_policy
-            && *ports == other.ports
-            && *sctp_ports == other.sctp_ports
-            && *selector == other.selector
-            && *policy == other.policy
-            && *client_ip_affinity == other.client_ip_affinity
-            && *sources == other.sources
-            && *requested == other.requested
-            && *requested_pool == other.requested_pool
-            && *sharing_key == other.sharing_key
-            && *ingress == other.ingress
-            && *held_pool == other.held_pool
-            && *forwarding == other.forwarding
-            && *echo == other.echo
-            && *table_size == other.table_size
-            && *table_grown == other.table_grown
-            && *l2 == other.l2
+        self.without_endpoints() == other.without_endpoints()
     }
 
     /// The same as long as no slice has been joined to it.

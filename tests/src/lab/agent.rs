@@ -36,7 +36,8 @@ pub struct Node {
     source: Vec<String>,
     /// Within which it is started, if within any.
     pub limits: Option<Limits>,
-    output: PathBuf,
+    /// Where its agent writes, as all others.
+    pub output: PathBuf,
     /// What its agent keeps.
     pub state: PathBuf,
     log: PathBuf,

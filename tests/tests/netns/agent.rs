@@ -339,6 +339,13 @@ fn once_makes_one_pass(lab: &mut Lab) -> Result<()> {
     let pods = lab.clients()[0].connect_many(frontend(WEB), 20)?;
     ensure!(pods.iter().all(|connection| connection.pod == pod));
     ensure!(connection.ask("still")?.pod == connection.pod);
+    // Whoever asks for one pass is told if nobody can know of it.
+    let node = &lab.nodes[0];
+    let statuses = node.output.join("NodeStatus");
+    std::fs::rename(&statuses, node.output.join("aside"))?;
+    std::fs::write(&statuses, "in the way")?;
+    let failed = node.serve_once(&node.name).err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(failed.contains("NodeStatus"), "expected to fail: {failed}");
     Ok(())
 }
 

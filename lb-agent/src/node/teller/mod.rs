@@ -58,10 +58,10 @@ pub(super) struct Target {
 /// The thread, as long as it is held. What was told before it ends is said.
 pub(super) struct Teller {
     inbox: Arc<Inbox>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<(), output::Error>>>,
 }
 
-/// What goes wrong at the start.
+/// What goes wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No thread, or no runtime on it.
@@ -73,6 +73,9 @@ pub enum Error {
     /// The thread has ended, by a panic: nobody says anything.
     #[error("the thread that writes status has ended")]
     Ended,
+    /// What was told last could not be written.
+    #[error(transparent)]
+    Output(#[from] output::Error),
 }
 
 #[derive(Default)]
@@ -127,14 +130,23 @@ impl Teller {
         self.inbox.put(|mail| mail.news.add(news));
         Ok(())
     }
+
+    /// Says what it was told last, and ends.
+    ///
+    /// # Errors
+    /// That could not be written, or [`Error::Ended`].
+    pub fn end(&mut self) -> Result<(), Error> {
+        self.inbox.put(|mail| mail.is_last = true);
+        // A panic was printed when it happened.
+        let said = self.thread.take().map_or(Ok(Ok(())), JoinHandle::join);
+        Ok(said.map_err(|_| Error::Ended)??)
+    }
 }
 
 impl Drop for Teller {
     fn drop(&mut self) {
-        self.inbox.put(|mail| mail.is_last = true);
-        if let Some(thread) = self.thread.take() {
-            // Its panic was printed when it happened.
-            let _ = thread.join();
+        if let Err(error) = self.end() {
+            tracing::error!(error = %chain(&error), "the last words are not written");
         }
     }
 }
@@ -151,12 +163,16 @@ impl Inbox {
     }
 }
 
-async fn run(options: Options, inbox: Arc<Inbox>, started: oneshot::Sender<Result<(), Error>>) {
+async fn run(
+    options: Options,
+    inbox: Arc<Inbox>,
+    started: oneshot::Sender<Result<(), Error>>,
+) -> Result<(), output::Error> {
     let written = match written(&options).await {
         Ok(written) => written,
         Err(error) => {
             let _ = started.send(Err(error));
-            return;
+            return Ok(());
         }
     };
     // Who started it waits for that.
@@ -205,9 +221,7 @@ async fn run(options: Options, inbox: Arc<Inbox>, started: oneshot::Sender<Resul
             rested = Instant::now() + last;
         }
     }
-    if let Some((_, extent)) = due {
-        said("the status", speech.say(extent));
-    }
+    due.map_or(Ok(()), |(_, extent)| speech.say(extent))
 }
 
 async fn written(options: &Options) -> Result<Option<Written>, Error> {
