@@ -1,6 +1,6 @@
 //! `/metrics`, `/healthz` and `/readyz`, for Prometheus and for the kubelet.
 //!
-//! A scrape reads the maps of counters when it comes, and of everything else what was said last: the driver's [`Facts`] and the
+//! A scrape reads the maps of counters when it comes, and of everything else what was said last: a node's [`Facts`] and the
 //! liveness thread's snapshot. Labels come from objects, so there are no more of them than there are objects.
 
 mod controller;
