@@ -26,7 +26,7 @@ use lb_core::{
     allocate::{Allocation, AllocationError, Count, PoolCounts},
     claims::{self, Report, Withheld},
     liveness::{Condition, Counts, LegReport, Source},
-    model::{NodeName, ObjectName},
+    model::{NodeName, ObjectName, Protocol},
 };
 
 type Done = Result<(), Box<dyn std::error::Error>>;
@@ -34,7 +34,7 @@ type Done = Result<(), Box<dyn std::error::Error>>;
 fn facts() -> Result<Facts, std::net::AddrParseError> {
     let vip: IpAddr = "192.0.2.200".parse()?;
     let backend = |address: &str, node: &str, place| -> Result<_, std::net::AddrParseError> {
-        Ok(BackendFacts { address: address.parse()?, node: NodeName(node.into()), place })
+        Ok(BackendFacts { address: address.parse()?, port: 8080, node: NodeName(node.into()), place })
     };
     let leg = |node: &str| (node.to_owned(), "eth0".to_owned());
     Ok(Facts {
@@ -42,12 +42,12 @@ fn facts() -> Result<Facts, std::net::AddrParseError> {
         vips: vec![(vip, 1), ("2001:db8::200".parse()?, 2)],
         announced: vec![("shop/web".to_owned(), vip)],
         services: vec![Arc::new(ServiceFacts {
-            service: "shop/web".to_owned(),
+            service: ObjectName { namespace: "shop".into(), name: "web".into() },
             ip: vip,
             port: 80,
-            protocol: "TCP".to_owned(),
+            protocol: Protocol::Tcp,
             place: 0,
-            backends: vec![backend("10.0.1.2:8080", "n1", 0)?, backend("10.0.2.2:8080", "", 1)?],
+            backends: [backend("10.0.1.2", "n1", 0)?, backend("10.0.2.2", "", 1)?].into(),
         })],
         legs: [("192.0.2.11".parse()?, leg("n1")), ("192.0.2.12".parse()?, leg("n2"))].into(),
         segments: [(0, "eth0".to_owned())].into(),
@@ -120,7 +120,7 @@ fn controller() -> Result<ControllerPage, std::net::AddrParseError> {
     let counts = PoolCounts { assigned: used, available: free, left_out: Vec::new() };
     let mut allocation = Allocation::default();
     allocation.counts.insert("main".to_owned(), counts);
-    let web = ObjectName { namespace: "shop".to_owned(), name: "web".to_owned() };
+    let web = ObjectName { namespace: "shop".into(), name: "web".into() };
     allocation.addresses.insert(web.clone(), vec![vip]);
     allocation.errors.insert(web, AllocationError::OneClusterIp);
     let mut facts = ControllerFacts { leads: true, ..ControllerFacts::default() };

@@ -14,11 +14,11 @@ use crate::{
     document::{Document, split, typed},
     names::Names,
     node::node,
-    node_names::NodeNames,
     pool::{is_apart, is_used, l2_advertisement, labels, pool, service_cidr},
     problem::{ObjectKey, Problem, ProblemKind, Report, Severity},
     secret::gossip_secret,
     service::{Fields, service},
+    shared::SharedTexts,
     slice::{join, slice},
 };
 
@@ -48,7 +48,7 @@ pub struct Decoded {
     pub(crate) fields: BTreeMap<ObjectName, Fields>,
     /// Names by which objects call each other, until all have been read.
     names: Names,
-    node_names: NodeNames,
+    texts: SharedTexts,
 }
 
 /// Decodes files, by name; those that end with `.json` are JSON, all others YAML.
@@ -127,8 +127,8 @@ impl Decoded {
     }
 
     fn add(&mut self, document: &Document, reading: &Reading) {
-        let ObjectKey { kind, namespace, name } = document.key.clone();
-        let object_name = ObjectName { namespace, name: name.clone() };
+        let ObjectKey { kind, namespace: _, name } = document.key.clone();
+        let object_name = document.key.object_name();
         let value = &document.value;
         match kind.as_str() {
             "Namespace" => {
@@ -212,7 +212,7 @@ impl Decoded {
         let mut problems = Vec::new();
         let report = &mut Report { file: &document.file, object: &document.key, problems: &mut problems };
         // A slice of a Service that is not ours is nothing to speak of.
-        if let Some(slice) = slice(object, namespace, &mut self.node_names, report)
+        if let Some(slice) = slice(object, namespace, &mut self.texts, report)
             && let Some(service) = self.snapshot.services.get_mut(&slice.service)
         {
             join(&slice, Arc::make_mut(service), report);

@@ -13,13 +13,13 @@ mod memory;
 mod mirror;
 mod names;
 mod node;
-mod node_names;
 mod objects;
 mod pool;
 mod problem;
 mod secret;
 mod selector;
 mod service;
+mod shared;
 mod slice;
 
 pub use decode::{Decoded, Reading, decode, objects};

@@ -21,10 +21,10 @@ use crate::{
     document::typed,
     memory::{Memory, Settled},
     node::node,
-    node_names::NodeNames,
     objects::{CLUSTER, Objects, key_of},
     problem::{ObjectKey, Problem, Report, Severity},
     service::{ALLOCATED_FROM, FORWARDING, Fields, TABLE_SIZE, service},
+    shared::SharedTexts,
     slice::{Slice, join, slice},
 };
 
@@ -38,7 +38,7 @@ pub struct Mirror {
     slices: BTreeMap<ObjectName, Joining>,
     /// Mostly one each: as sets they would take ten times as much.
     slices_of: BTreeMap<ObjectName, Vec<ObjectName>>,
-    node_names: NodeNames,
+    texts: SharedTexts,
     configuration: Objects,
     memory: Memory,
     reading: Reading,
@@ -55,7 +55,7 @@ pub struct Mirror {
 /// A Service.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
-    uid: Box<str>,
+    uid: Arc<str>,
     service: Kept,
     /// It was given addresses by us: the annotation says so.
     has_ours: bool,
@@ -124,7 +124,7 @@ impl Default for Mirror {
             fields: BTreeMap::new(),
             slices: BTreeMap::new(),
             slices_of: BTreeMap::new(),
-            node_names: NodeNames::default(),
+            texts: SharedTexts::default(),
             configuration: Objects::default(),
             memory: Memory::default(),
             reading: Reading::default(),
@@ -180,7 +180,7 @@ impl Mirror {
                 None => false,
             },
             "Node" => {
-                let was_there = self.settled.snapshot.nodes.remove(&NodeName(name.name.into())).is_some();
+                let was_there = self.settled.snapshot.nodes.remove(&NodeName(name.name)).is_some();
                 self.stale.nodes |= was_there;
                 was_there
             }
@@ -221,9 +221,14 @@ impl Mirror {
     /// UID of an object, if it is kept.
     pub fn uid(&self, key: &ObjectKey) -> Option<&str> {
         match key.kind.as_str() {
-            "Service" => self.services.get(&key.object_name()).map(|seen| &*seen.uid),
+            "Service" => self.service_uid(&key.object_name()).map(|uid| &**uid),
             _ => self.configuration.get(key)?["metadata"]["uid"].as_str(),
         }
+    }
+
+    /// UID of a Service.
+    pub fn service_uid(&self, name: &ObjectName) -> Option<&Arc<str>> {
+        self.services.get(name).map(|seen| &seen.uid)
     }
 
     /// Services that have addresses of ours, and are not ours any more: of another type or class.
@@ -312,7 +317,7 @@ impl Mirror {
     }
 
     fn insert_service(&mut self, key: &ObjectKey, object: &Value) -> bool {
-        let name = key.object_name();
+        let name = self.object_name(key);
         let reading = self.reading.clone();
         let (decoded, is_news) = self.report(key, |report| service(typed(object, report)?, &reading, report));
         let table = self.sizer(object);
@@ -367,12 +372,12 @@ impl Mirror {
     }
 
     fn insert_slice(&mut self, key: &ObjectKey, object: &Value) -> bool {
-        let name = key.object_name();
+        let name = self.object_name(key);
         let (object, is_news) = self.report(key, |report| typed(object, report));
         let Some(object) = object else { return is_news };
         let mut problems = Vec::new();
         let report = &mut Report { file: CLUSTER, object: key, problems: &mut problems };
-        let joining = slice(object, &key.namespace, &mut self.node_names, report);
+        let joining = slice(object, &key.namespace, &mut self.texts, report);
         let joining = joining.map(|slice| Joining { slice, problems });
         if self.slices.get(&name) == joining.as_ref() {
             return is_news;
@@ -406,6 +411,11 @@ impl Mirror {
             }
             None => is_news,
         }
+    }
+
+    /// Its name, in the texts that others have of it.
+    fn object_name(&mut self, key: &ObjectKey) -> ObjectName {
+        ObjectName { namespace: self.texts.share(&key.namespace), name: self.texts.share(&key.name) }
     }
 
     /// Decodes an object by itself; whether other things are wrong with it than before.
@@ -462,8 +472,8 @@ impl Mirror {
             problems.extend(own.iter().cloned());
             let object = &ObjectKey {
                 kind: "EndpointSlice".to_owned(),
-                namespace: slice.namespace.clone(),
-                name: slice.name.clone(),
+                namespace: slice.namespace.to_string(),
+                name: slice.name.to_string(),
             };
             join(joining, &mut service, &mut Report { file: CLUSTER, object, problems: &mut problems });
         }

@@ -170,8 +170,8 @@ fn range(text: &str) -> Option<AddressRange> {
 const MAPPED: u8 = 96;
 
 /// Labels of an object.
-pub(crate) fn labels(labels: Option<Labels>) -> Labels {
-    labels.unwrap_or_default()
+pub(crate) fn labels(labels: Option<BTreeMap<String, String>>) -> Labels {
+    labels.into_iter().flatten().collect()
 }
 
 /// Whether it is one of the objects by which MetalLB is configured.

@@ -22,12 +22,16 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// Of a Service.
     pub fn of_service(service: &ObjectName) -> Self {
-        Self { kind: "Service".to_owned(), namespace: service.namespace.clone(), name: service.name.clone() }
+        Self {
+            kind: "Service".to_owned(),
+            namespace: service.namespace.to_string(),
+            name: service.name.to_string(),
+        }
     }
 
     /// Its namespace and name.
     pub fn object_name(&self) -> ObjectName {
-        ObjectName { namespace: self.namespace.clone(), name: self.name.clone() }
+        ObjectName { namespace: self.namespace.as_str().into(), name: self.name.as_str().into() }
     }
 }
 

@@ -6,9 +6,9 @@ use k8s_openapi::api::discovery::v1;
 use lb_core::model::{Endpoint, EndpointCondition, NodeName, ObjectName, Protocol, Service};
 
 use crate::{
-    node_names::NodeNames,
     problem::{ProblemKind, Report, Severity},
     service::PORT,
+    shared::SharedTexts,
 };
 
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -42,11 +42,11 @@ struct Backend {
 pub(crate) fn slice(
     object: v1::EndpointSlice,
     namespace: &str,
-    names: &mut NodeNames,
+    texts: &mut SharedTexts,
     report: &mut Report<'_>,
 ) -> Option<Slice> {
-    let name = object.metadata.labels.as_ref()?.get(SERVICE_NAME)?.clone();
-    let service = ObjectName { namespace: namespace.to_owned(), name };
+    let name = object.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    let service = ObjectName { namespace: texts.share(namespace), name: texts.share(name) };
     let mut ports = Vec::new();
     for (place, port) in object.ports.into_iter().flatten().enumerate() {
         let protocol = match port.protocol.as_deref() {
@@ -68,7 +68,7 @@ pub(crate) fn slice(
     let mut backends = Vec::new();
     for (i, endpoint) in object.endpoints.into_iter().enumerate() {
         let condition = condition(endpoint.conditions.as_ref());
-        let node = endpoint.node_name.as_deref().map(|name| names.share(name));
+        let node = endpoint.node_name.as_deref().map(|name| NodeName(texts.share(name)));
         for (j, address) in endpoint.addresses.into_iter().enumerate() {
             if let Ok(address) = address.parse() {
                 backends.push(Backend { address, node: node.clone(), condition });

@@ -9,6 +9,7 @@ use std::{
 use lb_common::layout::{Addr, Mac, Neighbour, ServiceKey, Spread, SpreadKey, Vip, node_state};
 
 use crate::{
+    few::Few,
     kept::Carriers,
     liveness::{Condition, Leg, Standing},
     model::NodeName,
@@ -45,9 +46,9 @@ pub struct ArmedVip {
     /// The entry; nothing is owned in it.
     pub entry: Vip,
     /// By segment in which it is announced: the legs of those that may own it, or what stands for them, best first.
-    pub ranked: BTreeMap<u16, Vec<Leg>>,
+    pub ranked: Few<u16, Box<[Leg]>>,
     /// Of one that is spread over nodes, by the same segments: the place in [`Armed::tables`].
-    pub tables: BTreeMap<u16, usize>,
+    pub tables: Few<u16, usize>,
 }
 
 /// A segment of this node's.
@@ -115,15 +116,15 @@ impl Armed {
     pub fn vips(&self, standing: &Standing) -> impl Iterator<Item = (Addr, Vip)> {
         let own = self.own_shares(standing);
         self.vips.iter().map(move |(address, armed)| {
-            let is_owned = |(segment, ranked): &(&u16, &Vec<Leg>)| match armed.tables.get(segment) {
+            let is_owned = |segment: &u16, ranked: &[Leg]| match armed.tables.get(segment) {
                 Some(table) => own.get(*table).is_some_and(|own| *own != Spread::default()),
                 None => {
                     let own = self.segments.get(segment).and_then(|segment| segment.claims_as);
                     own.is_some() && standing.owner(ranked) == own
                 }
             };
-            let owned =
-                armed.ranked.iter().filter(is_owned).fold(0, |bits, (segment, _)| bits | 1 << segment);
+            let owned = armed.ranked.iter().filter(|(segment, ranked)| is_owned(segment, ranked));
+            let owned = owned.fold(0, |bits, (segment, _)| bits | 1 << segment);
             (*address, Vip { owned, ..armed.entry })
         })
     }

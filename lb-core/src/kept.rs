@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::layout::{Kept, MAX_SEGMENTS, node_state};
 
-use crate::{armed::Armed, liveness::Standing};
+use crate::{armed::Armed, few::Few, liveness::Standing};
 
 /// The nodes on which a service has endpoints that take new flows, by index, with the places of all its backends there.
-pub type Carriers = BTreeMap<u16, Vec<u32>>;
+pub type Carriers = Few<u16, Box<[u32]>>;
 
 /// What `KEPT` holds, as nodes stand; of backends that are kept nowhere nothing. Of the nodes that can carry a service in a segment those
 /// are avoided that have been in trouble for longest, up to half.
@@ -64,7 +64,7 @@ mod tests {
                 armed.neighbours.insert(place, ArmedNeighbour { entry, leg });
             }
         }
-        let backends = |node: &u16| (*node, vec![u32::from(*node) * 10, u32::from(*node) * 10 + 1]);
+        let backends = |node: &u16| (*node, [u32::from(*node) * 10, u32::from(*node) * 10 + 1].into());
         let key = |place: usize| ServiceKey {
             address: IpAddr::from([192, 0, 2, place as u8]).into(),
             ..ServiceKey::default()

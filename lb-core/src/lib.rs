@@ -9,6 +9,7 @@ pub mod claims;
 pub mod diff;
 pub mod drain;
 pub mod election;
+pub mod few;
 pub mod frames;
 pub mod host;
 pub mod kept;

@@ -9,6 +9,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
+    few::Few,
     legs::{Interfaces, Legs},
     model::{EndpointCondition, L2Advertisement, Node, NodeName, Service, Snapshot, TrafficPolicy},
     plan::NodePlan,
@@ -258,7 +259,7 @@ impl<'a> Contenders<'a> {
         address: &IpAddr,
         legs: &Legs<'_>,
         nodes: &BTreeMap<NodeName, NodePlan>,
-    ) -> BTreeMap<String, Ranking> {
+    ) -> Few<String, Ranking> {
         let near = legs.near_to(address);
         let ordered = self.segments.iter().map(|(segment, owners)| {
             let is_known = |owner: &NodeName| {

@@ -27,6 +27,7 @@ use lb_common::{
 
 use crate::{
     armed::{Armed, ArmedVip},
+    few::Few,
     liveness::{Leg, PROBE_PORT, Standing},
     maps::{Maps, Sizes},
     model::NodeName,
@@ -78,9 +79,15 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// Forgets the rows, which are in the maps by now and are most of what there is: [`Previous`] does not need them.
-    pub fn forget_rows(&mut self) {
+    /// Forgets rows and names, which are in the maps by now and are most of what there is: [`Previous`] does not need them.
+    pub fn forget_written(&mut self) {
         self.maps.rows.clear();
+        self.maps.names.clear();
+    }
+
+    /// Nodes by their indexes.
+    pub fn nodes(&self) -> BTreeMap<u16, &NodeName> {
+        self.nodes.iter().map(|(node, index)| (*index, node)).collect()
     }
 }
 
@@ -89,7 +96,7 @@ impl Placed {
 pub struct Previous<'a> {
     /// The plan.
     pub plan: &'a Plan,
-    /// Where it was placed. Its rows need not be known any more.
+    /// Where it was placed. Its rows and names need not be known any more.
     pub placed: &'a Placed,
 }
 
@@ -228,7 +235,7 @@ impl Placer<'_> {
             let armed = ArmedVip {
                 entry: Vip { announced, owned: 0, flags, stats },
                 ranked: planned.segments.iter().filter_map(ranked).collect(),
-                tables: BTreeMap::new(),
+                tables: Few::new(),
             };
             vips.insert((*address).into(), armed);
         }

@@ -13,6 +13,7 @@ use lb_common::layout::ALGORITHM_VERSION;
 
 use crate::{
     allocate::{Allocation, by_age},
+    few::Few,
     legs::{Legs, is_link_local},
     liveness::{Description, LinkDescription},
     model::{
@@ -127,12 +128,12 @@ impl NodePlan {
 /// A VIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VipPlan {
-    /// The Services that have it: one, or those that share it.
-    pub services: BTreeSet<ObjectName>,
+    /// The Services that have it, in their order: one, or those that share it.
+    pub services: Vec<ObjectName>,
     /// By segment in which it is announced: who may answer ARP and NDP for it, best first.
-    pub segments: BTreeMap<String, Ranking>,
+    pub segments: Few<String, Ranking>,
     /// Nodes that may not, by the first rule that leaves them out.
-    pub left_out: BTreeMap<LeftOut, BTreeSet<NodeName>>,
+    pub left_out: Few<LeftOut, Vec<NodeName>>,
     /// Whether echo requests are answered.
     pub echo: bool,
     /// Whether each of the best class answers for a share of the clients, and not the best one for all.
@@ -155,6 +156,8 @@ impl VipPlan {
             std::mem::swap(self, &mut other);
         }
         self.services.append(&mut other.services);
+        self.services.sort();
+        self.services.dedup();
         self.echo |= other.echo;
         self.spread &= other.spread;
     }
@@ -174,7 +177,7 @@ pub struct ServicePlan {
     /// Size of its table.
     pub table: TableSize,
     /// Its endpoints, of the VIP's family.
-    pub endpoints: BTreeMap<(IpAddr, NonZeroU16), EndpointPlan>,
+    pub endpoints: Few<(IpAddr, NonZeroU16), EndpointPlan>,
 }
 
 /// An endpoint.
@@ -185,7 +188,7 @@ pub struct EndpointPlan {
     /// Takes new flows.
     pub ready: bool,
     /// Why flows to it are left to the kernel, if they are.
-    pub kernel: Option<EndpointReason>,
+    pub kernel: Option<Box<EndpointReason>>,
 }
 
 /// Why a service's flows are left to the kernel.
@@ -331,7 +334,7 @@ impl Plan {
             pool.map(|pool| ownership::advertisements(snapshot, pool, service)).unwrap_or_default();
         let contenders = Contenders::new(snapshot, service, *first, &advertisements, legs, &self.nodes);
         let names = |nodes: &BTreeSet<&NodeName>| nodes.iter().map(|node| (*node).clone()).collect();
-        let left_out: BTreeMap<LeftOut, BTreeSet<NodeName>> =
+        let left_out: Few<LeftOut, Vec<NodeName>> =
             contenders.left_out.iter().map(|(reason, nodes)| (reason.clone(), names(nodes))).collect();
         // The Service has the last word; of advertisements that contradict each other, the one that asks for less.
         let l2 = service.l2.or_else(|| advertisements.iter().filter_map(|ad| ad.l2).min());
@@ -339,7 +342,7 @@ impl Plan {
             service.endpoints.iter().flatten().any(|e| e.condition == EndpointCondition::Ready);
         for address in addresses {
             let vip = VipPlan {
-                services: [name.clone()].into(),
+                services: vec![name.clone()],
                 segments: contenders.of(address, legs, &self.nodes),
                 left_out: left_out.clone(),
                 echo: service.echo == Echo::Always || is_any_ready,
@@ -379,7 +382,7 @@ impl Plan {
         let counted: Vec<_> = of_port.filter(counts).collect();
         // Endpoints that are terminating but serve take flows if nobody else does.
         let is_any_ready = counted.iter().any(|endpoint| endpoint.condition == EndpointCondition::Ready);
-        let endpoints: BTreeMap<_, _> = counted
+        let endpoints: Few<_, _> = counted
             .iter()
             .map(|endpoint| {
                 let ready = match endpoint.condition {
@@ -387,7 +390,7 @@ impl Plan {
                     EndpointCondition::ServingTerminating => !is_any_ready,
                     EndpointCondition::NotReady => false,
                 };
-                let kernel = self.left_to_kernel(endpoint.node.as_ref());
+                let kernel = self.left_to_kernel(endpoint.node.as_ref()).map(Box::new);
                 (
                     (endpoint.address, endpoint.port),
                     EndpointPlan { node: endpoint.node.clone(), ready, kernel },

@@ -14,6 +14,7 @@ use lb_common::{
 use lb_core::{
     armed::{Armed, ArmedLink, ArmedNeighbour, ArmedSegment, ArmedVip},
     claims::{Claim, Claims, Say, Withheld},
+    few::Few,
     liveness::{Condition, Leg, Liveness, Message, Profile, Standing, Verdict},
     model::NodeName,
     probing::Spot,
@@ -45,9 +46,8 @@ fn armed(vips: u8) -> Armed {
     }
     for number in 0..vips {
         let entry = Vip { announced: 1, ..Vip::default() };
-        let ranked = [(0, vec![leg(1), leg(2), leg(3)])].into();
-        Arc::make_mut(&mut armed.vips)
-            .insert(spot(number).0, ArmedVip { entry, ranked, tables: BTreeMap::new() });
+        let ranked = [(0, [leg(1), leg(2), leg(3)].into())].into();
+        Arc::make_mut(&mut armed.vips).insert(spot(number).0, ArmedVip { entry, ranked, tables: Few::new() });
     }
     let link = |number| ArmedLink { mac: mac(number), asks_from: None, arrivals: BTreeSet::new() };
     let segment = ArmedSegment {
@@ -184,7 +184,7 @@ fn armed_first(vips: u8) -> Armed {
     let mut armed = armed(vips);
     Arc::make_mut(&mut armed.vips)
         .values_mut()
-        .for_each(|vip| vip.ranked = [(0, vec![leg(2), leg(1), leg(3)])].into());
+        .for_each(|vip| vip.ranked = [(0, [leg(2), leg(1), leg(3)].into())].into());
     armed
 }
 
@@ -245,7 +245,9 @@ fn what_a_node_uses_is_used_at_once() {
     // Heard before it was this node's to own.
     let mut node = Node::new(1);
     node.hear(mac(1));
-    Arc::make_mut(&mut node.armed.vips).values_mut().for_each(|vip| vip.ranked = [(0, vec![leg(2)])].into());
+    Arc::make_mut(&mut node.armed.vips)
+        .values_mut()
+        .for_each(|vip| vip.ranked = [(0, [leg(2)].into())].into());
     node.act();
     assert!(node.owns(spot(0)));
 }
@@ -264,7 +266,7 @@ fn a_takeover_waits_for_nothing_and_is_given_up_again_if_somebody_is_there() {
     assert!(!node.owns(spot(0)));
     Arc::make_mut(&mut node.armed.vips)
         .values_mut()
-        .for_each(|vip| vip.ranked = [(0, vec![leg(1), leg(2)])].into());
+        .for_each(|vip| vip.ranked = [(0, [leg(1), leg(2)].into())].into());
     node.verdict(Condition::Silent);
     assert!(node.owns(spot(0)));
 }
@@ -513,7 +515,7 @@ fn sharing(ranked: [u8; 3]) -> Armed {
     let mut armed = armed(1);
     armed.tables = vec![(0, Shares::new(&HashKey::expand([1; 4]), std::slice::from_ref(&ranked)))];
     for vip in Arc::make_mut(&mut armed.vips).values_mut() {
-        vip.ranked = [(0, ranked.clone())].into();
+        vip.ranked = [(0, ranked.clone().into())].into();
         vip.tables = [(0, 0)].into();
     }
     armed
@@ -580,7 +582,7 @@ fn a_thousand_new_addresses_are_asked_for_within_the_budget() {
     let mut armed = armed(0);
     for number in 0..1_000 {
         let entry = Vip { announced: 1, ..Vip::default() };
-        let vip = ArmedVip { entry, ranked: [(0, vec![leg(2)])].into(), tables: BTreeMap::new() };
+        let vip = ArmedVip { entry, ranked: [(0, [leg(2)].into())].into(), tables: Few::new() };
         Arc::make_mut(&mut armed.vips).insert(Addr::from(Ipv4Addr::from_bits(0x0a00_0000 + number)), vip);
     }
     let begin = Instant::now();

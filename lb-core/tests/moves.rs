@@ -11,6 +11,7 @@ use lb_common::{
 };
 use lb_core::{
     armed::{Armed, ArmedSegment, ArmedVip},
+    few::Few,
     liveness::{Condition, Leg, Standing},
     moves::{Moves, WINDOW},
     spread::Shares,
@@ -22,10 +23,10 @@ fn leg(host: u8) -> Leg {
 
 /// A VIP for which this node, with leg 2, ranks after leg 1; if it is spread, over these classes.
 fn armed(classes: &[&[u8]]) -> Armed {
-    let ranked = vec![leg(1), leg(2), leg(3)];
+    let ranked = [leg(1), leg(2), leg(3)].into();
     let of = |class: &&[u8]| class.iter().copied().map(leg).collect();
     let shares = Shares::new(&HashKey::default(), &classes.iter().map(of).collect::<Vec<_>>());
-    let tables = if classes.is_empty() { BTreeMap::new() } else { [(0, 0)].into() };
+    let tables = if classes.is_empty() { Few::new() } else { [(0, 0)].into() };
     let vip = ArmedVip { entry: Vip::default(), ranked: [(0, ranked)].into(), tables };
     let segment = ArmedSegment {
         name: "lan".to_owned(),

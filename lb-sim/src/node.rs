@@ -11,6 +11,7 @@ use lb_common::layout::{Addr, Mac, Vip};
 use lb_core::{
     announce::Announcements,
     armed::{Armed, ArmedLink, ArmedSegment, ArmedVip},
+    few::Few,
     liveness::{Description, Leg, LinkDescription, Liveness, Message, Profile, Standing, Transmit},
     model::NodeName,
     moves::{self, Moves},
@@ -71,7 +72,7 @@ impl Source {
             let ranked = ownership::ranked(vip.to_ip(), names.keys().map(|name| (name, 0)));
             let legs = ranked.iter().map(|name| names[*name]).collect();
             let entry = Vip { announced: 1, ..Vip::default() };
-            (vip, ArmedVip { entry, ranked: [(0, legs)].into(), tables: BTreeMap::new() })
+            (vip, ArmedVip { entry, ranked: [(0, legs)].into(), tables: Few::new() })
         };
         Self { legs: names.values().copied().collect(), vips: (0..vips).map(vip).map(ranked).collect() }
     }

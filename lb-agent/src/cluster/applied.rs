@@ -66,8 +66,8 @@ impl Write {
     }
 }
 
-/// What [`Wanted`] is told from others by.
-type Digest = [u8; SHA256_OUTPUT_LEN];
+/// What [`Wanted`] is told from others by: half of its SHA-256, for there are thousands, and nobody gains by two that are alike.
+type Digest = [u8; SHA256_OUTPUT_LEN / 2];
 
 impl Wanted {
     fn digest(&self) -> Digest {
@@ -76,8 +76,8 @@ impl Wanted {
         // No JSON has that.
         context.update(&[0]);
         context.update(self.uid.as_deref().unwrap_or_default().as_bytes());
-        // It is as long as that.
-        context.finish().as_ref().try_into().unwrap_or_default()
+        // It is longer than that.
+        context.finish().as_ref().first_chunk().copied().unwrap_or_default()
     }
 }
 
@@ -85,7 +85,7 @@ impl Wanted {
 struct Entry {
     wanted: Option<Digest>,
     /// The same, until it is written: there are thousands of entries, and most have been.
-    text: Option<Wanted>,
+    text: Option<Box<Wanted>>,
     done: Done,
     written_at: Option<Instant>,
     /// What somebody else has made of it; it is written again once for that.
@@ -145,7 +145,7 @@ impl Applied {
             let digest = wanted.digest();
             let entry = self.entries.entry(document.key.clone()).or_default();
             if entry.wanted != Some(digest) {
-                (entry.wanted, entry.text) = (Some(digest), Some(wanted));
+                (entry.wanted, entry.text) = (Some(digest), Some(Box::new(wanted)));
                 self.enqueue(&document.key);
             } else if other.is_none() {
                 entry.overwritten = None;
@@ -154,7 +154,8 @@ impl Applied {
                     // It may be what was there before.
                     Some(at) => self.recheck = Some(self.recheck.map_or(at, |known| known.min(at))),
                     None => {
-                        (entry.done, entry.text, entry.overwritten) = (Done::Unknown, Some(wanted), other);
+                        (entry.done, entry.overwritten) = (Done::Unknown, other);
+                        entry.text = Some(Box::new(wanted));
                         self.enqueue(&document.key);
                     }
                 }
@@ -202,7 +203,7 @@ impl Applied {
                 continue;
             }
             let write = match (&entry.wanted, &entry.text) {
-                (Some(_), Some(text)) => Write::Apply(key, text.clone()),
+                (Some(_), Some(text)) => Write::Apply(key, (**text).clone()),
                 (None, _) => Write::Delete(key),
                 // It has been written before, and is wanted again when it is to be written again.
                 (Some(_), None) => continue,

@@ -55,7 +55,7 @@ pub fn facts(settled: &Settled) -> Facts {
         let Some(object) = problem.object.as_ref().filter(|object| object.kind == "Service") else {
             continue;
         };
-        let name = ObjectName { namespace: object.namespace.clone(), name: object.name.clone() };
+        let name = object.object_name();
         match (&problem.kind, problem.severity) {
             (ProblemKind::Allocation(_) | ProblemKind::Remark(_), _) => {}
             (ProblemKind::OldPrefix { annotation, .. }, _) => {

@@ -1,18 +1,14 @@
 //! What a pass has made of things, by the names that metrics have for them and the places at which the programs count.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use lb_common::layout::{backend_state, name_kind};
+use lb_common::layout::backend_state;
 use lb_core::{
     armed::Armed,
     liveness::{Leg, Standing},
     maps::Maps,
-    model::NodeName,
-    place::{name_text, service_key},
+    model::{NodeName, ObjectName, Protocol},
+    place::{Placed, service_key},
     plan::{Frontend, Plan},
 };
 
@@ -62,25 +58,27 @@ pub struct ShareFacts {
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceFacts {
-    /// Namespace and name.
-    pub service: String,
+    /// The Service.
+    pub service: ObjectName,
     /// The VIP.
     pub ip: IpAddr,
     /// Its port.
     pub port: u16,
-    /// `TCP` or `UDP`.
-    pub protocol: String,
+    /// Its protocol.
+    pub protocol: Protocol,
     /// Place in `SERVICE_STATS`.
     pub place: u32,
     /// Its backends, those that are gone and not yet forgotten among them.
-    pub backends: Vec<BackendFacts>,
+    pub backends: Box<[BackendFacts]>,
 }
 
 /// A backend of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendFacts {
-    /// Address and port.
-    pub address: SocketAddr,
+    /// Address.
+    pub address: IpAddr,
+    /// Port.
+    pub port: u16,
     /// Its node, with an empty name if it has none.
     pub node: NodeName,
     /// Place in `BACKEND_STATS`.
@@ -90,15 +88,10 @@ pub struct BackendFacts {
 /// Ports of Services that the data path knows, by what was planned and placed.
 pub fn services<'a>(
     plan: &'a Plan,
-    maps: &'a Maps,
+    placed: &'a Placed,
     frontends: impl Iterator<Item = &'a Frontend>,
 ) -> impl Iterator<Item = (Frontend, Arc<ServiceFacts>)> {
-    let nodes: BTreeMap<u32, NodeName> = maps
-        .names
-        .iter()
-        .filter(|(key, _)| key.kind == name_kind::NODE)
-        .filter_map(|(key, name)| Some((key.index, NodeName(name_text(name)?.into()))))
-        .collect();
+    let (maps, nodes) = (&placed.maps, placed.nodes());
     let nobody = NodeName("".into());
     frontends.filter_map(move |frontend| {
         let planned = plan.services.get(frontend)?;
@@ -107,16 +100,17 @@ pub fn services<'a>(
         let backends = block.filter_map(|place| {
             let backend = maps.backends.get(place as usize)?;
             (backend.state != backend_state::FREE).then(|| BackendFacts {
-                address: SocketAddr::new(backend.address.to_ip(), backend.port.number()),
-                node: nodes.get(&u32::from(backend.node)).unwrap_or(&nobody).clone(),
+                address: backend.address.to_ip(),
+                port: backend.port.number(),
+                node: nodes.get(&backend.node).copied().unwrap_or(&nobody).clone(),
                 place,
             })
         });
         let facts = ServiceFacts {
-            service: planned.service.to_string(),
+            service: planned.service.clone(),
             ip: frontend.address,
             port: frontend.port.get(),
-            protocol: frontend.protocol.to_string(),
+            protocol: frontend.protocol,
             place: service.id.index(),
             backends: backends.collect(),
         };

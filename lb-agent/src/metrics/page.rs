@@ -188,10 +188,10 @@ impl Page {
         let rows: Vec<([(&str, String); 4], &Stats)> = services
             .filter_map(|(service, (stats, _))| {
                 let labels = [
-                    ("service", service.service.clone()),
+                    ("service", service.service.to_string()),
                     ("ip", service.ip.to_string()),
                     ("port", service.port.to_string()),
-                    ("protocol", service.protocol.clone()),
+                    ("protocol", service.protocol.to_string()),
                 ];
                 Some((labels, stats.as_ref()?))
             })
@@ -204,12 +204,12 @@ impl Page {
         let rows: Vec<([(&str, String); 6], &Stats)> = services
             .flat_map(|(service, (_, counted))| {
                 service.backends.iter().zip(counted).filter_map(move |(backend, stats)| {
-                    let address: SocketAddr = backend.address;
+                    let address = SocketAddr::new(backend.address, backend.port);
                     let labels = [
-                        ("service", service.service.clone()),
+                        ("service", service.service.to_string()),
                         ("ip", service.ip.to_string()),
                         ("port", service.port.to_string()),
-                        ("protocol", service.protocol.clone()),
+                        ("protocol", service.protocol.to_string()),
                         ("backend", address.to_string()),
                         ("node", backend.node.to_string()),
                     ];

@@ -6,7 +6,10 @@ use std::{
 };
 
 use lb_api::{ObjectKey, Severity};
-use lb_core::{model::Service, ownership::advertisements};
+use lb_core::{
+    model::{Labels, Service},
+    ownership::advertisements,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -165,7 +168,7 @@ impl Routes {
             let spec = &advertisement["spec"];
             let names: Vec<&str> =
                 spec["ipAddressPools"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            let selected = |field: &str, labels: &BTreeMap<String, String>| {
+            let selected = |field: &str, labels: &Labels| {
                 let selectors = spec[field].as_array().cloned().unwrap_or_default();
                 // Labels are known: what might be selected by more of them is not.
                 let is_selected = selectors.iter().filter_map(|one| serde_json::from_value(one.clone()).ok());

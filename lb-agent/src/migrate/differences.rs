@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lb_api::ProblemKind;
-use lb_core::allocate::Remark;
+use lb_core::{allocate::Remark, model::Labels};
 use serde_json::Value;
 
 use super::{
@@ -181,8 +181,7 @@ fn ambiguous(installation: &Installation) -> Option<Vec<String>> {
 
 fn own_policies(installation: &Installation) -> impl Iterator<Item = (&lb_api::ObjectKey, &Value)> {
     let ours = [("app", "metallb"), ("component", "controller")];
-    let ours =
-        ours.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>();
+    let ours = ours.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<Labels>();
     installation.of_kind("NetworkPolicy").filter(move |(key, policy)| {
         let selector = serde_json::from_value(policy["spec"]["podSelector"].clone()).unwrap_or_default();
         key.namespace == installation.namespace && selects(&selector, &ours) == Match::Always

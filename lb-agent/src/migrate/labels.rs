@@ -1,8 +1,7 @@
 //! What a label selector says of pods of which some labels are known.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use lb_core::model::Labels;
 
 /// Whether pods with certain labels, and perhaps others, are selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +15,7 @@ pub enum Match {
 }
 
 /// Whether pods that have these labels are selected.
-pub fn selects(selector: &LabelSelector, known: &BTreeMap<String, String>) -> Match {
+pub fn selects(selector: &LabelSelector, known: &Labels) -> Match {
     let equal = selector.match_labels.iter().flatten().map(|(key, value)| match known.get(key) {
         Some(found) => certain(found == value),
         None => Match::Perhaps,

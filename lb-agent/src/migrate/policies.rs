@@ -3,7 +3,10 @@
 //! kube-proxy gives packets for `externalTrafficPolicy: Cluster` the address of a node as their source, and a policy lets that in or
 //! the network does so by itself. The data path leaves the client's address in them, and a policy that names no clients drops them.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use k8s_openapi::{
     api::networking::v1::{NetworkPolicy, NetworkPolicyPort, NetworkPolicySpec},
@@ -62,7 +65,9 @@ fn of_service<'a>(
     service: &Value,
     policies: impl Iterator<Item = &'a NetworkPolicy>,
 ) -> Option<NewClients> {
-    let selector = serde_json::from_value(service["spec"]["selector"].clone()).ok()?;
+    let selector: BTreeMap<String, String> =
+        serde_json::from_value(service["spec"]["selector"].clone()).ok()?;
+    let selector = selector.into_iter().collect();
     let selected: Vec<(&NetworkPolicy, &NetworkPolicySpec, Match)> = policies
         .filter_map(|policy| {
             let spec = policy.spec.as_ref().filter(|spec| restricts(spec))?;

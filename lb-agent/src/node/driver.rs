@@ -485,7 +485,7 @@ impl Driver {
             return Ok(false);
         }
         self.join(&plan);
-        placed.forget_rows();
+        placed.forget_written();
         let before = self.planned.as_ref();
         let is_as_before = before.is_some_and(|before| (&before.0, &before.1) == (&plan, &placed));
         self.planned = Some((plan, placed));

@@ -115,7 +115,7 @@ spec: {{interfaces: {interfaces}}}
     }
 
     fn web() -> ObjectName {
-        ObjectName { namespace: "shop".to_owned(), name: "web".to_owned() }
+        ObjectName { namespace: "shop".into(), name: "web".into() }
     }
 
     /// The words are MetalLB's, which its tests and its users look for.

@@ -1,8 +1,8 @@
 //! Where a node's objects come from.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use lb_api::{Changed, Memory, ObjectKey, Reading, Settled};
+use lb_api::{Changed, Memory, Reading, Settled};
 use lb_core::model::ObjectName;
 
 use crate::{
@@ -122,16 +122,11 @@ impl Feed {
     }
 
     /// UIDs of Services that have addresses, where they are known.
-    pub fn uids(&self) -> BTreeMap<ObjectName, String> {
+    pub fn uids(&self) -> BTreeMap<ObjectName, Arc<str>> {
         let Origin::Cluster(watched) = &self.origin else { return BTreeMap::new() };
         let mirror = watched.mirror();
         let served = mirror.settled().allocation.addresses.keys();
-        served
-            .filter_map(|name| {
-                let uid = mirror.uid(&ObjectKey::of_service(name))?;
-                Some((name.clone(), uid.to_owned()))
-            })
-            .collect()
+        served.filter_map(|name| Some((name.clone(), Arc::clone(mirror.service_uid(name)?)))).collect()
     }
 
     /// How objects are heard of.

@@ -102,8 +102,7 @@ impl<S> NodeStatus<S> {
 
 /// Whether the VIP's owner in status is the one of this segment.
 fn is_first(armed: &Armed, (address, segment): (Addr, u16)) -> bool {
-    let ranked = armed.vips.get(&address).map(|vip| &vip.ranked);
-    ranked.and_then(BTreeMap::first_key_value).is_some_and(|(first, _)| *first == segment)
+    armed.vips.get(&address).and_then(|vip| vip.ranked.keys().next()) == Some(&segment)
 }
 
 fn seconds(time: SystemTime) -> Timestamp {
@@ -202,6 +201,7 @@ mod tests {
     use lb_core::{
         armed::{ArmedLink, ArmedSegment, ArmedVip},
         claims::{Claim, Claims},
+        few::Few,
         liveness::Standing,
         model::{NodeName, ObjectName},
         ownership::Ranking,
@@ -215,15 +215,15 @@ mod tests {
     const STRANGER: [u8; 6] = [2, 0, 0, 0, 1, 1];
 
     fn plan() -> Plan {
-        let service = |name: &str| ObjectName { namespace: "default".to_owned(), name: name.to_owned() };
+        let service = |name: &str| ObjectName { namespace: "default".into(), name: name.into() };
         let vip = VipPlan {
-            services: [service("web")].into(),
+            services: vec![service("web")],
             segments: [("lan".to_owned(), Ranking::default())].into(),
-            left_out: BTreeMap::new(),
+            left_out: Few::new(),
             echo: true,
             spread: false,
         };
-        let other = VipPlan { services: [service("other")].into(), ..vip.clone() };
+        let other = VipPlan { services: vec![service("other")], ..vip.clone() };
         let link = LinkPlan {
             ifindex: 7,
             device: 7,
@@ -251,8 +251,8 @@ mod tests {
         let own = IpAddr::from([192, 0, 2, 11]);
         let vip = ArmedVip {
             entry: lb_common::layout::Vip::default(),
-            ranked: [(3, vec![own])].into(),
-            tables: BTreeMap::new(),
+            ranked: [(3, [own].into())].into(),
+            tables: Few::new(),
         };
         let links = [(7, ArmedLink { mac: [2; 6].into(), asks_from: None, arrivals: [7].into() })].into();
         let segment = ArmedSegment {

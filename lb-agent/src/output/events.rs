@@ -162,7 +162,7 @@ impl Events {
         let (reason, _) = reason.names();
         ObjectKey {
             kind: "Event".to_owned(),
-            namespace: service.namespace.clone(),
+            namespace: service.namespace.to_string(),
             // Neither of the first two has a point in it.
             name: fitting(format!(
                 "{}.{}.{}",
@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn web() -> ObjectName {
-        ObjectName { namespace: "shop".to_owned(), name: "web".to_owned() }
+        ObjectName { namespace: "shop".into(), name: "web".into() }
     }
 
     fn all(events: &Events) -> BTreeMap<String, Value> {

@@ -63,7 +63,8 @@ impl Given {
 }
 
 fn of(service: v1::Service) -> Option<(ObjectName, Held)> {
-    let name = ObjectName { namespace: service.metadata.namespace?, name: service.metadata.name? };
+    let name =
+        ObjectName { namespace: service.metadata.namespace?.into(), name: service.metadata.name?.into() };
     let ingress = service.status?.load_balancer?.ingress.unwrap_or_default();
     let addresses: Vec<IpAddr> = ingress.into_iter().filter_map(|entry| entry.ip?.parse().ok()).collect();
     let pool = service.metadata.annotations.and_then(|mut all| all.remove(ALLOCATED_FROM));

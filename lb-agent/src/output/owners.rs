@@ -115,7 +115,7 @@ impl Owners {
 /// Who owns a VIP in a segment, and by which rule.
 fn owner(armed: &Armed, spot: Spot, vip: &ArmedVip, standing: &Standing) -> (Option<Leg>, String) {
     let (address, place) = spot;
-    let ranked = vip.ranked.get(&place).map_or(&[][..], Vec::as_slice);
+    let ranked = vip.ranked.get(&place).map_or(&[][..], |ranked| ranked);
     let name = |leg: &Leg| armed.node_of(place, *leg).map_or_else(|| leg.to_string(), ToString::to_string);
     let Some(owner) = standing.owner(ranked) else {
         return (None, "no node that may own it has an address here".to_owned());

@@ -1,9 +1,6 @@
 //! `NodeStatus`: what a node serves, how, and what it leaves to the kernel and why.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_api::Settled;
 use lb_common::layout::MAX_SEGMENTS;
@@ -231,7 +228,7 @@ const MOST_NAMED: usize = 16;
 
 impl LeftOutStatus {
     /// Of nodes that a rule leaves out; `this` one is named in any case.
-    pub(super) fn of(reason: &LeftOut, nodes: &BTreeSet<NodeName>, this: &NodeName) -> Self {
+    pub(super) fn of(reason: &LeftOut, nodes: &[NodeName], this: &NodeName) -> Self {
         let own = nodes.iter().filter(|node| *node == this);
         let named = own.chain(nodes.iter().filter(|node| *node != this)).take(MOST_NAMED);
         Self {

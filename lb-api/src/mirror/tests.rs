@@ -14,7 +14,7 @@ fn key(kind: &str, namespace: &str, name: &str) -> ObjectKey {
 }
 
 fn web() -> ObjectName {
-    ObjectName { namespace: "shop".to_owned(), name: "web".to_owned() }
+    ObjectName { namespace: "shop".into(), name: "web".into() }
 }
 
 fn service(spec: Value) -> Value {

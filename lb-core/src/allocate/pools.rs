@@ -92,7 +92,7 @@ impl<'a> Pools<'a> {
 
     pub fn admits(&self, pool: &Pool, name: &ObjectName, service: &Service) -> bool {
         pool.service_allocation.as_ref().is_none_or(|restriction| {
-            let namespace_labels = self.snapshot.namespaces.get(&name.namespace);
+            let namespace_labels = self.snapshot.namespaces.get(&*name.namespace);
             restriction.admits(&name.namespace, namespace_labels, &service.labels)
         })
     }

@@ -15,19 +15,20 @@ use ipnet::IpNet;
 
 use crate::{
     drain::{Limit, Reason},
+    few::Few,
     liveness::Description,
 };
 
 #[cfg(test)]
 pub(crate) mod testing;
 
-/// Namespace and name of an object.
+/// Namespace and name of an object. Much is known by them: those that are equal are mostly the same texts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
     /// Namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl fmt::Display for ObjectName {
@@ -47,7 +48,7 @@ impl fmt::Display for NodeName {
 }
 
 /// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
+pub type Labels = Few<String, String>;
 
 /// All that is known of the cluster at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

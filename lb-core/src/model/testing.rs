@@ -15,7 +15,7 @@ use super::{
 
 /// In namespace `default`.
 pub fn name(name: &str) -> ObjectName {
-    ObjectName { namespace: "default".to_owned(), name: name.to_owned() }
+    ObjectName { namespace: "default".into(), name: name.into() }
 }
 
 /// Of ranges `a-b`, with commas between.

@@ -431,7 +431,7 @@ fn without_an_advertisement_nothing_is_announced() {
     cluster.snapshot.l2_advertisements.clear();
     assert_eq!(cluster.ranked("a", NOBODY), "");
     assert_eq!(cluster.left_out("a", NOBODY), ["noMatchingAdvertisement: a"]);
-    let unserved = ObjectName { namespace: "default".to_owned(), name: "web".to_owned() };
+    let unserved = ObjectName { namespace: "default".into(), name: "web".into() };
     cluster.announce(&[]);
     cluster.snapshot.services.insert(unserved, service().into());
     assert_eq!(cluster.ranked("a", NOBODY), "eth0: ", "others keep silent as long as nothing serves");

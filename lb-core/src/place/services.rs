@@ -231,12 +231,12 @@ impl Placer<'_> {
 /// On which nodes a block has backends that take new flows, and where it has any there.
 pub(super) fn carriers(backends: &[Backend], block: Range<u32>) -> Carriers {
     let backends = &backends[block.start as usize..block.end as usize];
-    let mut carriers = Carriers::new();
+    let mut carriers: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
     for backend in backends.iter().filter(|backend| backend.state == backend_state::READY) {
         carriers.entry(backend.node).or_default();
     }
     for (backend, index) in backends.iter().zip(block).filter(|(b, _)| b.state != backend_state::FREE) {
         carriers.entry(backend.node).and_modify(|places| places.push(index));
     }
-    carriers
+    carriers.into_iter().map(|(node, places)| (node, places.into())).collect()
 }

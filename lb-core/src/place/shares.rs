@@ -26,14 +26,15 @@ impl Placer<'_> {
             let Some(armed) = vips.get_mut(&vip).filter(|_| segments.len() <= room) else { continue };
             room -= segments.len();
             armed.entry.flags |= vip_flags::SPREAD;
-            for (segment, classes) in segments {
-                let tables = &mut self.armed.tables;
-                let table = *known.entry((segment, classes)).or_insert_with_key(|(segment, classes)| {
+            let tables = &mut self.armed.tables;
+            let table = |(segment, classes)| {
+                let table = known.entry((segment, classes)).or_insert_with_key(|(segment, classes)| {
                     tables.push((*segment, Shares::new(&self.maps.config.row_key, classes)));
                     tables.len() - 1
                 });
-                armed.tables.insert(segment, table);
-            }
+                (segment, *table)
+            };
+            armed.tables = segments.into_iter().map(table).collect();
         }
     }
 

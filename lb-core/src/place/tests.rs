@@ -120,7 +120,7 @@ fn it_is_known_on_which_nodes_a_service_has_its_backends() {
         *endpoints = judged.collect();
     }
     let Placed { maps, armed, .. } = placed(&some, &Maps::empty(&local(0).sizes), 0);
-    let pods = |places: &Vec<u32>| -> BTreeSet<IpAddr> {
+    let pods = |places: &[u32]| -> BTreeSet<IpAddr> {
         places.iter().map(|place| maps.backends[*place as usize].address.to_ip()).collect()
     };
     let carriers: Vec<_> = armed
@@ -539,7 +539,7 @@ fn nodes_that_are_preferred_divide_the_shares_among_themselves() {
     let key = "edge".to_owned();
     for number in [1, 2] {
         if let Some(node) = snapshot.nodes.get_mut(&NodeName(format!("n{number}").into())) {
-            node.labels.insert(key.clone(), String::new());
+            node.labels = [(key.clone(), String::new())].into();
         }
     }
     let edge = Selector { requirements: vec![Requirement { key, operator: Operator::Exists }] };

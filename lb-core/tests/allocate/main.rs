@@ -108,7 +108,7 @@ fn with_label(key: &str) -> Vec<Selector> {
 #[test]
 fn a_pool_gives_to_those_that_its_service_allocation_admits_and_to_no_others() {
     let mut labelled = service();
-    labelled.labels.insert("tier".to_owned(), "a".to_owned());
+    labelled.labels = [("tier".to_owned(), "a".to_owned())].into();
     let mut asks = service();
     asks.requested = vec![address("198.51.100.9")];
     let mut pinned = service();

@@ -13,7 +13,7 @@ use lb_core::model::{
 
 /// In namespace `default`.
 pub fn name(name: &str) -> ObjectName {
-    ObjectName { namespace: "default".to_owned(), name: name.to_owned() }
+    ObjectName { namespace: "default".into(), name: name.into() }
 }
 
 pub fn address(text: &str) -> IpAddr {

@@ -25,7 +25,7 @@ impl Driver {
             attached: self.dataplane.attached().clone(),
             unserved: self.unserved.values().chain(self.unattached.values()).cloned().collect(),
             map_bytes: self.dataplane.map_bytes()?,
-            ports: services(plan, &placed.maps, plan.services.keys()).collect(),
+            ports: services(plan, placed, plan.services.keys()).collect(),
             vips: vips(&placed.maps),
         };
         self.tell_news(News { pass: Some(Box::new(known)), ..News::default() })
@@ -39,7 +39,7 @@ impl Driver {
     /// Tells of ports that have other endpoints.
     pub(super) fn tell_ports(&mut self, frontends: &BTreeSet<Frontend>) -> Result<(), Error> {
         let Some((plan, placed)) = &self.planned else { return Ok(()) };
-        let ports = services(plan, &placed.maps, frontends.iter()).filter_map(|(frontend, facts)| {
+        let ports = services(plan, placed, frontends.iter()).filter_map(|(frontend, facts)| {
             Some((frontend, (Arc::clone(plan.services.get(&frontend)?), facts)))
         });
         let news = News {

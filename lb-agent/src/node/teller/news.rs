@@ -35,7 +35,7 @@ pub(in crate::node) struct Known {
     /// What it was planned from.
     pub settled: Settled,
     /// UIDs of its Services, where they are known.
-    pub uids: BTreeMap<ObjectName, String>,
+    pub uids: BTreeMap<ObjectName, Arc<str>>,
     /// What this machine knows of its network.
     pub network: Network,
     /// How the programs are attached, by NIC.
@@ -250,7 +250,7 @@ spec: {{addresses: [192.0.2.200/32]}}
         let (node, network) = (NodeName("n1".into()), Network::default());
         let Pass { plan, placed, .. } = pass(&settled, &node, &network, &Maps::empty(&sizes), &local, None);
         Known {
-            ports: services(&plan, &placed.maps, plan.services.keys()).collect(),
+            ports: services(&plan, &placed, plan.services.keys()).collect(),
             vips: vips(&placed.maps),
             armed: placed.armed,
             without_room: placed.without_room,

@@ -158,7 +158,8 @@ impl Speech {
         match written {
             Some(written) => {
                 let uid = |key: &ObjectKey| {
-                    known.uids.get(&key.object_name()).filter(|_| key.kind == "Service").cloned()
+                    let uid = known.uids.get(&key.object_name()).filter(|_| key.kind == "Service");
+                    uid.map(ToString::to_string)
                 };
                 // What is written here is not watched.
                 written.want(objects, |_, subject| There { uid: uid(subject), other: None });

@@ -146,7 +146,7 @@ proptest! {
                 }
             };
             if let Some((_, _, placed)) = &mut known {
-                placed.forget_rows();
+                placed.forget_written();
             }
         }
     }
