@@ -3,14 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv6Addr,
-    sync::Arc,
 };
 
-use lb_common::layout::{Addr, Mac, Neighbour, ServiceKey, Spread, SpreadKey, Vip, node_state};
+use lb_common::layout::{Addr, Mac, Neighbour, Spread, SpreadKey, Vip, node_state};
 
 use crate::{
     few::Few,
-    kept::Carriers,
     liveness::{Condition, Leg, Standing},
     model::NodeName,
     spread::Shares,
@@ -21,14 +19,12 @@ use crate::{
 pub struct Armed {
     /// By place in `NEIGHBOURS`. Their state is that of nodes that are well.
     pub neighbours: BTreeMap<u32, ArmedNeighbour>,
-    /// By address. Other endpoints change nothing in them: they are shared by what differs in those alone.
-    pub vips: Arc<BTreeMap<Addr, ArmedVip>>,
+    /// By address.
+    pub vips: BTreeMap<Addr, ArmedVip>,
     /// By segment.
     pub segments: BTreeMap<u16, ArmedSegment>,
     /// The tables of VIPs that are spread over nodes, each once, and in which segment it is used.
     pub tables: Vec<(u16, Shares)>,
-    /// On which nodes each service has its backends.
-    pub services: BTreeMap<ServiceKey, Arc<Carriers>>,
 }
 
 /// A node in a segment.

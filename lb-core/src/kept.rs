@@ -3,24 +3,31 @@
 //!
 //! [`Standing`] bounds what is avoided in the whole cluster; a service may have all its pods on nodes that are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use lb_common::layout::{Kept, MAX_SEGMENTS, node_state};
+use imbl::OrdMap;
+use lb_common::layout::{Kept, MAX_SEGMENTS, ServiceKey, node_state};
 
 use crate::{armed::Armed, few::Few, liveness::Standing};
 
 /// The nodes on which a service has endpoints that take new flows, by index, with the places of all its backends there.
 pub type Carriers = Few<u16, Box<[u32]>>;
 
+/// Those of all services. They change with every endpoint, and others keep them as they were: what has not changed is shared.
+pub type AllCarriers = OrdMap<ServiceKey, Arc<Carriers>>;
+
 /// What `KEPT` holds, as nodes stand; of backends that are kept nowhere nothing. Of the nodes that can carry a service in a segment those
 /// are avoided that have been in trouble for longest, up to half.
-pub fn kept(armed: &Armed, standing: &Standing) -> BTreeMap<u32, Kept> {
+pub fn kept(armed: &Armed, carriers: &AllCarriers, standing: &Standing) -> BTreeMap<u32, Kept> {
     let mut kept: BTreeMap<u32, Kept> = BTreeMap::new();
     let trouble = |place| standing.trouble(armed.neighbours.get(&place)?.leg?);
     let troubled = armed.neighbours.keys().filter(|place| trouble(**place).is_some());
     let segments: BTreeSet<u32> = troubled.map(|place| place % MAX_SEGMENTS).collect();
     for segment in segments {
-        for service in armed.services.values() {
+        for service in carriers.values() {
             let place = |node: u16| u32::from(node) * MAX_SEGMENTS + segment;
             let takes_flows = |node: &u16| {
                 armed.neighbours.get(&place(*node)).is_some_and(|n| n.entry.state == node_state::READY)
@@ -51,9 +58,8 @@ mod tests {
         IpAddr::from([10, segment, 0, node as u8])
     }
 
-    /// Nodes 0 to 5, of which 0 is this one, in two segments; node 5 is in the first alone. A service has two backends on each of the
-    /// nodes that are named: 10 and 11 on node 1, 20 and 21 on node 2, and so on.
-    fn armed(services: &[&[u16]]) -> Armed {
+    /// Nodes 0 to 5, of which 0 is this one, in two segments; node 5 is in the first alone.
+    fn armed() -> Armed {
         let mut armed = Armed::default();
         for segment in 0..2_u8 {
             for node in 0..if segment == 0 { 6 } else { 5 } {
@@ -64,15 +70,18 @@ mod tests {
                 armed.neighbours.insert(place, ArmedNeighbour { entry, leg });
             }
         }
+        armed
+    }
+
+    /// A service has two backends on each of the nodes that are named: 10 and 11 on node 1, 20 and 21 on node 2, and so on.
+    fn carriers(services: &[&[u16]]) -> AllCarriers {
         let backends = |node: &u16| (*node, [u32::from(*node) * 10, u32::from(*node) * 10 + 1].into());
         let key = |place: usize| ServiceKey {
             address: IpAddr::from([192, 0, 2, place as u8]).into(),
             ..ServiceKey::default()
         };
         let carriers = services.iter().map(|nodes| nodes.iter().map(backends).collect::<Carriers>());
-        armed.services =
-            carriers.enumerate().map(|(place, carriers)| (key(place), carriers.into())).collect();
-        armed
+        carriers.enumerate().map(|(place, carriers)| (key(place), Arc::new(carriers))).collect()
     }
 
     /// With these legs in trouble, those first that have been so for longest.
@@ -82,7 +91,7 @@ mod tests {
     }
 
     fn kept_in(services: &[&[u16]], legs: &[IpAddr]) -> Vec<(u32, u32)> {
-        let kept = kept(&armed(services), &troubled(legs)).into_iter();
+        let kept = kept(&armed(), &carriers(services), &troubled(legs)).into_iter();
         kept.map(|(backend, kept)| (backend, kept.segments)).collect()
     }
 

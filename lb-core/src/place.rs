@@ -28,6 +28,7 @@ use lb_common::{
 use crate::{
     armed::{Armed, ArmedVip},
     few::Few,
+    kept::AllCarriers,
     liveness::{Leg, PROBE_PORT, Standing},
     maps::{Maps, Sizes},
     model::NodeName,
@@ -72,6 +73,8 @@ pub struct Placed {
     pub left_out: BTreeMap<&'static str, usize>,
     /// The part that changes with the liveness of nodes.
     pub armed: Arc<Armed>,
+    /// On which nodes each service has its backends.
+    pub carriers: AllCarriers,
     /// Indexes of nodes.
     nodes: BTreeMap<NodeName, u16>,
     /// Numbers of segments.
@@ -113,7 +116,8 @@ pub fn place(plan: &Plan, current: &Maps, local: &Local, previous: Option<Previo
         segments: BTreeMap::new(),
         without_room: BTreeMap::new(),
         left_out: BTreeMap::new(),
-        armed: Armed::default(),
+        armed: Arc::default(),
+        carriers: AllCarriers::new(),
     };
     placer.place_links();
     placer.place_nodes();
@@ -149,13 +153,15 @@ struct Placer<'a> {
     segments: BTreeMap<String, u16>,
     without_room: BTreeMap<Frontend, KernelReason>,
     left_out: BTreeMap<&'static str, usize>,
-    armed: Armed,
+    /// Nobody else has it while everything is placed; other endpoints change nothing in it.
+    armed: Arc<Armed>,
+    carriers: AllCarriers,
 }
 
 impl Placer<'_> {
     fn placed(self) -> Placed {
-        let Self { maps, without_room, left_out, armed, nodes, segments, .. } = self;
-        Placed { maps, without_room, left_out, armed: Arc::new(armed), nodes, segments }
+        let Self { maps, without_room, left_out, armed, carriers, nodes, segments, .. } = self;
+        Placed { maps, without_room, left_out, armed, carriers, nodes, segments }
     }
 
     /// How many of so many entries a map has room for; the rest is left out, and said.
@@ -239,7 +245,7 @@ impl Placer<'_> {
             };
             vips.insert((*address).into(), armed);
         }
-        self.armed.vips = Arc::new(vips);
+        Arc::make_mut(&mut self.armed).vips = vips;
     }
 
     /// What nodes claim VIPs in a segment as.

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -47,7 +46,7 @@ fn armed(vips: u8) -> Armed {
     for number in 0..vips {
         let entry = Vip { announced: 1, ..Vip::default() };
         let ranked = [(0, [leg(1), leg(2), leg(3)].into())].into();
-        Arc::make_mut(&mut armed.vips).insert(spot(number).0, ArmedVip { entry, ranked, tables: Few::new() });
+        armed.vips.insert(spot(number).0, ArmedVip { entry, ranked, tables: Few::new() });
     }
     let link = |number| ArmedLink { mac: mac(number), asks_from: None, arrivals: BTreeSet::new() };
     let segment = ArmedSegment {
@@ -182,9 +181,7 @@ fn announcements(said: &[(Duration, Say)]) -> usize {
 /// Node 2 ranks best.
 fn armed_first(vips: u8) -> Armed {
     let mut armed = armed(vips);
-    Arc::make_mut(&mut armed.vips)
-        .values_mut()
-        .for_each(|vip| vip.ranked = [(0, [leg(2), leg(1), leg(3)].into())].into());
+    armed.vips.values_mut().for_each(|vip| vip.ranked = [(0, [leg(2), leg(1), leg(3)].into())].into());
     armed
 }
 
@@ -245,9 +242,7 @@ fn what_a_node_uses_is_used_at_once() {
     // Heard before it was this node's to own.
     let mut node = Node::new(1);
     node.hear(mac(1));
-    Arc::make_mut(&mut node.armed.vips)
-        .values_mut()
-        .for_each(|vip| vip.ranked = [(0, [leg(2)].into())].into());
+    node.armed.vips.values_mut().for_each(|vip| vip.ranked = [(0, [leg(2)].into())].into());
     node.act();
     assert!(node.owns(spot(0)));
 }
@@ -264,9 +259,7 @@ fn a_takeover_waits_for_nothing_and_is_given_up_again_if_somebody_is_there() {
     // As long as it is not known whether node 1 lives, its address waits; a verdict ends that.
     let mut node = first(1);
     assert!(!node.owns(spot(0)));
-    Arc::make_mut(&mut node.armed.vips)
-        .values_mut()
-        .for_each(|vip| vip.ranked = [(0, [leg(1), leg(2)].into())].into());
+    node.armed.vips.values_mut().for_each(|vip| vip.ranked = [(0, [leg(1), leg(2)].into())].into());
     node.verdict(Condition::Silent);
     assert!(node.owns(spot(0)));
 }
@@ -514,7 +507,7 @@ fn sharing(ranked: [u8; 3]) -> Armed {
     let ranked = ranked.map(leg).to_vec();
     let mut armed = armed(1);
     armed.tables = vec![(0, Shares::new(&HashKey::expand([1; 4]), std::slice::from_ref(&ranked)))];
-    for vip in Arc::make_mut(&mut armed.vips).values_mut() {
+    for vip in armed.vips.values_mut() {
         vip.ranked = [(0, ranked.clone().into())].into();
         vip.tables = [(0, 0)].into();
     }
@@ -583,7 +576,7 @@ fn a_thousand_new_addresses_are_asked_for_within_the_budget() {
     for number in 0..1_000 {
         let entry = Vip { announced: 1, ..Vip::default() };
         let vip = ArmedVip { entry, ranked: [(0, [leg(2)].into())].into(), tables: Few::new() };
-        Arc::make_mut(&mut armed.vips).insert(Addr::from(Ipv4Addr::from_bits(0x0a00_0000 + number)), vip);
+        armed.vips.insert(Addr::from(Ipv4Addr::from_bits(0x0a00_0000 + number)), vip);
     }
     let begin = Instant::now();
     let (mut now, mut seconds) = (begin, BTreeMap::<u64, usize>::new());

@@ -37,7 +37,7 @@ fn armed(classes: &[&[u8]]) -> Armed {
         links: BTreeMap::new(),
     };
     Armed {
-        vips: BTreeMap::from([(Addr::default(), vip)]).into(),
+        vips: [(Addr::default(), vip)].into(),
         segments: [(0, segment)].into(),
         tables: vec![(0, shares)],
         ..Armed::default()

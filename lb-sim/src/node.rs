@@ -123,8 +123,7 @@ impl Node {
             legs: source.legs.iter().map(|leg| (*leg, NodeName(leg.to_string().into()))).collect(),
             links: [(1, ArmedLink { mac, asks_from: None, arrivals: [1].into() })].into(),
         };
-        let armed =
-            Armed { vips: source.vips.clone().into(), segments: [(0, segment)].into(), ..Armed::default() };
+        let armed = Armed { vips: source.vips.clone(), segments: [(0, segment)].into(), ..Armed::default() };
         let mut node = Self {
             number,
             liveness: Liveness::new(profile, seed, generation, now),

@@ -27,6 +27,7 @@ use lb_common::layout::Mac;
 use lb_core::{
     armed::Armed,
     claims::Report,
+    kept::AllCarriers,
     liveness::{Counts, Description, Leg, Profile, Standing},
     model::{GossipSecret, NodeName},
 };
@@ -55,6 +56,8 @@ pub struct Options {
 pub struct Orders {
     /// Entries that change with liveness.
     pub armed: Arc<Armed>,
+    /// On which nodes services have their backends.
+    pub carriers: AllCarriers,
     /// What nodes prove to each other that they belong together with; without it nobody is probed, and all are taken to be well.
     pub secret: Option<GossipSecret>,
     /// This node goes on purpose: others are to own, and it carries what it has.
@@ -66,13 +69,9 @@ pub struct Orders {
 impl Orders {
     /// Whether they are as others were, but for the nodes on which services have their backends: who owns what depends on all else.
     fn differ_in_carriers_alone(&self, others: &Self) -> bool {
-        let Self { armed, secret, is_leaving, description } = self;
-        let Armed { neighbours, vips, segments, tables, services: _ } = &**armed;
-        // Other VIPs that are equal are rare, and to find out that they are takes as long as what it would spare.
-        Arc::ptr_eq(vips, &others.armed.vips)
-            && *neighbours == others.armed.neighbours
-            && *segments == others.armed.segments
-            && *tables == others.armed.tables
+        let Self { armed, carriers: _, secret, is_leaving, description } = self;
+        // Others that are equal are rare, and to find out that they are takes as long as what it would spare.
+        Arc::ptr_eq(armed, &others.armed)
             && *secret == others.secret
             && *is_leaving == others.is_leaving
             && *description == others.description

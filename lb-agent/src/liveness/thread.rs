@@ -218,7 +218,7 @@ impl Thread {
         if self.obeyed > 0 && orders.differ_in_carriers_alone(&self.orders) {
             (self.orders, self.obeyed) = (orders, number);
             let standing = self.liveness.standing(Instant::now());
-            self.written.set_kept(&kept(&self.orders.armed, &standing));
+            self.written.set_kept(&kept(&self.orders.armed, &self.orders.carriers, &standing));
             self.report(standing);
             return;
         }
@@ -361,7 +361,7 @@ impl Thread {
         self.tell_clients(spread, now);
         self.announcer.run(Instant::now());
         // After all that is urgent, for there may be much of it.
-        self.written.set_kept(&kept(&self.orders.armed, &standing));
+        self.written.set_kept(&kept(&self.orders.armed, &self.orders.carriers, &standing));
         // Before the driver hears of it: it looks there.
         self.publish(now);
         self.report(standing);

@@ -522,6 +522,7 @@ impl Driver {
         }
         let orders = Orders {
             armed: Arc::clone(&placed.armed),
+            carriers: placed.carriers.clone(),
             secret: snapshot.gossip_secret.clone(),
             description: plan.description.clone(),
             is_leaving,

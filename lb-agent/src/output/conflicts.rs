@@ -196,7 +196,7 @@ fn is_zero(number: &u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
+    use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
     use lb_core::{
         armed::{ArmedLink, ArmedSegment, ArmedVip},
@@ -264,7 +264,7 @@ mod tests {
             links,
         };
         Armed {
-            vips: Arc::new(plan.vips.keys().map(|address| ((*address).into(), vip.clone())).collect()),
+            vips: plan.vips.keys().map(|address| ((*address).into(), vip.clone())).collect(),
             segments: [(3, segment)].into(),
             ..Armed::default()
         }

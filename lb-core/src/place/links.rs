@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use lb_common::layout::{Link, LinkKey, MAX_SEGMENTS, link_mode};
@@ -51,7 +52,7 @@ impl Placer<'_> {
             };
             let value = Link { segment, mac: link.mac.into(), mode, flags: 0 };
             self.maps.links.extend(link.arrivals().map(|ifindex| (key(ifindex, link), value)));
-            let armed = self.armed.segments.entry(segment).or_insert_with(|| {
+            let armed = Arc::make_mut(&mut self.armed).segments.entry(segment).or_insert_with(|| {
                 let has_leg = |(name, node): (&NodeName, &NodePlan)| {
                     Some((*node.addresses.get(&link.segment)?, name.clone()))
                 };

@@ -1,6 +1,6 @@
 //! Nodes, and where they are in each segment.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use lb_common::layout::{
     MAX_SEGMENTS, NO_NODE, NameKey, Neighbour, Peer, PeerKey, backend_state, name_kind, node_state, reach,
@@ -68,7 +68,9 @@ impl Placer<'_> {
                 pad: [0; 3],
             };
             let leg = planned.addresses.get(name).copied().filter(|_| !is_self);
-            self.armed.neighbours.insert((base + usize::from(segment)) as u32, ArmedNeighbour { entry, leg });
+            Arc::make_mut(&mut self.armed)
+                .neighbours
+                .insert((base + usize::from(segment)) as u32, ArmedNeighbour { entry, leg });
             if !is_self {
                 self.maps
                     .peers
@@ -94,7 +96,9 @@ impl Placer<'_> {
             // Whether it has died is for its verdict to say.
             let state = if entry.state == node_state::GONE { node_state::SUSPECT } else { entry.state };
             let entry = Neighbour { state, ..entry };
-            self.armed.neighbours.insert(place, ArmedNeighbour { entry, leg: Some(*leg) });
+            Arc::make_mut(&mut self.armed)
+                .neighbours
+                .insert(place, ArmedNeighbour { entry, leg: Some(*leg) });
             let was_there =
                 |(key, peer): &(&PeerKey, &Peer)| key.segment == segment && peer.node == u32::from(index);
             for (key, peer) in self.current.peers.iter().filter(was_there) {

@@ -32,6 +32,20 @@ impl Used {
         Some(free.start)
     }
 
+    /// Backends that are in no block.
+    pub(super) fn outside_blocks<'a>(&self, backends: &'a [Backend]) -> impl Iterator<Item = &'a [Backend]> {
+        let mut blocks = self.blocks.clone();
+        blocks.sort_unstable_by_key(|block| block.start);
+        let end = backends.len() as u32;
+        blocks.push(end..end);
+        let mut begin = 0;
+        blocks.into_iter().filter_map(move |block| {
+            let gap = begin as usize..block.start as usize;
+            begin = begin.max(block.end);
+            backends.get(gap)
+        })
+    }
+
     /// A run of free places among the backends.
     pub(super) fn block(&mut self, backends: &[Backend], length: u32) -> Option<Range<u32>> {
         let mut taken = self.blocks.clone();

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     ops::Range,
+    sync::Arc,
 };
 
 use lb_common::layout::{
@@ -57,8 +58,8 @@ impl Placer<'_> {
     /// On which nodes each service has its backends.
     pub(super) fn place_carriers(&mut self) {
         let services = self.maps.services.iter().filter(|(_, service)| service.table_length > 0);
-        self.armed.services = services
-            .map(|(key, service)| (*key, carriers(&self.maps.backends, block_of(service)).into()))
+        self.carriers = services
+            .map(|(key, service)| (*key, Arc::new(carriers(&self.maps.backends, block_of(service)))))
             .collect();
     }
 

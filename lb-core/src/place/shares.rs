@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use lb_common::layout::{Addr, vip_flags};
 
 use super::Placer;
-use crate::{liveness::Leg, ownership::Ranking, spread::Shares};
+use crate::{armed::Armed, liveness::Leg, ownership::Ranking, spread::Shares};
 
 /// Legs of those that may own, the best class first.
 type Classes = Vec<Vec<Leg>>;
@@ -22,11 +22,10 @@ impl Placer<'_> {
         let mut room = self.room("SPREAD", self.local.sizes.spread, count);
         let mut known: BTreeMap<(u16, Classes), usize> = BTreeMap::new();
         for (vip, segments) in wanted {
-            let vips = Arc::make_mut(&mut self.armed.vips);
+            let Armed { vips, tables, .. } = Arc::make_mut(&mut self.armed);
             let Some(armed) = vips.get_mut(&vip).filter(|_| segments.len() <= room) else { continue };
             room -= segments.len();
             armed.entry.flags |= vip_flags::SPREAD;
-            let tables = &mut self.armed.tables;
             let table = |(segment, classes)| {
                 let table = known.entry((segment, classes)).or_insert_with_key(|(segment, classes)| {
                     tables.push((*segment, Shares::new(&self.maps.config.row_key, classes)));

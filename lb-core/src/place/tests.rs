@@ -119,12 +119,11 @@ fn it_is_known_on_which_nodes_a_service_has_its_backends() {
         });
         *endpoints = judged.collect();
     }
-    let Placed { maps, armed, .. } = placed(&some, &Maps::empty(&local(0).sizes), 0);
+    let Placed { maps, carriers, .. } = placed(&some, &Maps::empty(&local(0).sizes), 0);
     let pods = |places: &[u32]| -> BTreeSet<IpAddr> {
         places.iter().map(|place| maps.backends[*place as usize].address.to_ip()).collect()
     };
-    let carriers: Vec<_> = armed
-        .services
+    let carriers: Vec<_> = carriers
         .values()
         .flat_map(|carriers| &**carriers)
         .map(|(node, places)| (*node, pods(places)))

@@ -3,7 +3,7 @@
 //! It comes to what [`place`](super::place()) comes to for the same plan, but for `LOCAL_PORTS`, where what is gone stays until everything
 //! is placed anew.
 
-use std::{collections::BTreeSet, mem, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, mem, ops::Range};
 
 use lb_common::layout::{Backend, LocalPort, LocalPortKey, backend_state};
 
@@ -29,7 +29,8 @@ impl Placed {
             segments: mem::take(&mut self.segments),
             without_room: mem::take(&mut self.without_room),
             left_out: mem::take(&mut self.left_out),
-            armed: Arc::unwrap_or_clone(mem::take(&mut self.armed)),
+            armed: mem::take(&mut self.armed),
+            carriers: mem::take(&mut self.carriers),
         };
         let ops = placer.update(frontends);
         *self = placer.placed();
@@ -89,9 +90,9 @@ impl Placer<'_> {
         self.maps.services.insert(key, service);
         ops.services.extend((service != known).then_some(Op::SetService(key, service)));
         if service.table_length > 0 {
-            self.armed.services.insert(key, carriers(&self.maps.backends, new).into());
+            self.carriers.insert(key, carriers(&self.maps.backends, new).into());
         } else {
-            self.armed.services.remove(&key);
+            self.carriers.remove(&key);
         }
         Some(())
     }
@@ -102,12 +103,11 @@ impl Placer<'_> {
         let lives = |b: &&Backend| matches!(b.state, backend_state::READY | backend_state::DRAINING);
         let now: BTreeSet<_> = self.plan.services[frontend].endpoints.keys().map(identity).collect();
         let were_there = before.iter().filter(lives).map(|backend| (backend.address, backend.port));
-        let going: BTreeSet<_> = were_there.filter(|backend| !now.contains(backend)).collect();
-        let is_in_block = |place: u32| used.blocks.iter().any(|block| block.contains(&place));
+        let going: Vec<_> = were_there.filter(|backend| !now.contains(backend)).collect();
+        let is_going =
+            |backend: &Backend| lives(&backend) && going.contains(&(backend.address, backend.port));
         !going.is_empty()
-            && (0..).zip(&self.maps.backends).any(|(place, backend)| {
-                lives(&backend) && going.contains(&(backend.address, backend.port)) && !is_in_block(place)
-            })
+            && used.outside_blocks(&self.maps.backends).any(|backends| backends.iter().any(is_going))
     }
 
     fn backends(&self, block: &Range<u32>) -> &[Backend] {

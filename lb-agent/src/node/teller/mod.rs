@@ -13,6 +13,7 @@ use std::{
 };
 
 use lb_core::model::NodeName;
+use rustix::process::nice;
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, MissedTickBehavior, interval_at, sleep_until},
@@ -98,6 +99,8 @@ const PORTS_RATIO: u32 = 20;
 const AGAIN: Duration = Duration::from_secs(10);
 /// What a pass and its words took is given back after so long without another.
 const TIDY: Duration = Duration::from_secs(2);
+/// The thread's share of a CPU that others want too: about a tenth of theirs.
+const NICE: i32 = 10;
 /// How nodes are seen is written anew.
 const MEMBERS: Duration = Duration::from_secs(5);
 
@@ -112,7 +115,10 @@ impl Teller {
         let inbox = Arc::new(Inbox::default());
         let (started, is_started) = oneshot::channel();
         let of_thread = Arc::clone(&inbox);
-        let run = move || runtime.block_on(run(options, of_thread, started));
+        let run = move || {
+            step_back();
+            runtime.block_on(run(options, of_thread, started))
+        };
         let thread =
             std::thread::Builder::new().name("teller".to_owned()).spawn(run).map_err(Error::Start)?;
         is_started.await.map_err(|_| Error::Ended)??;
@@ -222,6 +228,14 @@ async fn run(
         }
     }
     due.map_or(Ok(()), |(_, extent)| speech.say(extent))
+}
+
+/// Where there are too few CPUs, who follows changes goes first: a status of thousands of Services takes a while to write.
+fn step_back() {
+    // Of this thread alone (kernel: `setpriority` knows threads, not processes).
+    if let Err(error) = nice(NICE) {
+        tracing::debug!(%error, "the thread that writes status has the priority of all others");
+    }
 }
 
 async fn written(options: &Options) -> Result<Option<Written>, Error> {

@@ -130,7 +130,7 @@ proptest! {
                                 prop_assert!(maps.rows_of(&now) == expected.rows_of(service), "other rows");
                                 prop_assert_eq!((now.id, now.flags), (service.id, service.flags));
                             }
-                            prop_assert_eq!(&placed.armed.services, &anew.armed.services);
+                            prop_assert!(placed.carriers == anew.carriers && placed.armed == anew.armed);
                             prop_assert!(placed.maps.services == maps.services && placed.maps.backends == maps.backends);
                             Some((snapshot, plan, placed))
                         }
