@@ -7,7 +7,7 @@ pub mod controller;
 pub mod dataplane;
 pub mod liveness;
 pub mod logind;
-mod memory;
+pub mod memory;
 pub mod metrics;
 pub mod migrate;
 pub mod network;

@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lb_agent::{
     commands::{self, Flow, Known, ProtocolName},
     dataplane::{self, Tables},
+    memory::Allocator,
     network::{self, Netlink},
 };
 use lb_common::layout::FlowLine;
@@ -25,6 +26,9 @@ use lb_core::host::HostMaps;
 
 use installation::{MigrateArguments, ObjectsArguments};
 use roles::{ControllerArguments, NodeArguments, OUTPUT};
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 /// A load balancer for Kubernetes on one's own machines.
 #[derive(Parser)]

@@ -95,6 +95,9 @@ struct Mail {
 const PORTS: Duration = Duration::from_millis(500);
 /// Where it takes long to say it, later: so many times what that takes.
 const PORTS_RATIO: u32 = 20;
+/// After everything has been said nothing is for so many times what that took: with thousands of Services that is a good part of a second
+/// of a CPU, and while VIPs are announced there is something new all the time.
+const REST_RATIO: u32 = 4;
 /// What could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 /// What a pass and its words took is given back after so long without another.
@@ -187,7 +190,6 @@ async fn run(
     let mut members = interval_at(Instant::now() + MEMBERS, MEMBERS);
     members.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due: Option<(Instant, Extent)> = None;
-    // It is spoken half of the time at most.
     let (mut rested, mut last) = (Instant::now(), Duration::ZERO);
     let mut tidy: Option<Instant> = None;
     loop {
@@ -224,7 +226,7 @@ async fn run(
                 tidy = Some(Instant::now() + TIDY);
             }
             last = begin.elapsed();
-            rested = Instant::now() + last;
+            rested = Instant::now() + last * REST_RATIO;
         }
     }
     due.map_or(Ok(()), |(_, extent)| speech.say(extent))
