@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use lb_agent::{
+    cluster::OwnPod,
     controller, dataplane,
     metrics::Listen,
     network::{self, Netlink},
@@ -41,6 +42,24 @@ pub struct ClusterArguments {
     pub kubeconfig: Option<String>,
 }
 
+/// In which pod it runs: what only this one writes goes with it.
+#[derive(Args)]
+struct PodArguments {
+    /// Name of the pod in which this runs; with its UID, what only this one writes (ServiceL2Status, ConfigurationState) is deleted when
+    /// the pod is.
+    #[arg(long, env = "METALLB_POD_NAME", value_name = "NAME")]
+    pod_name: Option<String>,
+    /// Its UID.
+    #[arg(long, env = "MAGNETITE_POD_UID", value_name = "UID")]
+    pod_uid: Option<String>,
+}
+
+impl PodArguments {
+    fn own(&self) -> Option<OwnPod> {
+        Some(OwnPod { name: self.pod_name.clone()?, uid: self.pod_uid.clone()? })
+    }
+}
+
 /// What both roles are told.
 #[derive(Args)]
 pub struct RoleArguments {
@@ -49,6 +68,8 @@ pub struct RoleArguments {
     source: Source,
     #[command(flatten)]
     cluster: ClusterArguments,
+    #[command(flatten)]
+    pod: PodArguments,
     /// The loadBalancerClass of the Services that are served; without it those that have none.
     #[arg(long, value_name = "CLASS")]
     lb_class: Option<String>,
@@ -266,6 +287,7 @@ pub fn control(arguments: &ControllerArguments, ignored: &[String]) -> Result<()
             let options = controller::ClusterOptions {
                 kubeconfig: role.cluster.kubeconfig.clone(),
                 namespace: role.cluster.namespace.clone(),
+                pod: role.pod.own(),
                 rest,
                 pool_edit,
                 reading: role.reading(false),
@@ -310,6 +332,7 @@ pub fn serve(arguments: &NodeArguments, ignored: &[String]) -> Result<()> {
     let options = node::Options {
         feed,
         node,
+        pod: role.pod.own(),
         pin_dir: arguments.pins.pin_dir.clone(),
         output: arguments.output.clone().unwrap_or(OUTPUT.into()),
         state: arguments.state.clone(),

@@ -14,10 +14,11 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client,
-    api::ListParams,
+    api::{DeleteParams, ListParams},
     core::NamespaceResourceScope,
     runtime::wait::{Condition, await_condition},
 };
+use lb_api::crd::{ConfigurationState, ServiceL2Status};
 use libtest_mimic::{Arguments, Failed, Trial};
 use magnetite_tests::{
     api_server::apply,
@@ -49,10 +50,11 @@ fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let cannot_run = missing();
-    let tests: [(&str, Test); 4] = [
+    let tests: [(&str, Test); 5] = [
         ("pods_of_the_manifests_become_ready", pods_of_the_manifests_become_ready),
         ("a_service_is_reached_from_outside_from_a_pod_and_from_a_node", a_service_is_reached),
         ("pods_are_refused_nothing_and_keep_their_limits", pods_are_refused_nothing_and_keep_their_limits),
+        ("what_a_pod_alone_says_goes_with_it", what_a_pod_alone_says_goes_with_it),
         ("a_node_that_is_killed_is_replaced", a_node_that_is_killed_is_replaced),
     ];
     let shared = Arc::new(Mutex::new(Shared::default()));
@@ -298,6 +300,57 @@ fn pods_are_refused_nothing_and_keep_their_limits(cluster: &mut Cluster) -> Resu
         }
         Ok(())
     })
+}
+
+/// It is owned by the pod, by which Kubernetes deletes it; the next pod takes over what is still said.
+fn what_a_pod_alone_says_goes_with_it(cluster: &mut Cluster) -> Result<()> {
+    install(cluster)?;
+    deploy(cluster)?;
+    let node = cluster.nodes[0].name.clone();
+    cluster.api.with_client(|client| async move {
+        let state = format!("speaker-{node}");
+        let speaker = speaker_on(&client, &node).await?;
+        said_by(&client, &state, speaker.clone()).await?;
+        Api::<Pod>::namespaced(client.clone(), SYSTEM).delete(&speaker.0, &DeleteParams::default()).await?;
+        let begin = Instant::now();
+        let next = loop {
+            match speaker_on(&client, &node).await {
+                Ok(next) if next != speaker => break next,
+                _ if begin.elapsed() > PATIENCE => bail!("no other pod serves {node}"),
+                Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        };
+        said_by(&client, &state, next).await?;
+        let statuses: Api<ServiceL2Status> = Api::namespaced(client.clone(), SYSTEM);
+        for status in statuses.list(&ListParams::default()).await? {
+            let said_on = status.status.and_then(|status| status.node).unwrap_or_default();
+            let speaker = speaker_on(&client, &said_on).await?;
+            let owners = status.metadata.owner_references.unwrap_or_default();
+            ensure!(
+                owners.iter().any(|owner| owner.uid == speaker.1),
+                "{said_on}: {owners:?}, not {speaker:?}"
+            );
+        }
+        Ok(())
+    })
+}
+
+/// Name and UID of the pod that serves a node.
+async fn speaker_on(client: &Client, node: &str) -> Result<(String, String)> {
+    let speakers = ListParams::default().labels("component=speaker").fields(&format!("spec.nodeName={node}"));
+    let pods = Api::<Pod>::namespaced(client.clone(), SYSTEM).list(&speakers).await?;
+    let metadata = pods.items.into_iter().map(|pod| pod.metadata).next();
+    let metadata = metadata.with_context(|| format!("no pod serves {node}"))?;
+    Ok((metadata.name.context("a name")?, metadata.uid.context("a UID")?))
+}
+
+/// Waits until an object goes with that pod.
+async fn said_by(client: &Client, state: &str, (pod, uid): (String, String)) -> Result<()> {
+    let is_owned = move |state: Option<&ConfigurationState>| {
+        let owners = state.and_then(|state| state.metadata.owner_references.as_deref()).unwrap_or_default();
+        owners.iter().map(|owner| &*owner.uid).eq([&*uid])
+    };
+    wait(client, SYSTEM, state, is_owned).await.map(drop).with_context(|| format!("by {pod}"))
 }
 
 fn a_node_that_is_killed_is_replaced(cluster: &mut Cluster) -> Result<()> {

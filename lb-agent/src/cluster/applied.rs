@@ -174,6 +174,32 @@ impl Applied {
         self.recheck
     }
 
+    /// What is wanted at present.
+    pub fn wanted(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.entries.iter().filter(|(_, entry)| entry.wanted.is_some()).map(|(key, _)| key)
+    }
+
+    /// These were not there when it was looked for them: what was written well before that has been deleted. What they are to say is known
+    /// when everything is wanted the next time, which is to be at once.
+    pub fn handle_gone<'a>(
+        &mut self,
+        keys: impl IntoIterator<Item = &'a ObjectKey>,
+        looked: Instant,
+        now: Instant,
+    ) {
+        for key in keys {
+            let is_old = |entry: &&Entry| {
+                matches!(entry.done, Done::Written(_))
+                    && entry.attempt == Attempt::None
+                    && entry.written_at.is_some_and(|at| at + ECHO <= looked)
+            };
+            if self.entries.get(key).filter(is_old).is_some() {
+                self.entries.remove(key);
+                self.recheck = Some(now);
+            }
+        }
+    }
+
     /// Objects of ours that were there before.
     pub fn handle_found(&mut self, keys: impl IntoIterator<Item = ObjectKey>) {
         for key in keys {
@@ -405,6 +431,24 @@ mod tests {
         assert_eq!(look(Some(2), later + ECHO), (0, None), "it does not help");
         assert_eq!(look(None, later + ECHO), (0, None));
         assert_eq!(look(Some(2), later + ECHO), (1, None));
+    }
+
+    #[test]
+    fn what_somebody_has_deleted_is_written_again_when_it_is_wanted_the_next_time() {
+        let (mut applied, now) = (Applied::default(), Instant::now());
+        let state = || document("ConfigurationState", "a");
+        applied.handle_wanted(vec![state()], |_| There::default(), now);
+        assert_eq!(written(&mut applied, now), ["a"]);
+        let key = state().key;
+        assert_eq!(applied.wanted().collect::<Vec<_>>(), [&key]);
+        // Whoever has looked just then may not have seen it.
+        applied.handle_gone([&key], now, now);
+        assert_eq!(applied.recheck(), None);
+        let later = now + ECHO;
+        applied.handle_gone([&key], later, later);
+        assert_eq!(applied.recheck(), Some(later));
+        applied.handle_wanted(vec![state()], |_| There::default(), later);
+        assert_eq!((written(&mut applied, later), applied.recheck()), (vec!["a".to_owned()], None));
     }
 
     #[test]

@@ -83,14 +83,13 @@ const OF_NODE: [Kind; 3] = [
     only("Secret", "secrets", "memberlist"),
 ];
 
+/// How an agent finds its configuration.
+pub(super) const CONFIGURATION_STATE: Kind =
+    kind(METALLB, "v1beta1", "ConfigurationState", "configurationstates", Scope::Own);
+
 /// What is written.
-const WRITTEN: [Kind; 5] = [
-    SERVICE,
-    POOL,
-    kind("", "v1", "Event", "events", Scope::Namespaced),
-    kind(METALLB, "v1beta1", "ConfigurationState", "configurationstates", Scope::Own),
-    L2_STATUS,
-];
+const WRITTEN: [Kind; 5] =
+    [SERVICE, POOL, kind("", "v1", "Event", "events", Scope::Namespaced), CONFIGURATION_STATE, L2_STATUS];
 
 /// What the two roles read together, each kind once.
 pub(super) fn of_both() -> impl Iterator<Item = Kind> {

@@ -16,7 +16,7 @@ pub use applied::There;
 pub use leadership::Leadership;
 pub use once::{ReadError, installation, objects};
 pub use watched::Watched;
-pub use written::Written;
+pub use written::{OwnPod, Written};
 
 /// What can go wrong at the start.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,9 @@
 //! Objects that are written to a cluster: only what differs from what was written last, each for itself.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use backon::Retryable;
 use kube::{
@@ -14,7 +17,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     applied::{Applied, There, Wanted, Write, pauses},
-    kinds::{Kind, L2_STATUS, Scope},
+    kinds::{CONFIGURATION_STATE, Kind, L2_STATUS, Scope},
 };
 use crate::{chain::chain, output::Document};
 
@@ -22,6 +25,18 @@ use crate::{chain::chain, output::Document};
 const AT_ONCE: usize = 32;
 /// A write that takes longer has failed: one that hangs must not keep others waiting for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What is written and not watched is looked for so often, in case that somebody has deleted it.
+const LOOK: Duration = Duration::from_secs(300);
+
+/// The pod that an agent runs in. What the agent alone writes goes when its pod does, as with MetalLB
+/// (`internal/k8s/controllers/layer2_status_controller.go`): of a node that is gone nobody else would take it away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnPod {
+    /// Its name, in our own namespace.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
 
 /// What is written, and what has been. Writes go on while nobody looks; [`Self::progress`] is to be awaited, and [`Self::start`] called after
 /// it.
@@ -29,14 +44,20 @@ pub struct Written {
     client: Client,
     manager: &'static str,
     namespace: String,
+    pod: Option<OwnPod>,
+    /// Of which node this writes, if of one.
+    node: Option<String>,
     applied: Applied,
     under_way: JoinSet<Outcome>,
+    look_at: Instant,
 }
 
 enum Outcome {
     Written(Write, Result<(), Error>),
     /// Objects of an earlier process.
     Found(Vec<ObjectKey>),
+    /// It was looked at that moment for these, and some are gone.
+    Looked(Instant, Vec<ObjectKey>),
 }
 
 /// Why something was not written.
@@ -49,21 +70,32 @@ enum Error {
 }
 
 impl Written {
-    /// Nothing yet; `manager` is who the API server takes for the owner of the fields (server-side apply), `namespace` our own.
-    pub fn new(client: Client, manager: &'static str, namespace: &str) -> Self {
+    /// Nothing yet; `manager` is who the API server takes for the owner of the fields (server-side apply), `namespace` our own, and `pod`
+    /// the one in which this runs, if it is one.
+    pub fn new(client: Client, manager: &'static str, namespace: &str, pod: Option<OwnPod>) -> Self {
         Self {
             client,
             manager,
             namespace: namespace.to_owned(),
+            pod,
+            node: None,
             applied: Applied::default(),
             under_way: JoinSet::new(),
+            look_at: Instant::now() + LOOK,
         }
     }
 
     /// What a node writes: it also deletes what an earlier agent of it has left in our own namespace.
-    pub fn of_node(client: Client, manager: &'static str, namespace: &str, node: &str) -> Self {
-        let mut written = Self::new(client.clone(), manager, namespace);
+    pub fn of_node(
+        client: Client,
+        manager: &'static str,
+        namespace: &str,
+        pod: Option<OwnPod>,
+        node: &str,
+    ) -> Self {
+        let mut written = Self::new(client.clone(), manager, namespace, pod);
         let (namespace, node) = (namespace.to_owned(), node.to_owned());
+        written.node = Some(node.clone());
         written.under_way.spawn(async move { Outcome::Found(earlier(&client, &namespace, &node).await) });
         written
     }
@@ -75,7 +107,7 @@ impl Written {
         there: impl Fn(&ObjectKey, &ObjectKey) -> There,
     ) {
         let documents = documents.into_iter().map(|mut document| {
-            move_home(&mut document, &self.namespace);
+            move_home(&mut document, &self.namespace, self.pod.as_ref());
             document
         });
         let there = |document: &Document| there(&document.key, &subject(document));
@@ -116,6 +148,7 @@ impl Written {
         tokio::select! {
             Some(outcome) = self.under_way.join_next() => self.take(outcome),
             () = until(again) => {}
+            () = until(Some(self.look_at)) => self.look(),
         }
         // What else has come to its end by now.
         while let Some(outcome) = self.under_way.try_join_next() {
@@ -123,11 +156,27 @@ impl Written {
         }
     }
 
+    /// Looks whether somebody has deleted what was written.
+    fn look(&mut self) {
+        self.look_at = Instant::now() + LOOK;
+        let wanted: Vec<ObjectKey> = self.applied.wanted().filter(|key| is_owned(key)).cloned().collect();
+        if wanted.is_empty() {
+            return;
+        }
+        let (client, namespace, node) = (self.client.clone(), self.namespace.clone(), self.node.clone());
+        let now = Instant::now();
+        self.under_way.spawn(async move {
+            let gone = gone(&client, &namespace, node.as_deref(), wanted);
+            Outcome::Looked(now, timeout(PATIENCE, gone).await.unwrap_or_default())
+        });
+    }
+
     fn take(&mut self, outcome: Result<Outcome, tokio::task::JoinError>) {
         // Tasks neither panic nor are aborted before this is dropped.
         let Ok(outcome) = outcome else { return };
         match outcome {
             Outcome::Found(keys) => self.applied.handle_found(keys),
+            Outcome::Looked(at, gone) => self.applied.handle_gone(&gone, at, Instant::now()),
             Outcome::Written(write, Ok(())) => self.applied.handle_done(write, Instant::now()),
             Outcome::Written(write, Err(error)) => {
                 let object = write.key().clone();
@@ -136,6 +185,41 @@ impl Written {
             }
         }
     }
+}
+
+/// Those that say of which node they are.
+fn of_node(node: &str) -> ListParams {
+    ListParams::default().labels(&format!("metallb.io/node={node}"))
+}
+
+/// Those of these objects that are not there; none if that cannot be said.
+async fn gone(
+    client: &Client,
+    namespace: &str,
+    node: Option<&str>,
+    wanted: Vec<ObjectKey>,
+) -> Vec<ObjectKey> {
+    let mut gone = Vec::new();
+    for kind in OWNED {
+        let of_kind = |key: &&ObjectKey| key.kind == kind.kind;
+        let Some(first) = wanted.iter().find(of_kind) else { continue };
+        let ours = match node.filter(|_| kind == L2_STATUS) {
+            Some(node) => of_node(node),
+            // There is one of each agent.
+            None => ListParams::default().fields(&format!("metadata.name={}", first.name)),
+        };
+        // From what the API server has at hand: it is a look now and then, of all nodes.
+        let list = ours.match_any();
+        let there: BTreeSet<String> = match kind.read(client.clone(), namespace).list_metadata(&list).await {
+            Ok(list) => list.items.into_iter().filter_map(|object| object.metadata.name).collect(),
+            Err(error) => {
+                tracing::debug!(error = chain(&error), kind = kind.kind, "not known whether all is there");
+                continue;
+            }
+        };
+        gone.extend(wanted.iter().filter(of_kind).filter(|key| !there.contains(&key.name)).cloned());
+    }
+    gone
 }
 
 async fn until(at: Option<Instant>) {
@@ -148,7 +232,7 @@ async fn until(at: Option<Instant>) {
 /// `ServiceL2Status` objects that an earlier agent of a node has left.
 async fn earlier(client: &Client, namespace: &str, node: &str) -> Vec<ObjectKey> {
     let api = L2_STATUS.read(client.clone(), namespace);
-    let ours = ListParams::default().labels(&format!("metallb.io/node={node}"));
+    let ours = of_node(node);
     let list = || async { api.list_metadata(&ours).await };
     let said = |error: &kube::Error, _| {
         tracing::debug!(error = chain(error), "what an earlier agent has left is not known yet");
@@ -162,13 +246,24 @@ async fn earlier(client: &Client, namespace: &str, node: &str) -> Vec<ObjectKey>
     found.filter_map(key).collect()
 }
 
-/// What belongs to no Service stands in our own namespace, whatever that is called.
-fn move_home(document: &mut Document, namespace: &str) {
+/// What belongs to no Service stands in our own namespace, whatever that is called, and goes with our pod if nobody else writes it.
+fn move_home(document: &mut Document, namespace: &str, pod: Option<&OwnPod>) {
     let is_ours = Kind::written(&document.key.kind).is_some_and(|kind| kind.scope == Scope::Own);
     if is_ours && document.key.namespace != namespace {
         namespace.clone_into(&mut document.key.namespace);
         document.value["metadata"]["namespace"] = namespace.into();
     }
+    if let Some(OwnPod { name, uid }) = pod.filter(|_| is_owned(&document.key)) {
+        document.value["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}]);
+    }
+}
+
+/// Kinds of which each agent has objects of its own.
+const OWNED: [Kind; 2] = [CONFIGURATION_STATE, L2_STATUS];
+
+fn is_owned(key: &ObjectKey) -> bool {
+    OWNED.iter().any(|kind| kind.kind == key.kind)
 }
 
 /// What a document is about: the object itself, or of an event the one that it tells of.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     chain::chain,
-    cluster::{self, Leadership, There, Watched, Written},
+    cluster::{self, Leadership, OwnPod, There, Watched, Written},
     memory::give_back,
     metrics::{self, ControllerFacts, ControllerMetrics, Listen},
 };
@@ -34,6 +34,8 @@ pub struct ClusterOptions {
     pub kubeconfig: Option<String>,
     /// Our own namespace: where MetalLB's objects stand.
     pub namespace: String,
+    /// The pod in which this runs, if it is one.
+    pub pod: Option<OwnPod>,
     /// How long an address that was given up rests before another Service gets it.
     pub rest: Duration,
     /// What becomes of addresses that pools do not give any more.
@@ -162,11 +164,12 @@ async fn control(
         let is_new = acting.is_none();
         let Acting { decider, written, rested, .. } = acting.get_or_insert_with(|| Acting {
             decider: Decider::new(Memory::default(), Allocator::new(options.rest, options.pool_edit), None),
-            written: Written::new(client.clone(), MANAGER, &options.namespace),
+            written: Written::new(client.clone(), MANAGER, &options.namespace, options.pod.clone()),
             rested: Instant::now(),
             _secret: [secret::keep(client.clone(), options.namespace.clone())].into_iter().collect(),
         });
         let begin = Instant::now();
+        look_at = [look_at, written.recheck()].into_iter().flatten().min();
         // Meanwhile what was decided is written.
         look_at = look_at.map(|at| at.max(*rested));
         if is_new || look_at.is_some_and(|at| at <= begin) {

@@ -38,6 +38,7 @@ use super::{
 };
 use crate::{
     chain::chain,
+    cluster::OwnPod,
     commands,
     dataplane::{self, Dataplane, EgressMode},
     liveness::{self, Orders},
@@ -55,6 +56,8 @@ pub struct Options {
     pub feed: FeedOptions,
     /// This node.
     pub node: NodeName,
+    /// The pod in which this runs, if it is one.
+    pub pod: Option<OwnPod>,
     /// Where programs and maps are pinned.
     pub pin_dir: PathBuf,
     /// Where status is written.
@@ -324,6 +327,7 @@ impl Driver {
             Source::Kube => Some(Target {
                 kubeconfig: options.feed.kubeconfig.clone(),
                 namespace: options.feed.namespace.clone(),
+                pod: options.pod.clone(),
             }),
             Source::File(_) => None,
         };

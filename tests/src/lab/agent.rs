@@ -47,10 +47,6 @@ pub struct Node {
 /// What `manifests/` gives an agent.
 const CAPABILITIES: &str = "+bpf,+net_admin,+net_raw,+perfmon";
 
-/// So that glibc gives back what it needs no more: what was freed counts against a pod's limit.
-pub(super) const ALLOCATOR: [(&str, &str); 3] =
-    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
-
 /// In each node's own namespace.
 const METRICS: &str = "127.0.0.1:9120";
 
@@ -130,7 +126,7 @@ impl Node {
             .arg("--state")
             .arg(&self.state)
             .args(["--metrics-bind", METRICS]);
-        command.args(&self.arguments).envs(ALLOCATOR).env("NO_COLOR", "1");
+        command.args(&self.arguments).env("NO_COLOR", "1");
         Ok(command)
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::agent::{ALLOCATOR, agent_program};
+use super::agent::agent_program;
 use crate::api_server::ApiServer;
 
 /// A controller, as long as it is needed.
@@ -33,7 +33,7 @@ impl Controller {
     pub fn start_with(api: &ApiServer, kubeconfig: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log_path(api))?;
         let mut command = Command::new(agent_program()?);
-        command.args(["controller", "--kubeconfig"]).arg(kubeconfig).envs(ALLOCATOR).env("NO_COLOR", "1");
+        command.args(["controller", "--kubeconfig"]).arg(kubeconfig).env("NO_COLOR", "1");
         command.stdin(Stdio::null()).stderr(file.try_clone()?).stdout(file);
         let child = api.namespace.run(|| command.spawn().context("starting the controller"))?;
         Ok(Self(child))

@@ -25,7 +25,7 @@ use speech::Speech;
 
 use crate::{
     chain::chain,
-    cluster::{self, Written},
+    cluster::{self, OwnPod, Written},
     liveness::Snapshots,
     memory::give_back,
     metrics::Metrics,
@@ -54,6 +54,8 @@ pub(super) struct Target {
     pub kubeconfig: Option<String>,
     /// Our own namespace.
     pub namespace: String,
+    /// The pod in which this runs, if it is one.
+    pub pod: Option<OwnPod>,
 }
 
 /// The thread, as long as it is held. What was told before it ends is said.
@@ -211,7 +213,14 @@ async fn run(
             _ = members.tick() => {
                 said("how nodes are seen", speech.say_members());
             }
-            () = speech.progress() => speech.start(),
+            () = speech.progress() => {
+                speech.start();
+                // Somebody has deleted what was written.
+                if let Some(at) = speech.recheck() {
+                    let at = at.into();
+                    due = Some(due.map_or((at, Extent::All), |(before, _)| (before.min(at), Extent::All)));
+                }
+            }
             () = until(due.map(|(at, _)| at)) => {}
             () = until(tidy) => {
                 tidy = None;
@@ -241,9 +250,9 @@ fn step_back() {
 }
 
 async fn written(options: &Options) -> Result<Option<Written>, Error> {
-    let Some(Target { kubeconfig, namespace }) = &options.cluster else { return Ok(None) };
+    let Some(Target { kubeconfig, namespace, pod }) = &options.cluster else { return Ok(None) };
     let client = cluster::connect(kubeconfig.as_deref()).await?;
-    Ok(Some(Written::of_node(client, speech::MANAGER, namespace, &options.node.0)))
+    Ok(Some(Written::of_node(client, speech::MANAGER, namespace, pod.clone(), &options.node.0)))
 }
 
 /// Whether it was.

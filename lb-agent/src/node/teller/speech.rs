@@ -73,6 +73,11 @@ impl Speech {
         }
     }
 
+    /// When everything is to be said anew in the cluster, where something is not there that was written.
+    pub fn recheck(&self) -> Option<time::Instant> {
+        self.written.as_ref().and_then(Written::recheck)
+    }
+
     /// Begins to write in the cluster what is to be written.
     pub fn start(&mut self) {
         if let Some(written) = &mut self.written {
