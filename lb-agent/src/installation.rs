@@ -77,12 +77,13 @@ pub fn validate(arguments: ObjectsArguments) -> Result<ExitCode> {
     let is_named = arguments.files.is_some() || arguments.source.is_some();
     let objects = if is_named { arguments.read()? } else { standard_input()? };
     let problems = match objects {
-        Objects::Files(files) => commands::validate(&files),
+        Objects::Files(files) => commands::validate(&files, &arguments.cluster.namespace),
         Objects::Cluster => {
             let ClusterArguments { namespace, kubeconfig } = arguments.cluster;
             runtime()?.block_on(async {
                 let client = cluster::connect(kubeconfig.as_deref()).await?;
-                anyhow::Ok(commands::validate_objects(cluster::objects(&client, &namespace).await?))
+                let objects = cluster::objects(&client, &namespace).await?;
+                anyhow::Ok(commands::validate_objects(objects, &namespace))
             })?
         }
     };

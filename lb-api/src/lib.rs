@@ -26,5 +26,7 @@ pub use decode::{Decoded, Reading, decode, objects};
 pub use memory::{Memory, Settled};
 pub use mirror::{Changed, Mirror, Sizer};
 pub use node::duration;
+pub use objects::{CLUSTER, key_of};
+pub use pool::is_configuration;
 pub use problem::{ObjectKey, Problem, ProblemKind, Severity};
 pub use service::{ALLOCATED_FROM, FORWARDING, TABLE_GROWN, TABLE_SIZE};

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{document::Document, problem::ObjectKey};
 
 /// Where objects of a cluster stand, for people.
-pub(crate) const CLUSTER: &str = "cluster";
+pub const CLUSTER: &str = "cluster";
 /// Parts of an object that say nothing that is read, and are large or change all the time: where, and which.
 const BALLAST: [(&str, &str); 4] = [
     ("/metadata", "managedFields"),
@@ -73,7 +73,7 @@ impl Objects {
 }
 
 /// Kind, namespace and name of an object as an API server tells of it.
-pub(crate) fn key_of(object: &Value) -> ObjectKey {
+pub fn key_of(object: &Value) -> ObjectKey {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     ObjectKey { kind: text("/kind"), namespace: text("/metadata/namespace"), name: text("/metadata/name") }
 }

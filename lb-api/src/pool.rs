@@ -175,7 +175,7 @@ pub(crate) fn labels(labels: Option<BTreeMap<String, String>>) -> Labels {
 }
 
 /// Whether it is one of the objects by which MetalLB is configured.
-pub(crate) fn is_configuration(key: &ObjectKey) -> bool {
+pub fn is_configuration(key: &ObjectKey) -> bool {
     matches!(
         key.kind.as_str(),
         "IPAddressPool" | "L2Advertisement" | "BGPAdvertisement" | "BGPPeer" | "BFDProfile" | "Community"

@@ -152,6 +152,12 @@ pub enum ProblemKind {
     /// A kind that is not read.
     #[error("this kind is not used")]
     UnusedKind,
+    /// An object by which MetalLB is configured, in another namespace than ours: MetalLB's webhooks refuse it.
+    #[error("is not {own}: objects of this kind are read in that namespace alone")]
+    OtherNamespace {
+        /// Our own namespace.
+        own: String,
+    },
     /// The same object once more.
     #[error("the same object stands in {other}: remove one; that one is used")]
     Duplicate {

@@ -8,7 +8,9 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::kinds::{DEFINITION, FRR_CONFIGURATION, Kind, OF_INSTALLATION, SECRET, of_both, of_controller};
+use super::kinds::{
+    DEFINITION, FRR_CONFIGURATION, Kind, OF_INSTALLATION, SECRET, Scope, of_both, of_controller,
+};
 
 /// Objects of a kind cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -24,16 +26,32 @@ pub struct ReadError {
 /// So many objects are asked for at once.
 const PAGE: u32 = 500;
 
-/// What controller and nodes read, with `own` as our own namespace. A kind that the API server does not have has no objects.
+/// What controller and nodes read, with `own` as our own namespace; and of MetalLB's kinds what they do not read because it stands in
+/// another one, if we may see that. A kind that the API server does not have has no objects.
 ///
 /// # Errors
 /// The API server does not answer, or does not let us.
 pub async fn objects(client: &Client, own: &str) -> Result<Vec<Value>, ReadError> {
     let mut objects = Vec::new();
     for kind in of_both() {
-        objects.extend(list(client, own, kind).await?);
+        objects.extend(match everywhere(kind) {
+            Some(everywhere) => match list(client, own, everywhere).await {
+                Err(ReadError { source, .. }) if is_forbidden(&source) => list(client, own, kind).await?,
+                listed => listed?,
+            },
+            None => list(client, own, kind).await?,
+        });
     }
     Ok(objects)
+}
+
+/// A kind of MetalLB's, in all namespaces.
+fn everywhere(kind: Kind) -> Option<Kind> {
+    kind.is_defined().then_some(Kind { scope: Scope::Namespaced, ..kind })
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
 /// What there is of a MetalLB installation in the namespace `own`: what a controller reads, what runs MetalLB, and what it has installed

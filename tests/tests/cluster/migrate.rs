@@ -402,11 +402,18 @@ fn a_cluster_is_validated_like_files() -> Result<()> {
             "metadata": {"name": "web", "namespace": "default", "annotations": {"magnetite.io/forwarding": "sideways"}},
             "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
         });
-        apply(&client, &service).await
+        apply(&client, &service).await?;
+        let mut stray = pool(&["203.0.113.1-203.0.113.9"]);
+        stray["metadata"]["namespace"] = "default".into();
+        apply(&client, &stray).await
     })?;
     let output = agent(&api, &["validate"])?;
     let said = String::from_utf8(output.stdout)?;
-    let expected = "error: cluster: Service default/web: metadata.annotations[magnetite.io/forwarding]: ";
-    ensure!(output.status.code() == Some(1) && said.starts_with(expected), "{said}");
+    for expected in [
+        "error: cluster: Service default/web: metadata.annotations[magnetite.io/forwarding]: ",
+        "error: cluster: IPAddressPool default/main: metadata.namespace: is not metallb-system: ",
+    ] {
+        ensure!(output.status.code() == Some(1) && said.contains(expected), "{said}");
+    }
     Ok(())
 }
