@@ -1,6 +1,6 @@
 //! Where memory comes from, and that what is needed no more goes back.
 
-use std::ptr::null_mut;
+use std::{ffi::c_char, ptr::null_mut};
 
 use tikv_jemalloc_sys::mallctl;
 
@@ -8,11 +8,12 @@ use tikv_jemalloc_sys::mallctl;
 /// event: with 5,000 Services that was most of the time between an endpoint's event and its place in the maps.
 pub use tikv_jemallocator::Jemalloc as Allocator;
 
-/// What jemalloc reads before it does anything (its manual: TUNING). Threads that wait for each other most of the time need no arena each,
-/// and what one of them frees goes back soon: it counts against a pod's limit as long as it does not.
-// It takes that for a pointer to C's text, which is the first word of a slice.
+/// What jemalloc reads before it does anything (its manual: TUNING). An arena for each thread that has much to do, so that the liveness
+/// thread never waits for one that has less priority. What is freed goes back soon: it counts against a pod's limit as long as it does not.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static CONFIGURATION: &[u8] = b"narenas:2,dirty_decay_ms:500,muzzy_decay_ms:0\0";
+// SAFETY: it points to a text that is always there, and ends with a zero.
+pub static CONFIGURATION: Option<&'static c_char> =
+    Some(unsafe { &*c"narenas:4,dirty_decay_ms:500,muzzy_decay_ms:0".as_ptr() });
 
 /// Gives back to the kernel what was freed: jemalloc does that by itself only while it is asked for more.
 pub fn give_back() {

@@ -153,7 +153,9 @@ pub enum ProblemKind {
     #[error("this kind is not used")]
     UnusedKind,
     /// An object by which MetalLB is configured, in another namespace than ours: MetalLB's webhooks refuse it.
-    #[error("is not {own}: objects of this kind are read in that namespace alone")]
+    #[error(
+        "is not {own}, the only namespace of a cluster in which objects of this kind are read (--namespace)"
+    )]
     OtherNamespace {
         /// Our own namespace.
         own: String,

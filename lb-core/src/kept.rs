@@ -8,7 +8,6 @@ use std::{
     sync::Arc,
 };
 
-use imbl::OrdMap;
 use lb_common::layout::{Kept, MAX_SEGMENTS, ServiceKey, node_state};
 
 use crate::{armed::Armed, few::Few, liveness::Standing};
@@ -16,8 +15,42 @@ use crate::{armed::Armed, few::Few, liveness::Standing};
 /// The nodes on which a service has endpoints that take new flows, by index, with the places of all its backends there.
 pub type Carriers = Few<u16, Box<[u32]>>;
 
-/// Those of all services. They change with every endpoint, and others keep them as they were: what has not changed is shared.
-pub type AllCarriers = OrdMap<ServiceKey, Arc<Carriers>>;
+/// Those of all services. They change with every endpoint, and others keep them as they were: what has not changed is shared, part by part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllCarriers([Arc<BTreeMap<ServiceKey, Arc<Carriers>>>; PARTS]);
+
+/// A service changes one of so many parts: of some thousands of services, both the parts and what is in one are few.
+const PARTS: usize = 32;
+
+impl AllCarriers {
+    /// Those of a service are these now.
+    pub fn insert(&mut self, service: ServiceKey, carriers: Carriers) {
+        self.part(&service).insert(service, Arc::new(carriers));
+    }
+
+    /// A service has none any more.
+    pub fn remove(&mut self, service: &ServiceKey) {
+        self.part(service).remove(service);
+    }
+
+    /// Those of each service.
+    pub fn values(&self) -> impl Iterator<Item = &Carriers> {
+        self.0.iter().flat_map(|part| part.values()).map(|carriers| &**carriers)
+    }
+
+    fn part(&mut self, service: &ServiceKey) -> &mut BTreeMap<ServiceKey, Arc<Carriers>> {
+        let [.., low] = service.address.words[3].to_ne_bytes();
+        Arc::make_mut(&mut self.0[usize::from(low ^ service.port.number() as u8) % PARTS])
+    }
+}
+
+impl FromIterator<(ServiceKey, Carriers)> for AllCarriers {
+    fn from_iter<I: IntoIterator<Item = (ServiceKey, Carriers)>>(carriers: I) -> Self {
+        let mut all = Self::default();
+        carriers.into_iter().for_each(|(service, carriers)| all.insert(service, carriers));
+        all
+    }
+}
 
 /// What `KEPT` holds, as nodes stand; of backends that are kept nowhere nothing. Of the nodes that can carry a service in a segment those
 /// are avoided that have been in trouble for longest, up to half.
@@ -81,7 +114,7 @@ mod tests {
             ..ServiceKey::default()
         };
         let carriers = services.iter().map(|nodes| nodes.iter().map(backends).collect::<Carriers>());
-        carriers.enumerate().map(|(place, carriers)| (key(place), Arc::new(carriers))).collect()
+        carriers.enumerate().map(|(place, carriers)| (key(place), carriers)).collect()
     }
 
     /// With these legs in trouble, those first that have been so for longest.

@@ -117,7 +117,7 @@ pub fn place(plan: &Plan, current: &Maps, local: &Local, previous: Option<Previo
         without_room: BTreeMap::new(),
         left_out: BTreeMap::new(),
         armed: Arc::default(),
-        carriers: AllCarriers::new(),
+        carriers: AllCarriers::default(),
     };
     placer.place_links();
     placer.place_nodes();

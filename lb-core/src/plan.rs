@@ -155,9 +155,11 @@ impl VipPlan {
         if !can_be_owned(self) && can_be_owned(&other) {
             std::mem::swap(self, &mut other);
         }
-        self.services.append(&mut other.services);
-        self.services.sort();
-        self.services.dedup();
+        for service in other.services {
+            if let Err(place) = self.services.binary_search(&service) {
+                self.services.insert(place, service);
+            }
+        }
         self.echo |= other.echo;
         self.spread &= other.spread;
     }

@@ -136,7 +136,7 @@ impl ApiServer {
                 format!("--service-account-signing-key-file={}", path("accounts.key")),
                 format!("--token-auth-file={}", path("tokens.csv")),
                 "--authorization-mode=Node,RBAC".to_owned(),
-                "--enable-admission-plugins=NodeRestriction".to_owned(),
+                "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement".to_owned(),
             ],
         )?;
         self.server = Some(server);

@@ -23,12 +23,13 @@ use crate::{chain::chain, output::Document};
 
 /// Writes that are under way at once.
 const AT_ONCE: usize = 32;
-/// A write that takes longer has failed: one that hangs must not keep others waiting for ever.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A write that takes longer has failed: one that hangs must not keep others waiting for ever, nor outlast the Lease under which it was
+/// begun.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What is written and not watched is looked for so often, in case that somebody has deleted it.
 const LOOK: Duration = Duration::from_secs(300);
 
-/// The pod that an agent runs in. What the agent alone writes goes when its pod does, as with MetalLB
+/// The pod that an agent runs in, as far as it is in our own namespace: nobody is owned across namespaces. What the agent alone writes goes when its pod does, as with MetalLB
 /// (`internal/k8s/controllers/layer2_status_controller.go`): of a node that is gone nobody else would take it away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnPod {
@@ -73,11 +74,13 @@ impl Written {
     /// Nothing yet; `manager` is who the API server takes for the owner of the fields (server-side apply), `namespace` our own, and `pod`
     /// the one in which this runs, if it is one.
     pub fn new(client: Client, manager: &'static str, namespace: &str, pod: Option<OwnPod>) -> Self {
+        let is_at_home = client.default_namespace() == namespace;
         Self {
             client,
             manager,
             namespace: namespace.to_owned(),
-            pod,
+            // In a pod, the client's is the pod's.
+            pod: pod.filter(|_| is_at_home),
             node: None,
             applied: Applied::default(),
             under_way: JoinSet::new(),
@@ -148,7 +151,7 @@ impl Written {
         tokio::select! {
             Some(outcome) = self.under_way.join_next() => self.take(outcome),
             () = until(again) => {}
-            () = until(Some(self.look_at)) => self.look(),
+            () = until(Some(self.look_at)) => self.look(Instant::now()),
         }
         // What else has come to its end by now.
         while let Some(outcome) = self.under_way.try_join_next() {
@@ -156,15 +159,15 @@ impl Written {
         }
     }
 
-    /// Looks whether somebody has deleted what was written.
-    fn look(&mut self) {
-        self.look_at = Instant::now() + LOOK;
+    /// Looks whether somebody has deleted what was written, as is done now and then; if so, [`Self::recheck`] says that it is to be wanted
+    /// again.
+    pub fn look(&mut self, now: Instant) {
+        self.look_at = now + LOOK;
         let wanted: Vec<ObjectKey> = self.applied.wanted().filter(|key| is_owned(key)).cloned().collect();
         if wanted.is_empty() {
             return;
         }
         let (client, namespace, node) = (self.client.clone(), self.namespace.clone(), self.node.clone());
-        let now = Instant::now();
         self.under_way.spawn(async move {
             let gone = gone(&client, &namespace, node.as_deref(), wanted);
             Outcome::Looked(now, timeout(PATIENCE, gone).await.unwrap_or_default())
@@ -213,7 +216,11 @@ async fn gone(
         let there: BTreeSet<String> = match kind.read(client.clone(), namespace).list_metadata(&list).await {
             Ok(list) => list.items.into_iter().filter_map(|object| object.metadata.name).collect(),
             Err(error) => {
-                tracing::debug!(error = chain(&error), kind = kind.kind, "not known whether all is there");
+                tracing::warn!(
+                    error = chain(&error),
+                    kind = kind.kind,
+                    "not known whether what was written is there"
+                );
                 continue;
             }
         };

@@ -15,7 +15,7 @@ pub fn validate(files: &BTreeMap<String, Vec<u8>>, own: &str) -> Vec<Problem> {
     // One that names none stands where kubectl is told to put it.
     let is_said = |key: &&ObjectKey| key.namespace != DEFAULT;
     let strays = settled.origins.iter().filter(|(key, _)| is_said(key) && is_stray(key, own));
-    let strays = strays.map(|(key, file)| stray(file, key, own)).collect();
+    let strays = strays.map(|(key, file)| stray(file, key, Severity::Warning, own)).collect();
     found(&settled, strays)
 }
 
@@ -25,7 +25,7 @@ pub fn validate_objects(objects: Vec<Value>, own: &str) -> Vec<Problem> {
     for object in objects {
         let key = key_of(&object);
         if is_stray(&key, own) {
-            strays.push(stray(CLUSTER, &key, own));
+            strays.push(stray(CLUSTER, &key, Severity::Error, own));
         } else {
             mirror.insert(object);
         }
@@ -41,12 +41,12 @@ fn is_stray(key: &ObjectKey, own: &str) -> bool {
 }
 
 /// Nobody reads it in a cluster, and no webhook says so.
-fn stray(file: &str, key: &ObjectKey, own: &str) -> Problem {
+fn stray(file: &str, key: &ObjectKey, severity: Severity, own: &str) -> Problem {
     Problem {
         file: file.to_owned(),
         object: Some(key.clone()),
         field: "metadata.namespace".to_owned(),
-        severity: Severity::Error,
+        severity,
         kind: ProblemKind::OtherNamespace { own: own.to_owned() },
     }
 }
@@ -101,6 +101,9 @@ mod tests {
         let problems = validate_objects(vec![pool("default"), pool("metallb-system")], "metallb-system");
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(problems.len(), 1, "{problems:?}");
-        assert!(problems[0].contains("default/a: metadata.namespace: is not metallb-system"), "{problems:?}");
+        assert!(
+            problems[0].contains("default/a: metadata.namespace: is not metallb-system,"),
+            "{problems:?}"
+        );
     }
 }

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     ops::Range,
-    sync::Arc,
 };
 
 use lb_common::layout::{
@@ -58,9 +57,8 @@ impl Placer<'_> {
     /// On which nodes each service has its backends.
     pub(super) fn place_carriers(&mut self) {
         let services = self.maps.services.iter().filter(|(_, service)| service.table_length > 0);
-        self.carriers = services
-            .map(|(key, service)| (*key, Arc::new(carriers(&self.maps.backends, block_of(service)))))
-            .collect();
+        self.carriers =
+            services.map(|(key, service)| (*key, carriers(&self.maps.backends, block_of(service)))).collect();
     }
 
     /// Backends of no service any more are gone, unless their endpoint lives on in a larger block: what has begun with them goes

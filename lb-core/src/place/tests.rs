@@ -123,11 +123,7 @@ fn it_is_known_on_which_nodes_a_service_has_its_backends() {
     let pods = |places: &[u32]| -> BTreeSet<IpAddr> {
         places.iter().map(|place| maps.backends[*place as usize].address.to_ip()).collect()
     };
-    let carriers: Vec<_> = carriers
-        .values()
-        .flat_map(|carriers| &**carriers)
-        .map(|(node, places)| (*node, pods(places)))
-        .collect();
+    let carriers: Vec<_> = carriers.values().flatten().map(|(node, places)| (*node, pods(places))).collect();
     let of = |pods: [u8; 2]| pods.map(address).into();
     assert_eq!(carriers, [(0, of([3, 6])), (1, of([1, 4]))], "nothing on node 2 takes new flows");
 }

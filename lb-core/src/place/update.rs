@@ -90,7 +90,7 @@ impl Placer<'_> {
         self.maps.services.insert(key, service);
         ops.services.extend((service != known).then_some(Op::SetService(key, service)));
         if service.table_length > 0 {
-            self.carriers.insert(key, carriers(&self.maps.backends, new).into());
+            self.carriers.insert(key, carriers(&self.maps.backends, new));
         } else {
             self.carriers.remove(&key);
         }

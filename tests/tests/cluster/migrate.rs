@@ -411,7 +411,7 @@ fn a_cluster_is_validated_like_files() -> Result<()> {
     let said = String::from_utf8(output.stdout)?;
     for expected in [
         "error: cluster: Service default/web: metadata.annotations[magnetite.io/forwarding]: ",
-        "error: cluster: IPAddressPool default/main: metadata.namespace: is not metallb-system: ",
+        "error: cluster: IPAddressPool default/main: metadata.namespace: is not metallb-system, ",
     ] {
         ensure!(output.status.code() == Some(1) && said.contains(expected), "{said}");
     }

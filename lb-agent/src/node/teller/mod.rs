@@ -100,6 +100,8 @@ const PORTS_RATIO: u32 = 20;
 /// After everything has been said nothing is for so many times what that took: with thousands of Services that is a good part of a second
 /// of a CPU, and while VIPs are announced there is something new all the time.
 const REST_RATIO: u32 = 4;
+/// Nothing waits longer than this for that: under a limit of CPU what takes half a second may take five.
+const LONGEST_REST: Duration = Duration::from_secs(5);
 /// What could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
 /// What a pass and its words took is given back after so long without another.
@@ -202,7 +204,7 @@ async fn run(
                     let now = Instant::now();
                     let at = match extent {
                         Extent::All => rested.max(now),
-                        Extent::Ports => now + PORTS.max(last * PORTS_RATIO),
+                        Extent::Ports => now + (last * PORTS_RATIO).clamp(PORTS, LONGEST_REST),
                     };
                     due = Some(due.map_or((at, extent), |(before, known)| (before.min(at), known.max(extent))));
                 }
@@ -235,7 +237,7 @@ async fn run(
                 tidy = Some(Instant::now() + TIDY);
             }
             last = begin.elapsed();
-            rested = Instant::now() + last * REST_RATIO;
+            rested = Instant::now() + (last * REST_RATIO).min(LONGEST_REST);
         }
     }
     due.map_or(Ok(()), |(_, extent)| speech.say(extent))
