@@ -1,37 +1,45 @@
-//! What objects of BGP say of each other. What one of them says alone is in the definitions.
+//! What objects of BGP say of each other. What one of them says alone is in the definitions, what they may not say together in
+//! [`Together`].
 
 use crate::{
     crd::{BFDProfile, BGPAdvertisement, Community, v1beta1, v1beta2},
     names::{Name, Names},
     problem::{ProblemKind, Report, Severity},
+    together::Together,
 };
 
 /// An object of BGP.
 pub(crate) trait Bgp {
-    /// Takes the names in it; reports those that are there already.
-    fn name(self, names: &mut Names, report: &mut Report<'_>);
+    /// Takes the names in it, and what depends on others; reports names that are there already.
+    fn name(self, names: &mut Names, together: &mut Together, report: &mut Report<'_>);
 }
 
 impl Bgp for v1beta1::BGPPeer {
-    fn name(self, names: &mut Names, report: &mut Report<'_>) {
+    fn name(self, names: &mut Names, together: &mut Together, report: &mut Report<'_>) {
+        together.peer(self.spec.bfd_profile.as_deref(), report);
         names.peer(self.spec.bfd_profile, report);
     }
 }
 
 impl Bgp for v1beta2::BGPPeer {
-    fn name(self, names: &mut Names, report: &mut Report<'_>) {
+    fn name(self, names: &mut Names, together: &mut Together, report: &mut Report<'_>) {
+        together.peer(self.spec.bfd_profile.as_deref(), report);
         names.peer(self.spec.bfd_profile, report);
     }
 }
 
 impl Bgp for BFDProfile {
-    fn name(self, names: &mut Names, report: &mut Report<'_>) {
+    fn name(self, names: &mut Names, together: &mut Together, report: &mut Report<'_>) {
+        if self.spec.echo_mode == Some(true) {
+            together.echoing(report);
+        }
         names.has(Name::Profile(report.object.name.clone()), report);
     }
 }
 
 impl Bgp for BGPAdvertisement {
-    fn name(self, names: &mut Names, report: &mut Report<'_>) {
+    fn name(self, names: &mut Names, together: &mut Together, report: &mut Report<'_>) {
+        together.advertisement(&self.spec, report);
         names.uses_pools(&self.spec.ip_address_pools, report);
         for (i, peer) in self.spec.peers.into_iter().enumerate() {
             names.uses(Name::Peer(peer), format!("spec.peers[{i}]"), report);
@@ -44,7 +52,7 @@ impl Bgp for BGPAdvertisement {
 }
 
 impl Bgp for Community {
-    fn name(self, names: &mut Names, report: &mut Report<'_>) {
+    fn name(self, names: &mut Names, _: &mut Together, report: &mut Report<'_>) {
         for (i, alias) in self.spec.communities.into_iter().enumerate() {
             let field = format!("spec.communities[{i}]");
             if !is_community(&alias.value) {

@@ -20,6 +20,7 @@ use crate::{
     service::{Fields, service},
     shared::SharedTexts,
     slice::{join, slice},
+    together::Together,
 };
 
 /// How objects are read.
@@ -48,6 +49,8 @@ pub struct Decoded {
     pub(crate) fields: BTreeMap<ObjectName, Fields>,
     /// Names by which objects call each other, until all have been read.
     names: Names,
+    /// What objects of BGP are to each other, until all have been read.
+    together: Together,
     texts: SharedTexts,
 }
 
@@ -108,6 +111,8 @@ pub(crate) fn decode_documents(documents: &[Document], reading: &Reading) -> Dec
     }
     let dangling = mem::take(&mut decoded.names).problems();
     decoded.problems.extend(dangling);
+    let refused = mem::take(&mut decoded.together).problems(&decoded.snapshot.pools);
+    decoded.problems.extend(refused);
     decoded
 }
 
@@ -203,7 +208,7 @@ impl Decoded {
             &mut Report { file: &document.file, object: &document.key, problems: &mut self.problems };
         if let Some(object) = typed::<T>(&document.value, report) {
             report.add(Severity::Warning, "", ProblemKind::NotAnnounced);
-            object.name(&mut self.names, report);
+            object.name(&mut self.names, &mut self.together, report);
         }
     }
 

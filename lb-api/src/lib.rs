@@ -21,6 +21,7 @@ mod selector;
 mod service;
 mod shared;
 mod slice;
+mod together;
 
 pub use decode::{Decoded, Reading, decode, objects};
 pub use memory::{Memory, Settled};

@@ -197,6 +197,40 @@ pub enum ProblemKind {
         /// The object that has the other.
         other: String,
     },
+    /// An aggregate with addresses that are not the pool's.
+    #[error("{length} is too short for {range} of IPAddressPool {pool}: its widest prefix has {prefix}")]
+    TooWide {
+        /// What is there.
+        length: i32,
+        /// What could be there at least.
+        prefix: i32,
+        /// The range.
+        range: String,
+        /// Its pool.
+        pool: String,
+    },
+    /// Two preferences for the same prefixes.
+    #[error(
+        "{other} announces IPAddressPool {pool} with aggregates of the same length and localPref {theirs}: say the same in both"
+    )]
+    OtherPreference {
+        /// The other advertisement.
+        other: String,
+        /// What it says.
+        theirs: u32,
+        /// The pool.
+        pool: String,
+    },
+    /// BFD's echo function is not there for IPv6.
+    #[error(
+        "BFDProfile {profile} has echoMode, which IPv6 does not have, and IPAddressPool {pool} has IPv6 addresses"
+    )]
+    EchoWithIpv6 {
+        /// The profile.
+        profile: String,
+        /// The pool.
+        pool: String,
+    },
     /// Addresses of two pools.
     #[error("{range} overlaps with IPAddressPool {other}: an address belongs to one pool")]
     Overlap {
