@@ -14,7 +14,7 @@ use crate::{
     document::{Document, split, typed},
     names::Names,
     node::node,
-    pool::{is_apart, is_used, l2_advertisement, labels, pool, service_cidr},
+    pool::{is_apart, is_configuration, is_used, l2_advertisement, labels, pool, service_cidr},
     problem::{ObjectKey, Problem, ProblemKind, Report, Severity},
     secret::gossip_secret,
     service::{Fields, service},
@@ -135,6 +135,10 @@ impl Decoded {
         let ObjectKey { kind, namespace: _, name } = document.key.clone();
         let object_name = document.key.object_name();
         let value = &document.value;
+        if is_configuration(&document.key) && is_foreign(value) {
+            self.report(document, |report| report.add(Severity::Warning, "kind", ProblemKind::UnusedKind));
+            return;
+        }
         match kind.as_str() {
             "Namespace" => {
                 let object: Option<v1::Namespace> = self.report(document, |report| typed(value, report));
@@ -224,6 +228,12 @@ impl Decoded {
             self.problems.append(&mut problems);
         }
     }
+}
+
+/// Others have kinds of the same names, as Calico has a BGPPeer.
+fn is_foreign(value: &Value) -> bool {
+    let group = value["apiVersion"].as_str().and_then(|version| version.split_once('/'));
+    group.is_some_and(|(group, _)| group != "metallb.io")
 }
 
 #[cfg(test)]

@@ -13,8 +13,13 @@ use serde_json::Value;
 pub fn validate(files: &BTreeMap<String, Vec<u8>>, own: &str) -> Vec<Problem> {
     let settled = Memory::default().settle(files);
     // One that names none stands where kubectl is told to put it.
-    let is_said = |key: &&ObjectKey| key.namespace != DEFAULT;
-    let strays = settled.origins.iter().filter(|(key, _)| is_said(key) && is_stray(key, own));
+    let is_said = |key: &ObjectKey| key.namespace != DEFAULT;
+    let is_unused = |key: &ObjectKey| {
+        let of_it = settled.problems.iter().filter(|problem| problem.object.as_ref() == Some(key));
+        of_it.into_iter().any(|problem| problem.kind == ProblemKind::UnusedKind)
+    };
+    let is_meant = |key: &ObjectKey| is_said(key) && is_stray(key, own) && !is_unused(key);
+    let strays = settled.origins.iter().filter(|(key, _)| is_meant(key));
     let strays = strays.map(|(key, file)| stray(file, key, Severity::Warning, own)).collect();
     found(&settled, strays)
 }
@@ -98,6 +103,11 @@ mod tests {
         assert_eq!(of_file("metallb-system", "metallb-system"), 0);
         assert_eq!(of_file("default", "metallb-system"), 0, "kubectl may be told where to put it");
         assert_eq!(of_file("metallb-system", "edge"), 1);
+        let foreign =
+            "{apiVersion: crd.projectcalico.org/v1, kind: BGPPeer, metadata: {name: a, namespace: x}}";
+        let problems =
+            validate(&[("a.yaml".to_owned(), foreign.as_bytes().to_vec())].into(), "metallb-system");
+        assert!(matches!(&problems[..], [one] if one.kind == ProblemKind::UnusedKind), "{problems:?}");
         let problems = validate_objects(vec![pool("default"), pool("metallb-system")], "metallb-system");
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(problems.len(), 1, "{problems:?}");
