@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Debian packages, each with what tells that its purpose is met.
-const PACKAGES: [(&str, Purpose); 16] = [
+const PACKAGES: [(&str, Purpose); 17] = [
     ("rustc-web", Purpose::Compiler),
     ("libstd-rust-web-dev-bpf", Purpose::Compiler),
     ("llvm-22-dev", Purpose::Linker),
@@ -19,6 +19,7 @@ const PACKAGES: [(&str, Purpose); 16] = [
     ("zlib1g-dev", Purpose::Linker),
     ("libzstd-dev", Purpose::Linker),
     ("build-essential", Purpose::Program("cc")),
+    ("make", Purpose::Program("make")),
     ("bpftool", Purpose::Program("bpftool")),
     ("procps", Purpose::Program("sysctl")),
     ("util-linux", Purpose::Program("setpriv")),
