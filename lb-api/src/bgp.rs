@@ -86,9 +86,17 @@ fn is_community(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{decode::decode, names::COMMUNITY_OR_ALIAS};
+
+    /// An object of MetalLB's, in a document of its own, with a label that says its name.
+    pub(crate) fn object(kind: &str, name: &str, spec: &str) -> String {
+        let version = if kind == "BGPPeer" { "v1beta2" } else { "v1beta1" };
+        format!(
+            "---\n{{apiVersion: metallb.io/{version}, kind: {kind}, metadata: {{name: {name}, labels: {{of: {name}}}}}, spec: {{{spec}}}}}\n"
+        )
+    }
 
     #[test]
     fn communities_are_of_two_numbers_or_large() {
@@ -104,12 +112,6 @@ mod tests {
 
     #[test]
     fn names_of_what_is_not_there_are_reported_in_any_order() {
-        let object = |kind: &str, name: &str, spec: &str| {
-            let version = if kind == "BGPPeer" { "v1beta2" } else { "v1beta1" };
-            format!(
-                "---\n{{apiVersion: metallb.io/{version}, kind: {kind}, metadata: {{name: {name}}}, spec: {{{spec}}}}}\n"
-            )
-        };
         let good = [
             object("BGPAdvertisement", "adv", "peers: [tor], communities: ['1:1', ours]"),
             object("BGPPeer", "tor", "myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, bfdProfile: fast"),

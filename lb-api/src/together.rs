@@ -191,7 +191,7 @@ fn widest_prefix(range: &AddressRange) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::decode;
+    use crate::{bgp::tests::object, decode::decode};
 
     #[test]
     fn a_range_has_a_widest_prefix() -> Result<(), std::net::AddrParseError> {
@@ -212,12 +212,6 @@ mod tests {
 
     #[test]
     fn what_metallb_refuses_together_is_reported_in_any_order() {
-        let object = |kind: &str, name: &str, spec: &str| {
-            let version = if kind == "BGPPeer" { "v1beta2" } else { "v1beta1" };
-            format!(
-                "---\n{{apiVersion: metallb.io/{version}, kind: {kind}, metadata: {{name: {name}, labels: {{of: {name}}}}}, spec: {{{spec}}}}}\n"
-            )
-        };
         let pool =
             |name: &str, range: &str| object("IPAddressPool", name, &format!("addresses: ['{range}']"));
         let advertisement = |name: &str, spec: &str| object("BGPAdvertisement", name, spec);

@@ -29,8 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What is written and not watched is looked for so often, in case that somebody has deleted it.
 const LOOK: Duration = Duration::from_secs(300);
 
-/// The pod that an agent runs in, as far as it is in our own namespace: nobody is owned across namespaces. What the agent alone writes goes when its pod does, as with MetalLB
-/// (`internal/k8s/controllers/layer2_status_controller.go`): of a node that is gone nobody else would take it away.
+/// The pod that an agent runs in, as far as it is in our own namespace: nobody is owned across namespaces. What the agent alone writes goes
+/// when its pod does, as with MetalLB (`internal/k8s/controllers/layer2_status_controller.go`): of a node that is gone nobody else would take
+/// it away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnPod {
     /// Its name, in our own namespace.
